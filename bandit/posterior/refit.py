@@ -1,0 +1,106 @@
+"""The refit: the same equations on all counts at once, iterated to a fixed point.
+
+A variational Gaussian fit whose gradient is averaged over each logit's uncertainty. It serves a warm start from
+history, corrections, and a change of features.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from bandit.posterior.sites import LARGEST_STEP, Sites, site
+from bandit.posterior.state import Prior, State, initial_state, predict_marginals
+from bandit.posterior.update import Rows, arm_terms, campaign_terms, factored
+
+MAX_PASSES = 50
+TOLERANCE = 1e-4  # logits
+
+
+class RefitInfo(NamedTuple):
+    """How the refit went.
+
+    Attributes:
+        passes: passes used.
+        largest_step: the last pass's largest change of a logit.
+    """
+
+    passes: Int[Array, ""]
+    largest_step: Float[Array, ""]
+
+
+def assemble(prior: Prior, rows: Rows, sites: Sites, arm_campaign: Array, n_campaigns: int) -> State:
+    """Build the posterior from all sites at once.
+
+    Args:
+        prior: what holds without data.
+        rows: all rows.
+        sites: their sites.
+        arm_campaign: each arm's campaign, [arms]; an arm without rows may have any.
+        n_campaigns: capacity for campaigns.
+
+    Returns:
+        The exact Gaussian given the sites; equal to absorbing them in any order.
+    """
+    n_arms = arm_campaign.shape[0]
+    state = initial_state(prior, n_arms, n_campaigns)
+    weighted = sites.weight[:, None] * rows.features
+    state = state._replace(
+        precision=state.precision + weighted.T @ rows.features,
+        information=state.information + sites.information @ rows.features,
+        arm_cross=state.arm_cross.at[rows.arm].add(weighted),
+        arm_precision=state.arm_precision.at[rows.arm].add(sites.weight),
+        arm_information=state.arm_information.at[rows.arm].add(sites.information),
+    )
+    arms = arm_terms(state, jnp.arange(n_arms))
+    state = state._replace(
+        campaign_precision=state.campaign_precision.at[arm_campaign].add(arms.precision),
+        campaign_cross=state.campaign_cross.at[arm_campaign].add(arms.cross),
+        campaign_information=state.campaign_information.at[arm_campaign].add(arms.information),
+    )
+    campaigns = campaign_terms(state, jnp.arange(n_campaigns))
+    return factored(
+        state._replace(
+            reduced_precision=state.precision - arms.gram - campaigns.gram,
+            reduced_information=state.information - arms.informed - campaigns.informed,
+        )
+    )
+
+
+def refit(prior: Prior, rows: Rows, arm_campaign: Array, n_campaigns: int) -> tuple[State, RefitInfo]:
+    """Fit the posterior to all counts.
+
+    Args:
+        prior: what holds without data.
+        rows: all rows; repeated (arm, φ) should come summed. Rows without impressions are padding.
+        arm_campaign: each arm's campaign, [arms].
+        n_campaigns: capacity for campaigns.
+
+    Returns:
+        The posterior at the fixed point, and how the search went.
+    """
+
+    def step(state: State, mean: Array) -> tuple[Array, Array, Array]:
+        target, variance = predict_marginals(state, rows.features, rows.arm, rows.campaign)
+        change = jnp.clip(target - mean, -LARGEST_STEP, LARGEST_STEP)
+        return mean + change, variance, jnp.max(jnp.where(rows.impressions > 0, jnp.abs(change), 0.0))
+
+    def fit(mean: Array, variance: Array) -> State:
+        sites = site(mean, variance, rows.impressions, rows.clicks)
+        return assemble(prior, rows, sites, arm_campaign, n_campaigns)
+
+    def one_pass(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        mean, variance, passes, _ = carry
+        mean, variance, moved = step(fit(mean, variance), mean)
+        return mean, variance, passes + 1, moved
+
+    def unsettled(carry: tuple[Array, Array, Array, Array]) -> Array:
+        return (carry[3] >= TOLERANCE) & (carry[2] < MAX_PASSES)
+
+    before = initial_state(prior, arm_campaign.shape[0], n_campaigns)
+    mean, variance = predict_marginals(before, rows.features, rows.arm, rows.campaign)
+    start = (mean, jnp.minimum(variance, 1.0), jnp.array(0), jnp.array(jnp.inf))
+    mean, variance, passes, moved = jax.lax.while_loop(unsettled, one_pass, start)
+    return fit(mean, variance), RefitInfo(passes, moved)

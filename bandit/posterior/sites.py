@@ -1,0 +1,96 @@
+"""Gaussian sites that stand for binomial counts, found in the space of the rows' logits.
+
+A site replaces one row's likelihood by exp(t η − W η²/2). Working on the rows' joint Gaussian instead of the
+weights makes one pass the cost of one small Cholesky factor, whatever the number of weights; given its sites
+the result is the same Gaussian.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+from jax import Array
+from jaxtyping import Float, Int
+
+from bandit.posterior.state import Gaussian
+
+MAX_PASSES = 8
+TOLERANCE = 0.02  # logits; a tenth of the smallest posterior sd seen at ad click rates
+LARGEST_STEP = 2.0  # logits a pass; keeps 256 clicks at once from overshooting to where W is 0
+
+
+class Sites(NamedTuple):
+    """What each row adds to the information: weight W and t = W η + c − n p, both exactly 0 without impressions."""
+
+    weight: Float[Array, "rows"]
+    information: Float[Array, "rows"]
+
+
+class SiteInfo(NamedTuple):
+    """How the search for the sites went.
+
+    Attributes:
+        passes: passes used.
+        largest_step: the last pass's largest change of a logit; above the tolerance it did not settle.
+    """
+
+    passes: Int[Array, ""]
+    largest_step: Float[Array, ""]
+
+
+def site(mean: Array, variance: Array, impressions: Array, clicks: Array) -> Sites:
+    """Return the sites of rows whose logits have this mean and variance.
+
+        p = σ(η + ½ s² (1 − 2σ(η)))    W = n p (1 − p)    t = W η + c − n p
+
+    The gradient is averaged over the logit's uncertainty; the plug-in gradient is biased upward.
+    """
+    plug_in = jax.nn.sigmoid(mean)
+    p = jax.nn.sigmoid(mean + 0.5 * variance * (1 - 2 * plug_in))
+    weight = impressions * p * (1 - p)
+    return Sites(weight, weight * mean + clicks - impressions * p)
+
+
+def condition(prior: Gaussian, sites: Sites) -> Gaussian:
+    """Return the rows' joint logits given their sites: C' = C − VᵀV, m' = m + C' (t − W m)."""
+    half, mean = _gain(prior, sites)
+    return Gaussian(mean, prior.covariance - half.T @ half)
+
+
+def _gain(prior: Gaussian, sites: Sites) -> tuple[Array, Array]:
+    """Return V and m', where A = I + W^½ C W^½ = L Lᵀ and V = L⁻¹ W^½ C."""
+    scaled = jnp.sqrt(sites.weight)[:, None] * prior.covariance
+    inner = jnp.eye(scaled.shape[0]) + scaled * jnp.sqrt(sites.weight)[None, :]
+    half = jsl.solve_triangular(jnp.linalg.cholesky(inner), scaled, lower=True)
+    residual = sites.information - sites.weight * prior.mean
+    return half, prior.mean + prior.covariance @ residual - (half @ residual) @ half
+
+
+def find_sites(prior: Gaussian, impressions: Array, clicks: Array) -> tuple[Sites, Gaussian, SiteInfo]:
+    """Iterate the sites of one mini-batch to a fixed point.
+
+    Args:
+        prior: the rows' joint logits before this batch, [rows].
+        impressions: n of each row, [rows]; 0 marks padding.
+        clicks: c of each row, [rows], at most n.
+
+    Returns:
+        The sites, the rows' joint logits given them, and how the search went.
+    """
+    prior_variance = jnp.diagonal(prior.covariance)
+
+    def one_pass(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        mean, variance, passes, _ = carry
+        half, target = _gain(prior, site(mean, variance, impressions, clicks))
+        step = jnp.clip(target - mean, -LARGEST_STEP, LARGEST_STEP)
+        moved = jnp.max(jnp.where(impressions > 0, jnp.abs(step), 0.0))
+        return mean + step, prior_variance - jnp.sum(half**2, axis=0), passes + 1, moved
+
+    def unsettled(carry: tuple[Array, Array, Array, Array]) -> Array:
+        return (carry[3] >= TOLERANCE) & (carry[2] < MAX_PASSES)
+
+    start = (prior.mean, jnp.minimum(prior_variance, 1.0), jnp.array(0), jnp.array(jnp.inf))
+    mean, variance, passes, moved = jax.lax.while_loop(unsettled, one_pass, start)
+    sites = site(mean, variance, impressions, clicks)
+    return sites, condition(prior, sites), SiteInfo(passes, moved)
