@@ -1,1 +1,35 @@
-"""."""
+"""The model in pure JAX: arrays in, arrays out; no ids, no clock, no I/O. Call it in double precision."""
+
+from bandit.posterior.refit import RefitInfo, refit
+from bandit.posterior.sites import SiteInfo, Sites, condition, find_sites
+from bandit.posterior.state import (
+    Gaussian,
+    Prior,
+    State,
+    effects,
+    grow,
+    initial_state,
+    predict,
+    predict_marginals,
+)
+from bandit.posterior.update import Rows, absorb, update
+
+__all__ = [
+    "Gaussian",
+    "Prior",
+    "RefitInfo",
+    "Rows",
+    "SiteInfo",
+    "Sites",
+    "State",
+    "absorb",
+    "condition",
+    "effects",
+    "find_sites",
+    "grow",
+    "initial_state",
+    "predict",
+    "predict_marginals",
+    "refit",
+    "update",
+]

@@ -88,16 +88,16 @@ def initial_state(prior: Prior, n_arms: int, n_campaigns: int) -> State:
     Returns:
         A state whose every logit has its prior distribution.
     """
-    dim = prior.mean.shape[0]
+    dim, dtype = prior.mean.shape[0], prior.mean.dtype
     precision = jnp.diag(prior.scale**-2)
     information = prior.scale**-2 * prior.mean
     return State(
         precision=precision,
         information=information,
         arm_cross=jnp.zeros((n_arms, dim)),
-        arm_precision=jnp.full(n_arms, prior.arm_scale**-2),
+        arm_precision=jnp.full(n_arms, prior.arm_scale**-2, dtype),
         arm_information=jnp.zeros(n_arms),
-        campaign_precision=jnp.full(n_campaigns, prior.campaign_scale**-2),
+        campaign_precision=jnp.full(n_campaigns, prior.campaign_scale**-2, dtype),
         campaign_cross=jnp.zeros((n_campaigns, dim)),
         campaign_information=jnp.zeros(n_campaigns),
         reduced_precision=precision,

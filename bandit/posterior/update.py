@@ -143,4 +143,4 @@ def factored(state: State) -> State:
     return state._replace(factor=factor, weights=jsl.cho_solve((factor, True), state.reduced_information))
 
 
-jitted_update = jax.jit(update)
+

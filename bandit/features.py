@@ -1,0 +1,111 @@
+"""The design row φ of one request and creative, and the content components it is built from.
+
+    φ = [1 · context 16 · content 64 · campaign's mean content 64 · context × first 4 contents 64]
+
+Contents are un-whitened principal components of unit-norm text embeddings: a Gaussian prior of one scale on them
+is a ridge penalty in the embedding's own metric. The campaign's mean beside the content (Mundlak's device) lets
+differences inside a campaign and between campaigns have different effects.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from bandit.posterior import Prior
+
+N_CONTEXT = 16
+N_CONTENT = 64
+N_INTERACTING = 4
+DIM = 1 + N_CONTEXT + 2 * N_CONTENT + N_CONTEXT * N_INTERACTING
+DIM_WITHOUT_CONTEXT = 1 + 2 * N_CONTENT
+
+
+class PriorScales(NamedTuple):
+    """Prior standard deviations in logits, and the base rate that the intercept is centred on."""
+
+    intercept: float = 0.7
+    context: float = 0.3
+    content: float = 0.22
+    campaign_mean: float = 0.22
+    interaction: float = 0.3
+    campaign: float = 0.6
+    arm: float = 0.25
+    base_rate: float = 0.02
+
+
+def design_row(context: Array, content: Array, campaign_mean: Array) -> Array:
+    """Return φ of one request and creative.
+
+    Args:
+        context: context vector, [16], or [0] for a model that never has one.
+        content: the creative's components, [64].
+        campaign_mean: mean components of the campaign's creatives, [64].
+
+    Returns:
+        [209], or [129] without context.
+    """
+    interactions = (context[:, None] * content[None, :N_INTERACTING]).ravel()
+    return jnp.concatenate([jnp.ones(1, content.dtype), context, content, campaign_mean, interactions])
+
+
+def weight_prior(scales: PriorScales, *, with_context: bool = True) -> Prior:
+    """Return the prior over the weights of φ, float64.
+
+    Args:
+        scales: standard deviations per group and the base rate.
+        with_context: whether φ has context and interactions.
+    """
+    context = N_CONTEXT if with_context else 0
+    sizes = (1, context, N_CONTENT, N_CONTENT, context * N_INTERACTING)
+    groups = (scales.intercept, scales.context, scales.content, scales.campaign_mean, scales.interaction)
+    scale = np.repeat(np.asarray(groups), sizes)
+    mean = np.zeros_like(scale)
+    mean[0] = np.log(scales.base_rate / (1 - scales.base_rate))
+    with_dtype = [jnp.asarray(values, jnp.float64) for values in (mean, scale, scales.campaign, scales.arm)]
+    return Prior(*with_dtype)
+
+
+class Components(NamedTuple):
+    """A linear map from embeddings to content features: (embedding − centre) @ basis.
+
+    Attributes:
+        centre: mean embedding, float32 [embedding].
+        basis: orthonormal columns, float32 [embedding, 64].
+    """
+
+    centre: Float[np.ndarray, "embedding"]
+    basis: Float[np.ndarray, "embedding content"]
+
+    def project(self, embeddings: Float[np.ndarray, "texts embedding"]) -> Float[np.ndarray, "texts content"]:
+        """Return the content features of unit-norm embeddings, float32 [texts, 64]."""
+        return np.asarray((embeddings - self.centre) @ self.basis, np.float32)
+
+
+def fit_components(embeddings: Float[np.ndarray, "texts embedding"]) -> Components:
+    """Fit principal components to the embeddings of distinct texts.
+
+    Args:
+        embeddings: unit-norm, one row per distinct text; at least 64.
+
+    Returns:
+        Un-whitened components; each column's largest entry is positive, so that refits agree on signs.
+    """
+    centre = embeddings.mean(axis=0)
+    _, _, right = np.linalg.svd(embeddings - centre, full_matrices=False)
+    basis = right[:N_CONTENT].T
+    signs = np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])
+    return Components(centre.astype(np.float32), _widened(basis * signs))
+
+
+def random_components(embedding_dim: int, seed: int) -> Components:
+    """Return a seeded orthonormal projection, for an encoder whose components are not known yet."""
+    basis, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(embedding_dim, N_CONTENT)))
+    return Components(np.zeros(embedding_dim, np.float32), _widened(basis))
+
+
+def _widened(basis: np.ndarray) -> np.ndarray:
+    """Return the basis with zero columns up to 64: a narrow encoder has fewer components."""
+    return np.pad(basis, ((0, 0), (0, N_CONTENT - basis.shape[1]))).astype(np.float32)

@@ -1,0 +1,235 @@
+"""Playing an archive of A/B tests by the protocol of `replay`, and the share of the lift that a policy gets."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from bandit.features import Components, PriorScales
+from bandit.points import normal_points
+from bandit.thompson import KAPPA, UNIFORM_SHARE
+from simulations.policies import Policy, Request, beta_thompson, greedy_on_logits, thompson_on_logits, ucb1
+from simulations.replay import PastTest, Problems, archive_prior, problems, split
+from simulations.run import Traffic, play_total
+
+BATCHES = {100: 20, 400: 50, 1000: 100}  # impressions per arm -> impressions between two updates
+N_SEEDS = 6
+CHUNK = 96  # runs compiled together: more do not fit the cache
+PADDED_ARMS = (4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A policy with its settings, as data; the id traces a result row back to it."""
+
+    policy: str
+    kappa: float = KAPPA
+    uniform_share: float = UNIFORM_SHARE
+    is_endless: bool = False
+    scale: float = 0.0
+
+    @property
+    def setting_id(self) -> str:
+        """The settings that differ by policy, in words."""
+        if self.policy == "ucb1":
+            return f"scale={self.scale:g}"
+        if self.policy in ("engine", "plain-thompson"):
+            horizon = "endless" if self.is_endless else "known"
+            return f"kappa={self.kappa:g} uniform={self.uniform_share:g} horizon={horizon}"
+        return "-"
+
+
+DEFAULT_SETTINGS = (
+    Setting(policy="engine"),
+    Setting(policy="plain-thompson", kappa=1.0, uniform_share=0.0, is_endless=True),
+    Setting(policy="greedy"),
+    Setting(policy="beta-thompson"),
+    Setting(policy="ucb1", scale=0.03),  # the best scale on the tuning tests
+)
+
+
+def policy_for(setting: Setting, problem: Problems, horizon: Array) -> Policy:
+    """Return the setting's policy for one problem."""
+    n_arms = problem.truth.shape[0]
+    if setting.policy == "greedy":
+        return greedy_on_logits(setting.policy, problem.prior)
+    if setting.policy == "beta-thompson":
+        return beta_thompson(n_arms)
+    if setting.policy == "ucb1":
+        return ucb1(n_arms, setting.scale)
+    reach = jnp.asarray(jnp.inf) if setting.is_endless else horizon
+    points = jnp.asarray(normal_points(n_arms))
+    return thompson_on_logits(setting.policy, problem.prior, reach, points, setting.kappa, setting.uniform_share)
+
+
+class Played(NamedTuple):
+    """Expected clicks of every test, mean over seeds, [tests] each."""
+
+    earned: Float[np.ndarray, "tests"]
+    best: Float[np.ndarray, "tests"]
+    uniform: Float[np.ndarray, "tests"]
+
+
+def prepared(
+    tests: list[PastTest],
+    part: str,
+    vectors: Mapping[str, np.ndarray],
+    components: Components,
+    scales: PriorScales | None = None,
+) -> tuple[list[PastTest], list[tuple[np.ndarray, Problems]]]:
+    """Fit the prior on the history and group the played tests by their padded number of arms.
+
+    Returns:
+        The played tests, and per group the indices of its tests and their problems.
+    """
+    history, played = split(tests, part)
+    state = archive_prior(history, vectors, components, scales or PriorScales())
+    sizes = np.array([next(n for n in PADDED_ARMS if n >= len(test.headlines)) for test in played])
+    groups = []
+    for size in np.unique(sizes):
+        members = np.flatnonzero(sizes == size)
+        members = members[np.argsort([len(played[i].headlines) for i in members], kind="stable")]
+        groups.append((members, problems([played[i] for i in members], state, vectors, components, int(size))))
+    return played, groups
+
+
+def play_archive(
+    groups: list[tuple[np.ndarray, Problems]],
+    setting: Setting,
+    per_arm: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Played:
+    """Let one policy play all tests for K·T impressions each, over all seeds.
+
+    Args:
+        groups: from `prepared`.
+        setting: the policy.
+        per_arm: T, a key of `BATCHES`.
+        advance: told the number of finished runs (tests × seeds) now and then.
+
+    Returns:
+        Expected clicks per test.
+    """
+    n_tests = sum(len(members) for members, _ in groups)
+    totals = np.zeros((3, n_tests))
+    batch = BATCHES[per_arm]
+    for members, group in groups:
+        run = _compiled(setting, per_arm, batch)
+        runs = np.repeat(np.arange(len(members)), N_SEEDS)
+        seeds = np.tile(np.arange(N_SEEDS), len(members))
+        for chosen in _chunks(len(runs)):
+            index = runs[chosen]
+            chunk = jax.tree.map(lambda leaf, index=index: leaf[index], group)
+            step = run(chunk, jnp.asarray(members[index]), jnp.asarray(seeds[chosen]))
+            fresh = _is_first(chosen)
+            for row, values in enumerate((step.earned, step.best, step.uniform)):
+                np.add.at(totals[row], members[index][fresh], np.asarray(values)[fresh] / N_SEEDS)
+            advance(int(fresh.sum()))
+    return Played(*totals)
+
+
+def _compiled(setting: Setting, per_arm: int, batch: int) -> Callable[..., object]:
+    def one(problem: Problems, test: Array, seed: Array) -> object:
+        n_arms = problem.eligible.sum()
+        policy = policy_for(setting, problem, (n_arms * per_arm).astype(float))
+        request = Request(jnp.zeros((batch, problem.truth.shape[0], 0)), jnp.tile(problem.eligible, (batch, 1)))
+        traffic = Traffic(request, jnp.tile(problem.truth, (batch, 1)))
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(per_arm), test), seed)
+        return play_total(policy, lambda *_: traffic, n_arms * per_arm // batch, key)[1]
+
+    return jax.jit(jax.vmap(one))
+
+
+def _chunks(n_runs: int) -> Iterator[np.ndarray]:
+    """Yield index arrays of one length; the last repeats its first run to fill up."""
+    for start in range(0, n_runs, CHUNK):
+        index = np.arange(start, min(start + CHUNK, n_runs))
+        yield np.pad(index, (0, CHUNK - len(index)), constant_values=start)
+
+
+def _is_first(index: np.ndarray) -> np.ndarray:
+    """Return False for the repeats that fill up a chunk."""
+    return np.r_[True, index[1:] != index[0]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A row of results: one policy at one T.
+
+    Attributes:
+        policy: its name.
+        setting: its settings.
+        per_arm: T, impressions per headline.
+        weeks: "all", or "sound" without the weeks of faulty randomisation.
+        tests: how many were played.
+        clicks: expected clicks, mean over seeds.
+        share_of_lift: (clicks − uniform's) / (oracle's − uniform's), a fraction.
+        standard_error: of the share, by bootstrap over tests.
+        behind_engine: the engine's share minus this one's.
+        behind_engine_error: standard error of that difference, paired over tests.
+    """
+
+    policy: str
+    setting: str
+    per_arm: int
+    weeks: str
+    tests: int
+    clicks: float
+    share_of_lift: float
+    standard_error: float
+    behind_engine: float
+    behind_engine_error: float
+
+
+def scored(
+    outcomes: Mapping[Setting, Played], per_arm: int, weeks: str, keep: np.ndarray, n_bootstrap: int = 1000
+) -> list[Score]:
+    """Return the scores of all policies at one T, with paired differences from the first one.
+
+    Args:
+        outcomes: per setting, the engine first.
+        per_arm: T.
+        weeks: what `keep` selects, in words.
+        keep: which tests count, bool [tests].
+        n_bootstrap: resamples of tests.
+    """
+    reference = next(iter(outcomes.values()))
+    n_tests = int(keep.sum())
+    resamples = np.random.default_rng(per_arm).multinomial(n_tests, np.full(n_tests, 1 / n_tests), n_bootstrap)
+    weights = np.vstack([np.ones(n_tests), resamples])
+
+    def shares(earned: np.ndarray) -> np.ndarray:
+        lift = weights @ (reference.best - reference.uniform)[keep]
+        return np.asarray(weights @ (earned - reference.uniform)[keep] / lift)
+
+    engine = shares(reference.earned)
+
+    def score(policy: str, setting: str, earned: np.ndarray) -> Score:
+        share = shares(earned)
+        behind = engine - share
+        return Score(
+            policy=policy,
+            setting=setting,
+            per_arm=per_arm,
+            weeks=weeks,
+            tests=n_tests,
+            clicks=float(earned[keep].sum()),
+            share_of_lift=float(share[0]),
+            standard_error=float(share[1:].std(ddof=1)),
+            behind_engine=float(behind[0]),
+            behind_engine_error=float(behind[1:].std(ddof=1)),
+        )
+
+    rows = [score(setting.policy, setting.setting_id, played.earned) for setting, played in outcomes.items()]
+    bounds = [score("uniform", "-", reference.uniform), score("oracle", "-", reference.best)]
+    return rows + bounds
+
+
+def is_sound(tests: Iterable[PastTest]) -> np.ndarray:
+    """Return which tests ran outside the weeks of faulty randomisation."""
+    return np.array([not test.is_faulty for test in tests])

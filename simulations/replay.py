@@ -1,0 +1,224 @@
+"""Real logs as worlds: an archive of past A/B tests, each a campaign whose observed click rates are the truth.
+
+Protocol: variants of a test that share a headline are pooled; tests are ordered by (first week, id) and cut at
+20 % and 40 %. A policy's prior comes from the earlier tests' counts; a headline that occurs there is not scored.
+"""
+
+import csv
+import gzip
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float
+
+from bandit.features import Components, PriorScales, design_row, weight_prior
+from bandit.posterior import Gaussian, Rows, State, predict, refit
+from simulations.errors import ArchiveError
+
+COLUMNS = ("test_id", "week", "headline", "impressions", "clicks")
+TUNE_FROM, SCORE_FROM = 0.2, 0.4  # of the tests in order
+N_BLANK_ARMS = 64
+FAULTY_WEEKS = (201326, 201402)  # randomisation fault disclosed by the archive in 2024
+
+
+class PastTest(NamedTuple):
+    """One A/B test: distinct headlines with their pooled counts."""
+
+    test_id: str
+    week: int
+    headlines: tuple[str, ...]
+    impressions: Float[np.ndarray, "headlines"]
+    clicks: Float[np.ndarray, "headlines"]
+
+    @property
+    def truth(self) -> Float[np.ndarray, "headlines"]:
+        """Click rates taken as true: max(clicks, ¼) / impressions."""
+        return np.maximum(self.clicks, 0.25) / self.impressions
+
+    @property
+    def is_faulty(self) -> bool:
+        """Whether the test ran in the weeks of faulty randomisation."""
+        return FAULTY_WEEKS[0] <= self.week <= FAULTY_WEEKS[1]
+
+
+def read_archive(path: Path) -> list[PastTest]:
+    """Read a file of A/B tests, pooled and in order.
+
+    Args:
+        path: CSV, gzipped when its name ends in .gz, with columns test_id, week (201446), headline, impressions,
+            clicks; others are ignored.
+
+    Returns:
+        Tests ordered by (first week, id), headlines in order of appearance.
+
+    Raises:
+        ArchiveError: missing columns, or lines with bad counts; all bad lines are named at once.
+        FileNotFoundError: there is no such file.
+    """
+    weeks: dict[str, int] = {}
+    counts: dict[str, dict[str, list[int]]] = {}
+    problems: list[str] = []
+    with _opened(path) as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+        if missing:
+            raise ArchiveError(
+                f"{path}: expected the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}"
+            )
+        for row in reader:
+            problem = _problem(row)
+            if problem:
+                problems.append(f"line {reader.line_num}: {problem}")
+                continue
+            test = row["test_id"]
+            weeks[test] = min(weeks.get(test, 999999), int(row["week"]))
+            pooled = counts.setdefault(test, {}).setdefault(row["headline"], [0, 0])
+            pooled[0] += int(row["impressions"])
+            pooled[1] += int(row["clicks"])
+    if problems:
+        shown = "\n  ".join(problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise ArchiveError(f"{path}: {len(problems)} bad lines\n  {shown}{more}")
+    return [_past_test(test, weeks[test], counts[test]) for test in sorted(counts, key=lambda t: (weeks[t], t))]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8", newline="") as file:
+            yield file
+    except (UnicodeDecodeError, gzip.BadGzipFile, csv.Error) as error:
+        raise ArchiveError(f"{path}: expected a CSV in UTF-8 (gzipped if named .gz): {error}") from error
+
+
+def _problem(row: Mapping[str, str | None]) -> str | None:
+    """Return what is wrong with a line, or None."""
+    if any(row[name] is None for name in COLUMNS):
+        return "fewer columns than the header"
+    numbers = {name: row[name] or "" for name in ("week", "impressions", "clicks")}
+    not_whole = [f"{name} {value!r}" for name, value in numbers.items() if not value.isascii() or not value.isdigit()]
+    if not_whole:
+        return f"expected a whole number of at least 0, got {', '.join(not_whole)}"
+    if not row["headline"]:
+        return "the headline is empty"
+    if int(numbers["impressions"]) == 0:
+        return "0 impressions"
+    if int(numbers["clicks"]) > int(numbers["impressions"]):
+        return f"{numbers['clicks']} clicks on {numbers['impressions']} impressions"
+    return None
+
+
+def _past_test(test_id: str, week: int, counts: Mapping[str, list[int]]) -> PastTest:
+    impressions, clicks = np.asarray(list(counts.values()), float).T
+    return PastTest(test_id, week, tuple(counts), impressions, clicks)
+
+
+class Split(NamedTuple):
+    """Tests that the prior may learn from, and later tests to play."""
+
+    history: list[PastTest]
+    played: list[PastTest]
+
+
+def split(tests: list[PastTest], part: str) -> Split:
+    """Return history and played tests.
+
+    Args:
+        tests: all tests in order.
+        part: "tune" (history the first 20 %, played the next 20 %) or "score" (the first 40 %, the rest).
+
+    Returns:
+        The split; played tests have at least two headlines, none of which occurs in the history.
+    """
+    tune, score = (round(fraction * len(tests)) for fraction in (TUNE_FROM, SCORE_FROM))
+    first, last = (tune, score) if part == "tune" else (score, len(tests))
+    history = tests[:first]
+    seen = {headline for test in history for headline in test.headlines}
+    unseen = [_without(test, seen) for test in tests[first:last] if len(test.headlines) > 1]
+    return Split(history, [test for test in unseen if len(test.headlines) > 1])
+
+
+def _without(test: PastTest, seen: set[str]) -> PastTest:
+    keep = [i for i, headline in enumerate(test.headlines) if headline not in seen]
+    headlines = tuple(test.headlines[i] for i in keep)
+    return test._replace(headlines=headlines, impressions=test.impressions[keep], clicks=test.clicks[keep])
+
+
+class Problems(NamedTuple):
+    """Many tests as bandit problems, padded to one number of arms.
+
+    Attributes:
+        truth: click rates, 0 for padding.
+        eligible: False for padding.
+        prior: the engine's joint posterior of the logits before the first impression.
+    """
+
+    truth: Float[Array, "tests arms"]
+    eligible: Bool[Array, "tests arms"]
+    prior: Gaussian
+
+
+def archive_prior(
+    history: list[PastTest], vectors: Mapping[str, np.ndarray], components: Components, scales: PriorScales
+) -> State:
+    """Fit the posterior to the history's counts; its last 64 arms and last campaign have no data.
+
+    Args:
+        history: tests to learn from.
+        vectors: embedding of each headline.
+        components: the content components.
+        scales: prior scales.
+
+    Returns:
+        The state after a refit, in double precision.
+    """
+    rows = [_design(test, vectors, components) for test in history]
+    campaign = np.repeat(np.arange(len(history)), [len(row) for row in rows])
+    features = np.concatenate(rows)
+    n_rows = -(-len(features) // 256) * 256
+    padding = n_rows - len(features)
+
+    def padded(values: np.ndarray) -> Array:
+        return jnp.asarray(np.pad(values, [(0, padding)] + [(0, 0)] * (values.ndim - 1)))
+
+    data = Rows(
+        features=padded(features.astype(float)),
+        arm=padded(np.arange(len(features))),
+        campaign=padded(campaign),
+        impressions=padded(np.concatenate([test.impressions for test in history])),
+        clicks=padded(np.concatenate([test.clicks for test in history])),
+    )
+    arm_campaign = jnp.asarray(np.pad(campaign, (0, padding + N_BLANK_ARMS), constant_values=len(history)))
+    prior = weight_prior(scales, with_context=False)
+    return jax.jit(refit, static_argnums=3)(prior, data, arm_campaign, len(history) + 1)[0]
+
+
+def problems(
+    tests: list[PastTest], state: State, vectors: Mapping[str, np.ndarray], components: Components, n_arms: int
+) -> Problems:
+    """Return tests as problems, each starting from the history's posterior as a new campaign of new arms."""
+    truth = np.zeros((len(tests), n_arms))
+    features = np.zeros((len(tests), n_arms, state.weights.shape[0]))
+    eligible = np.zeros((len(tests), n_arms), bool)
+    for i, test in enumerate(tests):
+        k = len(test.headlines)
+        truth[i, :k], eligible[i, :k], features[i, :k] = test.truth, True, _design(test, vectors, components)
+
+    blank_arms = state.arm_precision.shape[0] - 1 - jnp.arange(n_arms)
+    blank_campaign = jnp.full(n_arms, state.campaign_precision.shape[0] - 1)
+    joint = jax.jit(jax.vmap(lambda rows: predict(state, rows, blank_arms, blank_campaign)))
+    return Problems(jnp.asarray(truth), jnp.asarray(eligible), joint(jnp.asarray(features)))
+
+
+def _design(test: PastTest, vectors: Mapping[str, np.ndarray], components: Components) -> np.ndarray:
+    """Return φ of a test's headlines, [headlines, 129]."""
+    content = components.project(np.stack([vectors[headline] for headline in test.headlines]))
+    row = jax.vmap(design_row, in_axes=(None, 0, None))
+    return np.asarray(row(jnp.zeros(0, content.dtype), jnp.asarray(content), jnp.asarray(content.mean(axis=0))))
