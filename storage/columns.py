@@ -1,0 +1,121 @@
+"""The column types and the naming convention that all tables share."""
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, Dialect, Double, Integer, LargeBinary, MetaData, Text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from storage.errors import InvalidValueError, NaiveTimeError
+
+# SQLite numbers rows by itself only in a column whose type is spelt INTEGER.
+BigInt = BigInteger().with_variant(Integer(), "sqlite")
+
+# PostgreSQL would else compare ids by the server's language; SQLite compares bytes already.
+IdText = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
+# An even number of backslashes before it, or the "u0000" is text that somebody wrote.
+ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def canonical_json(value: Any, *, what: str = "the value") -> str:
+    """Write JSON so that equal values give equal text: sorted keys, no spaces, finite numbers.
+
+    Args:
+        value: Mappings, sequences, strings, numbers, booleans and None.
+        what: How to name the value in an error.
+
+    Returns:
+        The text, Unicode as it is.
+
+    Raises:
+        InvalidValueError: A number is not finite, a string holds a NUL, or a type has no JSON form.
+
+    Example:
+        >>> canonical_json({"b": 1, "a": [0.5, True]})
+        '{"a":[0.5,true],"b":1}'
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(
+            f"{what} must consist of strings, booleans, finite numbers, lists and mappings; "
+            f"got {value!r} ({error})"
+        ) from error
+    if ESCAPED_NUL.search(text):
+        raise InvalidValueError(f"{what} holds a NUL, which a database cannot store; remove it: {value!r}")
+    return text
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware times, in UTC: timestamptz on PostgreSQL, ISO text with microseconds (sortable) on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Choose the database's own type."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(Text())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Refuse a naive time, and turn any other to UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise NaiveTimeError(f"expected a time with a time zone, got {value!r}; use datetime.now(UTC)")
+        utc = value.astimezone(UTC)
+        if dialect.name == "postgresql":
+            return utc
+        return utc.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        """Return an aware time in UTC."""
+        if value is None:
+            return None
+        return (value if isinstance(value, datetime) else datetime.fromisoformat(value)).astimezone(UTC)
+
+
+class CanonicalJson(TypeDecorator[Any]):
+    """JSON as text, the same bytes for the same value, so that it can be compared and grouped."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any | None, dialect: Dialect) -> str | None:
+        """Write canonical JSON."""
+        return None if value is None else canonical_json(value)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> Any:
+        """Read it back."""
+        return None if value is None else json.loads(value)
+
+
+class Base(DeclarativeBase):
+    """The root of all tables: names for every constraint, and a column type for every Python type."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  SQLAlchemy reads it once; its own documentation writes it so
+        bool: Boolean(),
+        bytes: LargeBinary(),
+        datetime: UtcDateTime(),
+        dict[str, Any]: CanonicalJson(),
+        float: Double(),
+        int: BigInt,
+        list[Any]: CanonicalJson(),
+        str: Text(),
+    }

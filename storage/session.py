@@ -1,0 +1,166 @@
+"""Connections and transactions: what SQLite and PostgreSQL do differently is known here."""
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeVar, final
+
+from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from storage.columns import Base, UtcDateTime
+from storage.errors import DatabaseHeldError
+from storage.translation import is_transient, translate
+from storage.urls import shown
+
+T = TypeVar("T")
+
+MAX_ATTEMPTS: Final = 5
+FIRST_PAUSE_S: Final = 0.01  # doubled each time, with jitter: five attempts take less than half a second
+CONNECT_TIMEOUT_S: Final = 10
+MAX_PARAMETERS: Final = 10_000  # SQLite takes 32,766 in a statement, PostgreSQL 65,535
+
+
+@final
+class Database:
+    """One database, and the only way to it: a function run in one transaction.
+
+    Args:
+        url: From `database_url`.
+        busy_timeout_s: How long SQLite waits for another writer, in seconds.
+    """
+
+    def __init__(self, url: URL, *, busy_timeout_s: float = 5.0) -> None:
+        self.place = shown(url)
+        self.dialect = url.get_backend_name()
+        self._busy_timeout_s = busy_timeout_s
+        if self.dialect == "sqlite":
+            self._engine = create_engine(url, connect_args={"timeout": busy_timeout_s})
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        else:
+            query = {"connect_timeout": str(CONNECT_TIMEOUT_S), **url.query}
+            self._engine = create_engine(url.set(query=query), pool_pre_ping=True)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction that writes nothing; on SQLite it never blocks a writer."""
+        return self._run(work, is_write=False)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction and commit it.
+
+        Args:
+            work: What to do; it is run again when the server rolled it back because of another transaction.
+
+        Returns:
+            What `work` returned, after the commit.
+
+        Raises:
+            StorageError: The database failed, or `work` raised it; nothing was written.
+        """
+        return self._run(work, is_write=True)
+
+    def use_wal(self) -> None:
+        """Turn a new SQLite file to write-ahead logging, which then stays with the file."""
+        if self.dialect != "sqlite":
+            return
+        deadline = time.monotonic() + self._busy_timeout_s
+        try:
+            with self._engine.connect() as connection:
+                cursor = connection.connection.cursor()  # the driver's own: a BEGIN would forbid the change
+                while not _is_wal(cursor):
+                    if time.monotonic() > deadline:
+                        raise DatabaseHeldError(
+                            f"{self.place} is held by another process; close it there, then try again"
+                        )
+                    time.sleep(next(_pauses(1)))
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise translate(error, self.place) from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def _run(self, work: Callable[[Connection], T], *, is_write: bool) -> T:
+        engine = self._engine.execution_options(is_write=is_write)
+        pauses = _pauses(MAX_ATTEMPTS - 1)
+        while True:
+            try:
+                with engine.begin() as connection:
+                    return work(connection)
+            except SQLAlchemyError as error:
+                pause_s = next(pauses, None) if is_transient(error) else None
+                if pause_s is None:
+                    raise translate(error, self.place) from error
+                time.sleep(pause_s)
+
+
+def insert_into(connection: Connection, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
+    """Start an INSERT that can say ON CONFLICT, in the connection's own dialect."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def in_chunks(values: Sequence[T], size: int = MAX_PARAMETERS) -> Iterator[Sequence[T]]:
+    """Cut a list so that each part fits into one statement's parameters."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+class database_clock(FunctionElement[Any]):
+    """The database's own time, `after_s` seconds from now."""
+
+    type = UtcDateTime()
+    inherit_cache = False
+
+    def __init__(self, after_s: float = 0.0) -> None:
+        self.after_s = float(after_s)
+        super().__init__()
+
+
+@compiles(database_clock, "sqlite")
+def _sqlite_clock(element: database_clock, compiler: SQLCompiler, **kw: Any) -> str:
+    # SQLite knows milliseconds; the zeros make it as long as the other times, so that text sorts.
+    return f"strftime('%Y-%m-%dT%H:%M:%f', 'now', '{element.after_s:+.3f} seconds') || '000Z'"
+
+
+@compiles(database_clock, "postgresql")
+def _postgres_clock(element: database_clock, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"clock_timestamp() + interval '{element.after_s:.3f} seconds'"
+
+
+def _pauses(count: int) -> Iterator[float]:
+    """Yield growing pauses with jitter, so that two that collided do not collide again."""
+    for attempt in range(count):
+        yield FIRST_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311  nothing secret
+
+
+def _is_wal(cursor: DBAPICursor) -> bool:
+    """Try the change once: unlike a transaction it does not wait for locks by itself."""
+    try:
+        return bool(cursor.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",))
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            return False
+        raise
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    # The driver's own BEGIN is deferred and comes too late; _begin_sqlite gives it instead.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A deferred transaction that turns to writing fails at once when another one wrote meanwhile.
+    is_write = connection.get_execution_options().get("is_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
