@@ -1,1 +1,39 @@
-"""."""
+"""Texts -> feature vectors, by a BERT that JAX runs."""
+
+from .cache import Encoder, FileCache, VectorCache, encode_cached, text_hash
+from .errors import (
+    CacheError,
+    CheckpointError,
+    ConfigError,
+    EncoderError,
+    FieldError,
+    MissingEncoderError,
+    TextTypeError,
+)
+from .fields import FIELD_WEIGHTS, encode_fields
+from .locate import DEFAULT_MODEL, ENVIRONMENT_VARIABLE, Found, find_default, find_model
+from .text import EncodeReport, TextEncoder
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "ENVIRONMENT_VARIABLE",
+    "FIELD_WEIGHTS",
+    "CacheError",
+    "CheckpointError",
+    "ConfigError",
+    "EncodeReport",
+    "Encoder",
+    "EncoderError",
+    "FieldError",
+    "FileCache",
+    "Found",
+    "MissingEncoderError",
+    "TextEncoder",
+    "TextTypeError",
+    "VectorCache",
+    "encode_cached",
+    "encode_fields",
+    "find_default",
+    "find_model",
+    "text_hash",
+]

@@ -1,0 +1,146 @@
+"""How a checkpoint wants its texts encoded: its tokenizer, its longest text, its pooling."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tokenizers import Tokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+
+from .config import BertConfig, read_json
+from .errors import ConfigError
+
+Pooling = Literal["mean", "cls"]
+
+_POOLINGS: dict[str, Pooling] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "mean": "mean",
+    "cls": "cls",
+}
+# Unit norm is given to every vector, so a Normalize module changes nothing.
+_MODULES = {"Transformer", "Pooling", "Normalize"}
+
+
+class Recipe(NamedTuple):
+    """Hold what surrounds the BERT of an encoder.
+
+    Args:
+        pooling: Whether a text's vector is the mean of its tokens' vectors or that of its first token.
+        max_tokens: Longest text in tokens, the special ones included; longer ones are cut.
+        is_lowered: Whether texts are lower-cased before the tokenizer sees them.
+    """
+
+    pooling: Pooling
+    max_tokens: int
+    is_lowered: bool
+
+
+def read_recipe(folder: Path, config: BertConfig) -> Recipe:
+    """Read how a checkpoint wants its texts encoded.
+
+    The files of sentence-transformers are followed where they exist; a plain BERT gets mean pooling.
+
+    Args:
+        folder: The checkpoint's folder.
+        config: Its BERT's configuration.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ConfigError: If the checkpoint has a module or a pooling that is not computed here.
+    """
+    sentence = _settings(folder / "sentence_bert_config.json")
+    limits = (
+        sentence.get("max_seq_length"),
+        _settings(folder / "tokenizer_config.json").get("model_max_length"),
+    )
+    # transformers writes 1e30 for "no limit".
+    known = [int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0]
+    return Recipe(
+        pooling=_read_pooling(folder),
+        max_tokens=min([config.max_position_embeddings, *known]),
+        is_lowered=bool(sentence.get("do_lower_case", False)),
+    )
+
+
+def load_tokenizer(folder: Path, config: BertConfig, max_tokens: int) -> tuple[Tokenizer, str]:
+    """Load a checkpoint's tokenizer.
+
+    Args:
+        folder: The checkpoint's folder.
+        config: Its BERT's configuration.
+        max_tokens: Where texts are cut.
+
+    Returns:
+        The tokenizer, and the sha256 of the files that define it.
+
+    Raises:
+        ConfigError: If there is none, it is damaged, or it has more words than the BERT.
+    """
+    path, vocabulary, settings = (
+        folder / name for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
+    )
+    files = [path] if path.is_file() else [file for file in (vocabulary, settings) if file.is_file()]
+    if path not in files and vocabulary not in files:
+        raise ConfigError(f"{folder} has no tokenizer: expected {path.name} or {vocabulary.name}")
+    try:
+        tokenizer = Tokenizer.from_file(str(path)) if path in files else _word_pieces(vocabulary, settings)
+    # The tokenizer library raises plain Exception for whatever it does not understand.
+    except Exception as error:
+        raise ConfigError(f"the tokenizer in {files[0]} cannot be read: {error}") from error
+    n_words = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    if n_words > config.vocab_size:
+        raise ConfigError(
+            f"the tokenizer in {folder} has {n_words} words, its BERT only {config.vocab_size} (vocab_size)"
+        )
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.no_padding()
+    return tokenizer, hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _read_pooling(folder: Path) -> Pooling:
+    if not (folder / "modules.json").is_file():
+        return "mean"
+    modules = {entry["type"].rpartition(".")[2]: entry["path"] for entry in _modules(folder / "modules.json")}
+    if unknown := modules.keys() - _MODULES:
+        raise ConfigError(f"{folder / 'modules.json'} has modules that are not computed: {sorted(unknown)}")
+    if "Pooling" not in modules:
+        return "mean"
+    path = folder / modules["Pooling"] / "config.json"
+    settings = read_json(path)
+    asked = [name for name, is_on in settings.items() if name.startswith("pooling_mode_") and is_on is True]
+    asked += [settings["pooling_mode"]] if "pooling_mode" in settings else []
+    if len(asked) != 1 or asked[0] not in _POOLINGS:
+        raise ConfigError(f"{path} asks for pooling {asked}, expected one of {sorted(_POOLINGS)}")
+    return _POOLINGS[asked[0]]
+
+
+def _modules(path: Path) -> list[dict[str, str]]:
+    entries = read_json(path)
+    try:
+        return [{"type": str(entry["type"]), "path": str(entry["path"])} for entry in entries]
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is no list of modules with type and path") from error
+
+
+def _word_pieces(vocabulary: Path, settings: Path) -> Tokenizer:
+    """Build BERT's tokenizer from a bare word list, as the checkpoints of 2018 have it."""
+    asked = _settings(settings)
+    made = BertWordPieceTokenizer(
+        str(vocabulary),
+        lowercase=asked.get("do_lower_case", True),
+        strip_accents=asked.get("strip_accents"),
+        handle_chinese_chars=asked.get("tokenize_chinese_chars", True),
+    )
+    return Tokenizer.from_str(made.to_str())
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} is no JSON object")
+    return settings

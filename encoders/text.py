@@ -1,0 +1,226 @@
+"""Texts -> unit vectors, through a BERT checkpoint."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from .batches import pad, plan_batches, windows
+from .config import parse_config, read_json
+from .errors import CheckpointError, TextTypeError
+from .locate import DEFAULT_MODEL, Found, find_default, find_model
+from .progress import progress_bar
+from .recipe import load_tokenizer, read_recipe
+
+if TYPE_CHECKING:
+    from jax import Array
+
+# Texts that are tokenised while those before them are computed. Larger windows sort better, smaller ones
+# start sooner and keep fewer results waiting.
+_WINDOW = 2048
+
+
+class EncodeReport(NamedTuple):
+    """Hold what became of one list of texts.
+
+    Args:
+        n_texts: Texts in the list.
+        n_cut: Texts that were longer than the model takes, of which only the beginning was encoded.
+        n_tokens: Tokens that were encoded.
+        n_positions: Tokens and padding that were computed.
+        seconds: Wall time of it all.
+    """
+
+    n_texts: int
+    n_cut: int
+    n_tokens: int
+    n_positions: int
+    seconds: float
+
+
+class TextEncoder:
+    """Encode texts as unit vectors with a BERT checkpoint.
+
+    Safe to use from several threads at once. One encoder serves a whole process: it keeps the model in memory
+    and compiles one program per shape of batch.
+
+    Args:
+        model: A checkpoint's folder, or a model's id on the Hugging Face hub; None means the default encoder
+            (see `find_default`).
+        revision: Branch, tag or commit of a model on the hub.
+        dtype: Type of the matrix products; None means float32 on a CPU, bfloat16 on an accelerator.
+        progress: Whether to show a progress bar; None means for long jobs, on a terminal.
+
+    Raises:
+        MissingEncoderError: If there is no such model.
+        ConfigError: If the model is not a BERT that is computed here.
+        CheckpointError: If its weights do not fit, or are not those of the default encoder.
+
+    Example:
+        >>> encoder = TextEncoder()                                         # doctest: +SKIP
+        >>> encoder.encode(["Free returns, always"]).shape                  # doctest: +SKIP
+        (1, 384)
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        dtype: Literal["float32", "bfloat16"] | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        # Importing JAX and Flax takes a second, which finding an encoder and hashing a text need not pay.
+        import jax
+
+        from .checkpoint import load_bert, weight_files, weights_hash
+        from .forward import compile_forward
+
+        if model is None and revision is not None:
+            model = DEFAULT_MODEL
+        found = find_default() if model is None else find_model(model, revision)
+        config = parse_config(read_json(found.folder / "config.json"), str(found.folder / "config.json"))
+        recipe = read_recipe(found.folder, config)
+        self._tokenizer, tokenizer_hash = load_tokenizer(found.folder, config, recipe.max_tokens)
+        weights = weights_hash(weight_files(found.folder))
+        if found.sha256 not in {None, weights}:
+            raise CheckpointError(
+                f"the weights of the default encoder in {found.folder} have sha256 {weights}, expected"
+                f" {found.sha256}: the file is damaged or altered; install it again"
+            )
+        if dtype is None:
+            dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        self._forward = compile_forward(load_bert(found.folder, config, dtype=dtype), recipe.pooling)
+        self._recipe = recipe
+        self._is_progress_shown = progress
+        self._dim = config.hidden_size
+        self._source = found
+        self._fingerprint = _short_hash(
+            weights=weights,
+            tokenizer=tokenizer_hash,
+            config=asdict(config),
+            recipe=recipe._asdict(),
+            dtype=dtype,
+        )
+        self._report = EncodeReport(0, 0, 0, 0, 0.0)
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self._dim
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of a hash over all that a vector depends on, the weights included."""
+        return self._fingerprint
+
+    @property
+    def source(self) -> Found:
+        """Where the model was found."""
+        return self._source
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text in tokens, the special ones included; of longer ones the beginning is encoded."""
+        return self._recipe.max_tokens
+
+    @property
+    def report(self) -> EncodeReport:
+        """What became of the texts of the latest `encode`, of whichever thread."""
+        return self._report
+
+    def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
+        """Encode texts.
+
+        Args:
+            texts: Any strings. An empty one gets the checkpoint's encoding of nothing; a too long one is cut,
+                and counted in the report.
+
+        Returns:
+            Their vectors, float32, each of length 1, in the same order.
+
+        Raises:
+            TextTypeError: If one of them is not a string; says which.
+        """
+        vectors, self._report = self.encode_with_report(texts)
+        return vectors
+
+    def encode_with_report(self, texts: Sequence[str]) -> tuple[Float[np.ndarray, "texts dim"], EncodeReport]:
+        """Encode texts, and report on exactly these, whatever other threads do.
+
+        Args:
+            texts: As for `encode`.
+
+        Returns:
+            The vectors of `encode`, and what became of the texts.
+
+        Raises:
+            TextTypeError: If one of them is not a string; says which.
+        """
+        started = time.perf_counter()
+        check_texts(texts)
+        vectors = np.empty((len(texts), self._dim), np.float32)
+        n_cut = n_tokens = n_positions = 0
+        with progress_bar(len(texts), self._is_progress_shown) as advance:
+            waiting: list[tuple[np.ndarray, Array]] = []
+            for window in windows(len(texts), _WINDOW):
+                tokens, n_cut_here = self._tokenise(texts[window])
+                batches = plan_batches([len(ids) for ids in tokens], self.max_tokens)
+                # JAX computes in the background: this window is queued before the last one is waited for,
+                # so the model need not wait for the tokenizer.
+                queued = [
+                    (batch.rows + window.start, self._forward(*pad(tokens, batch))) for batch in batches
+                ]
+                _collect(waiting, vectors, advance)
+                waiting = queued
+                n_cut += n_cut_here
+                n_tokens += sum(map(len, tokens))
+                n_positions += sum(batch.n_rows * batch.width for batch in batches)
+            _collect(waiting, vectors, advance)
+        seconds = time.perf_counter() - started
+        return vectors, EncodeReport(len(texts), n_cut, n_tokens, n_positions, seconds)
+
+    def _tokenise(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Give each text's token ids, and how many texts were cut."""
+        if self._recipe.is_lowered:
+            texts = [text.lower() for text in texts]
+        # Half a surrogate pair, which JSON can carry, is no character: it becomes a question mark.
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(clean)
+        return [encoding.ids for encoding in encodings], sum(
+            bool(encoding.overflowing) for encoding in encodings
+        )
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse what is not a list of strings.
+
+    Args:
+        texts: What a caller gave.
+
+    Raises:
+        TextTypeError: If it is a single string, or one of its elements is not a string.
+    """
+    if isinstance(texts, str):
+        raise TextTypeError(f"expected a list of texts, got the string {texts[:40]!r}; put it into a list")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TextTypeError(f"text {index} is {text!r} of type {type(text).__name__}, expected a string")
+
+
+def _collect(
+    waiting: list[tuple[np.ndarray, "Array"]], vectors: np.ndarray, advance: Callable[[int], None]
+) -> None:
+    for rows, result in waiting:
+        vectors[rows] = np.asarray(result)[: len(rows)]
+        advance(len(rows))
+
+
+def _short_hash(**parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
