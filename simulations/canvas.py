@@ -1,0 +1,210 @@
+"""The look that all pictures share: colours, line styles, frame, labels beside lines, the way into a file.
+
+The colours are after M. Okabe and K. Ito, "Color Universal Design" (2008), darkened until a label of the same
+colour can be read on white; each stands with its counterpart for a dark page, which report.py swaps in.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+# name -> (on a light page, on a dark page)
+THEME: Final = {
+    "ink": ("#1f2533", "#e8ebf2"),
+    "muted": ("#5d6576", "#a3abbb"),
+    "grid": ("#e2e5eb", "#343b49"),
+    "paper": ("#fffffe", "#1a1e27"),
+    "blue": ("#0068a8", "#62b4f2"),
+    "vermilion": ("#c04e00", "#f3915a"),
+    "green": ("#007f5c", "#45c9a0"),
+    "purple": ("#a34d85", "#de97c5"),
+    "amber": ("#946400", "#e3b341"),
+    "brown": ("#7a5242", "#c79c88"),
+}
+INK, MUTED, GRID, PAPER, BLUE = (THEME[name][0] for name in ("ink", "muted", "grid", "paper", "blue"))
+# The undarkened colours, for areas; they work on both pages. The grey is for "all others".
+FILLS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
+FILL_OTHERS: Final = "#b9bec8"
+COUNT: Final = FuncFormatter(lambda value, _: f"{value:,.0f}")
+PERCENT: Final = FuncFormatter(lambda value, _: f"{round(100 * value, 2):g} %".replace("-", "−"))
+
+_POLICY_COLOURS: Final = {
+    "engine": "blue",
+    "plain-thompson": "vermilion",
+    "greedy": "purple",
+    "beta-thompson": "green",
+    "ucb1": "amber",
+    "uniform": "muted",
+    "oracle": "ink",
+}
+_SPARE_COLOURS: Final = ("brown", "vermilion", "green", "purple", "amber")
+_DASHES: Final = ((0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1)), (0, (8, 2)))
+# 6.2 inches are 446 points: text of 10 points is still 8 on a phone, and 13 pixels on a desk.
+_WIDTH: Final = 6.2
+_FONT: Final = 10.0
+# A curve of 446 points' width gains nothing from more; the file would grow.
+_MAX_POINTS: Final = 160
+_SETTINGS: Final = {"svg.fonttype": "none", "svg.hashsalt": "creative-bandit", "font.family": "DejaVu Sans"}
+
+
+class Style(NamedTuple):
+    """How one policy is drawn everywhere; the engine is thicker, solid and on top."""
+
+    colour: str
+    width: float
+    dash: Any
+    order: int
+
+
+def policy_styles(names: Sequence[str]) -> dict[str, Style]:
+    """Give every policy its colour and dash; known policies look the same in all pictures.
+
+    Args:
+        names: the policies of one picture, in any order; a part after a space ("engine k=2") does not count.
+
+    Returns:
+        The style of each name.
+    """
+    known = list(_POLICY_COLOURS)
+    styles: dict[str, Style] = {}
+    for spare, name in enumerate(dict.fromkeys(names)):
+        base = name.split(" ")[0]
+        if base == "engine":
+            repeated = sum(other.split(" ")[0] == "engine" for other in styles)
+            styles[name] = Style(BLUE, 2.6, "-" if not repeated else _DASHES[repeated % len(_DASHES)], 5)
+            continue
+        at = known.index(base) if base in known else spare
+        colour = _POLICY_COLOURS.get(base, _SPARE_COLOURS[spare % len(_SPARE_COLOURS)])
+        styles[name] = Style(THEME[colour][0], 1.5, _DASHES[at % len(_DASHES)], 3)
+    return styles
+
+
+def margin(labels: Iterable[str]) -> float:
+    """Return the inches that the longest label takes, within reason."""
+    return min(2.4, 0.2 + 0.085 * max(map(len, labels)))
+
+
+def canvas(height: float, *, left: float = 0.62, right: float = 0.2) -> tuple[Figure, Axes]:
+    """Make a figure with one frame; margins are in inches, the height is the frame's."""
+    top, bottom = 0.34, 0.5
+    total = height + top + bottom
+    figure = Figure(figsize=(_WIDTH, total))
+    figure.patch.set_visible(False)
+    frame = (left / _WIDTH, bottom / total, (_WIDTH - left - right) / _WIDTH, height / total)
+    axes = figure.add_axes(frame, facecolor="none")
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(MUTED)
+    axes.tick_params(length=0, labelsize=_FONT, labelcolor=MUTED, pad=5)
+    axes.tick_params(axis="x", length=3, color=MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    return figure, axes
+
+
+def name_axes(axes: Axes, *, x: str, y: str) -> None:
+    """Name both axes; the upright one in a line above the frame, where nobody has to turn their head."""
+    axes.set_xlabel(x, fontsize=_FONT, color=MUTED, loc="right", labelpad=4)
+    note(axes, 0.0, 1.0, y, offset=(0, 9), color=MUTED, ha="left", va="bottom")
+
+
+def note(
+    axes: Axes, x: float, y: float, text: str, *, offset: tuple[float, float] = (0, 0), **style: Any
+) -> None:
+    """Write text at a place of the frame (fractions), moved by points."""
+    look: dict[str, Any] = {"fontsize": _FONT, "color": INK, "va": "center", "annotation_clip": False} | style
+    axes.annotate(text, (x, y), xycoords="axes fraction", xytext=offset, textcoords="offset points", **look)
+
+
+def label_ends(axes: Axes, ends: Mapping[str, float], styles: Mapping[str, Style]) -> None:
+    """Write each policy's name at the right end of its line, moved apart where lines end close together."""
+    low, high = axes.get_ylim()
+    wanted = np.array([(end - low) / (high - low) for end in ends.values()])
+    gap = 1.25 * _FONT / axes.bbox.height * axes.figure.dpi / 72
+    for name, place in zip(ends, spread(wanted, gap), strict=True):
+        weight = "bold" if styles[name].order == 5 else "normal"
+        note(axes, 1.0, place, name, offset=(7, 0), color=styles[name].colour, fontweight=weight)
+
+
+def spread(wanted: Float[np.ndarray, "labels"], gap: float) -> Float[np.ndarray, "labels"]:
+    """Move labels apart until neighbours keep a gap, each as near as that allows to where it belongs.
+
+    With the order kept, places minus rank * gap must not decrease: isotonic regression, by pooling violators.
+    Labels stay within [0, 1] while there is room for them; else they hang over at the bottom.
+
+    Args:
+        wanted: where each label belongs.
+        gap: smallest distance between two labels.
+
+    Returns:
+        The places, in the order of `wanted`; of all such places the sum of squared moves is the smallest.
+
+    >>> spread(np.array([0.5, 0.5, 0.0]), 0.2).round(2).tolist()
+    [0.4, 0.6, 0.0]
+    """
+    order = np.argsort(wanted, kind="stable")
+    pools: list[tuple[float, int]] = []
+    for rank, value in enumerate(wanted[order].tolist()):
+        mean, size = value - rank * gap, 1
+        while pools and pools[-1][0] > mean:
+            before, others = pools.pop()
+            mean, size = (mean * size + before * others) / (size + others), size + others
+        pools.append((mean, size))
+    places = np.empty_like(wanted, dtype=np.float64)
+    # Cutting an isotonic fit at bounds gives the best fit within these bounds.
+    fit = np.repeat([mean for mean, _ in pools], [size for _, size in pools])
+    ranks = np.arange(len(order))
+    places[order] = np.minimum(np.maximum(fit, 0.0), 1.0 - gap * ranks[-1]) + gap * ranks
+    return places
+
+
+def thinned(n_times: int) -> Int[np.ndarray, "kept"]:
+    """Choose evenly spaced columns to draw, the first and the last among them."""
+    return np.unique(np.linspace(0, n_times - 1, min(n_times, _MAX_POINTS)).round().astype(np.int64))
+
+
+def svg(figure: Figure, name: str, description: str) -> str:
+    """Turn a figure into an `<svg>` element for a page: ids of its own, colours that follow the page's theme.
+
+    Args:
+        figure: any figure.
+        name: prefix of the ids, unique on the page: letters, digits and hyphens.
+        description: what a screen reader says.
+
+    Returns:
+        The element; the same figure gives the same text.
+    """
+    out = io.StringIO()
+    with mpl.rc_context(_SETTINGS):
+        FigureCanvasSVG(figure).print_svg(
+            out, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    for token, (light, _) in THEME.items():
+        text = text.replace(light, f"var(--{token}, {light})")
+    # Pages give the width; the height follows from the viewBox.
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    return re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 role="img" aria-label="{description}"', text, count=1)
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG on white, at twice the size of a screen."""
+    with mpl.rc_context(_SETTINGS):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        FigureCanvasAgg(figure)
+        figure.savefig(path, dpi=192, facecolor="white", metadata={"Software": None})

@@ -1,0 +1,193 @@
+"""A page of pictures and tables that is one file and needs nothing but a browser."""
+
+import dataclasses
+import html
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from matplotlib.figure import Figure
+
+from simulations.canvas import THEME, svg
+from simulations.results import ResultError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """Words and numbers as they are to be read; columns of numbers are set flush right by themselves.
+
+    Attributes:
+        header: names of the columns.
+        rows: cells, formatted; as many as names in the header.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Section:
+    """One part of a page.
+
+    Attributes:
+        heading: what the part shows, in a few words.
+        caption: how to read it, for someone who doesn't know the field.
+        picture: a figure, or none.
+        table: the numbers, or none; folded away where there is a picture.
+    """
+
+    heading: str
+    caption: str
+    picture: Figure | None = None
+    table: Table | None = None
+
+
+def write_html(
+    path: Path,
+    title: str,
+    sections: Sequence[Section],
+    *,
+    lead: str = "",
+    settings: Mapping[str, object] | None = None,
+) -> None:
+    """Write a page that holds everything in one file: pictures as inline SVG, no script, nothing fetched.
+
+    It follows the reader's light or dark theme and fits a phone. The same input gives the same bytes.
+
+    Args:
+        path: where to; missing folders are made.
+        title: heading of the page.
+        sections: its parts, in order.
+        lead: a sentence or two under the title: what was done, and what came out.
+        settings: name -> value of all that is needed to make the page again; the last part.
+
+    Raises:
+        ResultError: when the title is blank, there are no sections, or a table's rows do not fit its header.
+    """
+    if not title.strip():
+        raise ResultError(f"expected a title for {path.name}, got {title!r}")
+    if not sections:
+        raise ResultError(f"expected at least one section for {path.name}, got none")
+    parts = [_section(section, f"p{number}") for number, section in enumerate(sections, start=1)]
+    if settings:
+        table = Table(
+            header=("setting", "value"), rows=tuple((name, _words(v)) for name, v in settings.items())
+        )
+        made_by = Section(
+            heading="Settings", caption="Everything that is needed to make this page again.", table=table
+        )
+        parts.append(_section(made_by, "settings"))
+    page = _PAGE.format(
+        title=html.escape(title),
+        lead=f"<p class=lead>{html.escape(lead)}</p>" if lead else "",
+        light=_colours(0),
+        dark=_colours(1),
+        body="\n".join(parts),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+
+
+def _section(section: Section, name: str) -> str:
+    """Lay out one section; its numbers are folded away under a picture."""
+    text = f"<h2>{html.escape(section.heading)}</h2>"
+    caption = html.escape(section.caption)
+    table = _table(section.table, section.heading) if section.table else ""
+    if section.picture is None:
+        return f"<section>{text}<p>{caption}</p>{table}</section>"
+    picture = svg(section.picture, name, html.escape(section.heading, quote=True))
+    text += f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+    if table:
+        text += f"<details><summary>The numbers</summary>{table}</details>"
+    return f"<section>{text}</section>"
+
+
+def _table(table: Table, heading: str) -> str:
+    """Lay out a table; the engine's rows stand out."""
+    for number, row in enumerate(table.rows, start=1):
+        if len(row) != len(table.header):
+            raise ResultError(
+                f"expected {len(table.header)} cells in row {number} of the table under {heading!r}, "
+                f"got {len(row)}"
+            )
+    columns = zip(*table.rows, strict=True)
+    kinds = ["number" if all(map(_NUMBER.match, column)) else "words" for column in columns] or [
+        "words"
+    ] * len(table.header)
+    head = _row("th", table.header, kinds)
+    body = "".join(
+        f"<tr{' class=engine' if row[0] == 'engine' else ''}>{_row('td', row, kinds)}</tr>"
+        for row in table.rows
+    )
+    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _row(tag: str, cells: Sequence[str], kinds: Sequence[str]) -> str:
+    return "".join(
+        f"<{tag} class={kind}>{html.escape(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True)
+    )
+
+
+def _words(value: object) -> str:
+    """Write a setting as a person would."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _colours(theme: int) -> str:
+    return ";".join(f"--{token}:{colours[theme]}" for token, colours in THEME.items())
+
+
+_NUMBER: Final = re.compile(r"(± )?[−-]?[0-9][0-9,.]*( %)?$|–$")
+_PAGE: Final = """<!doctype html>
+<html lang=en>
+<meta charset=utf-8>
+<meta name=viewport content="width=device-width, initial-scale=1">
+<meta name=color-scheme content="light dark">
+<title>{title}</title>
+<style>
+:root {{ {light}; --page: #f4f5f8 }}
+@media (prefers-color-scheme: dark) {{ :root {{ {dark}; --page: #11141a }} }}
+* {{ box-sizing: border-box }}
+body {{ margin: 0; background: var(--page); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif;
+  -webkit-text-size-adjust: 100% }}
+main {{ max-width: 46rem; margin: 0 auto; padding: 2.5rem 1rem 4rem }}
+h1 {{ font-size: 1.75rem; line-height: 1.2; margin: 0 0 .5rem; letter-spacing: -.01em; text-wrap: balance }}
+h2 {{ font-size: 1.15rem; line-height: 1.3; margin: 0 0 .75rem }}
+.lead {{ color: var(--muted); font-size: 1.06rem; margin: 0 0 1.75rem }}
+section {{ background: var(--paper); border: 1px solid var(--grid); border-radius: .75rem;
+  padding: 1.4rem 1.5rem; margin: 0 0 1.25rem }}
+section p {{ margin: 0 0 .75rem; color: var(--muted) }}
+figure {{ margin: 0 }}
+svg {{ display: block; width: 100%; height: auto; overflow: visible }}
+svg text {{ font-family: system-ui, sans-serif !important }}
+figcaption {{ color: var(--muted); font-size: .92rem; margin-top: .6rem }}
+details {{ margin-top: .8rem }}
+summary {{ cursor: pointer; color: var(--blue); font-size: .92rem }}
+.scroll {{ overflow-x: auto; margin-top: .5rem }}
+table {{ border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums }}
+th, td {{ padding: .38rem .7rem .38rem 0; border-bottom: 1px solid var(--grid); text-align: left;
+  vertical-align: top }}
+th {{ color: var(--muted); font-weight: 500 }}
+.number {{ text-align: right; white-space: nowrap }}
+.engine td {{ font-weight: 650 }}
+@media (max-width: 30rem) {{
+  main {{ padding: 1.5rem .5rem 3rem }}
+  h1, .lead {{ padding: 0 .5rem }}
+  section {{ padding: 1rem .75rem }}
+}}
+@media print {{ body {{ background: none }} section {{ break-inside: avoid }} }}
+</style>
+<main>
+<h1>{title}</h1>
+{lead}
+{body}
+</main>
+</html>
+"""
