@@ -1,0 +1,192 @@
+"""`storage check`: what is stored twice must agree, and no row may lack its partner."""
+
+from typing import Final, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.numpy import load
+from sqlalchemy import Connection, select, text
+
+from storage.records import Finding
+from storage.schema import Posterior
+
+
+class Rule(NamedTuple):
+    """A query whose rows (subject, message) are each a finding."""
+
+    name: str
+    query: str
+
+
+RULES: Final = (
+    Rule(
+        "arm statistics",
+        """
+        SELECT 'creative ' || s.creative_id, 'statistics say ' || s.clicks || ' clicks of ' || s.impressions
+            || ' impressions, its learnt decisions ' || coalesce(d.clicks, 0) + coalesce(p.clicks, 0) || ' of '
+            || coalesce(d.impressions, 0) + coalesce(p.impressions, 0)
+        FROM arm_statistics AS s
+        LEFT JOIN (
+            SELECT creative_id, count(*) AS impressions, CAST(sum(click) AS bigint) AS clicks
+            FROM decisions WHERE learnt_batch IS NOT NULL GROUP BY creative_id
+        ) AS d ON d.creative_id = s.creative_id
+        LEFT JOIN (
+            SELECT creative_id, CAST(sum(impressions) AS bigint) AS impressions,
+                CAST(sum(clicks) AS bigint) AS clicks
+            FROM pruned_counts GROUP BY creative_id
+        ) AS p ON p.creative_id = s.creative_id
+        WHERE s.impressions <> coalesce(d.impressions, 0) + coalesce(p.impressions, 0)
+            OR s.clicks <> coalesce(d.clicks, 0) + coalesce(p.clicks, 0)
+        ORDER BY s.creative_id
+        """,
+    ),
+    Rule(
+        "conversions",
+        """
+        SELECT 'creative ' || s.creative_id, 'statistics say ' || s.conversions || ' conversions worth ' || s.value
+            || ', its outcomes ' || coalesce(o.conversions, 0) + coalesce(p.conversions, 0) || ' worth '
+            || coalesce(o.value, 0) + coalesce(p.value, 0)
+        FROM arm_statistics AS s
+        LEFT JOIN (
+            SELECT decisions.creative_id AS creative_id, count(*) AS conversions, sum(outcomes.value) AS value
+            FROM outcomes JOIN decisions ON decisions.decision_id = outcomes.decision_id
+            WHERE outcomes.kind = 'conversion' AND outcomes.valid AND NOT outcomes.late
+            GROUP BY decisions.creative_id
+        ) AS o ON o.creative_id = s.creative_id
+        LEFT JOIN (
+            SELECT creative_id, CAST(sum(conversions) AS bigint) AS conversions, sum(value) AS value
+            FROM pruned_counts GROUP BY creative_id
+        ) AS p ON p.creative_id = s.creative_id
+        WHERE s.conversions <> coalesce(o.conversions, 0) + coalesce(p.conversions, 0)
+            OR abs(s.value - coalesce(o.value, 0) - coalesce(p.value, 0)) > 1e-6 * (1 + abs(s.value))
+        ORDER BY s.creative_id
+        """,
+    ),
+    Rule(
+        "creatives without statistics",
+        """
+        SELECT 'creative ' || creatives.creative_id, 'has no row in arm_statistics'
+        FROM creatives LEFT JOIN arm_statistics ON arm_statistics.creative_id = creatives.creative_id
+        WHERE arm_statistics.creative_id IS NULL ORDER BY creatives.creative_id
+        """,
+    ),
+    Rule(
+        "learnt decisions",
+        """
+        SELECT 'model ' || b.model_id || ', step ' || b.step,
+            'decisions say it learnt ' || b.decisions || ' of them, the log ' || coalesce(l.n_rows, 0)
+        FROM (
+            SELECT campaigns.model_id AS model_id, decisions.learnt_batch AS step, count(*) AS decisions
+            FROM decisions JOIN campaigns ON campaigns.campaign_id = decisions.campaign_id
+            WHERE decisions.learnt_batch IS NOT NULL
+            GROUP BY campaigns.model_id, decisions.learnt_batch
+        ) AS b
+        LEFT JOIN learn_log AS l ON l.model_id = b.model_id AND l.step = b.step
+        WHERE l.n_rows IS NULL OR l.n_rows <> b.decisions
+        ORDER BY b.model_id, b.step
+        """,
+    ),
+    Rule(
+        "steps without their decisions",
+        """
+        SELECT 'model ' || l.model_id || ', step ' || l.step,
+            'the log says it learnt ' || l.n_rows || ' decisions, none names it'
+        FROM learn_log AS l
+        WHERE l.n_rows > 0 AND NOT EXISTS (SELECT 1 FROM pruned_counts) AND NOT EXISTS (
+            SELECT 1 FROM decisions JOIN campaigns ON campaigns.campaign_id = decisions.campaign_id
+            WHERE decisions.learnt_batch = l.step AND campaigns.model_id = l.model_id
+        )
+        ORDER BY l.model_id, l.step
+        """,
+    ),
+    Rule(
+        "gaps in the log",
+        """
+        SELECT 'model ' || model_id, 'its log has ' || count(*) || ' steps from ' || min(step) || ' to ' || max(step)
+        FROM learn_log GROUP BY model_id HAVING count(*) <> max(step) OR min(step) <> 1 ORDER BY model_id
+        """,
+    ),
+    Rule(
+        "settled clicks",
+        """
+        SELECT 'decision ' || d.decision_id, 'settled as ' || d.click || ', its reports in time say '
+            || coalesce(CAST(max(o.value) AS integer), 0)
+        FROM decisions AS d
+        LEFT JOIN outcomes AS o ON o.decision_id = d.decision_id
+            AND o.kind = 'click' AND o.valid AND NOT o.late AND o.corrects IS NULL
+        WHERE d.settled_at IS NOT NULL
+        GROUP BY d.decision_id, d.click HAVING d.click <> coalesce(max(o.value), 0)
+        ORDER BY d.decision_id
+        """,
+    ),
+    Rule(
+        "creatives of other campaigns",
+        """
+        SELECT 'decision ' || decisions.decision_id, 'its creative ' || creatives.creative_id
+            || ' belongs to campaign ' || creatives.campaign_id || ', not ' || decisions.campaign_id
+        FROM decisions JOIN creatives ON creatives.creative_id = decisions.creative_id
+        WHERE creatives.campaign_id <> decisions.campaign_id ORDER BY decisions.decision_id
+        """,
+    ),
+    Rule(
+        "states beyond the log",
+        """
+        SELECT a.name || ', model ' || a.model_id, 'is as of step ' || max(a.step) || ', the log ends at '
+            || coalesce(max(l.step), 0)
+        FROM (
+            SELECT 'snapshot' AS name, model_id, max(step) AS step FROM posteriors GROUP BY model_id
+            UNION ALL SELECT 'arm state', model_id, max(step) FROM arm_states GROUP BY model_id
+        ) AS a
+        LEFT JOIN (SELECT model_id, max(step) AS step FROM learn_log GROUP BY model_id) AS l
+            ON l.model_id = a.model_id
+        GROUP BY a.name, a.model_id HAVING max(a.step) > coalesce(max(l.step), 0)
+        ORDER BY a.name, a.model_id
+        """,
+    ),
+)
+
+
+def check(connection: Connection) -> list[Finding]:
+    """Run all checks in one view of the data.
+
+    Args:
+        connection: Inside a transaction.
+
+    Returns:
+        What is wrong, check by check; empty when all is well.
+    """
+    findings = _check_references(connection)
+    for rule in RULES:
+        for subject, message in connection.execute(text(rule.query)):
+            findings.append(Finding(check=rule.name, subject=subject, message=message))
+    return findings + _check_snapshots(connection)
+
+
+def _check_references(connection: Connection) -> list[Finding]:
+    """Look for orphans on SQLite, where another program can leave foreign keys unchecked."""
+    if connection.dialect.name != "sqlite":
+        return []
+    return [
+        Finding(
+            check="references",
+            subject=f"{table}, rowid {rowid}",
+            message=f"refers to a row of {parent} that does not exist",
+        )
+        for table, rowid, parent, _ in connection.execute(text("PRAGMA foreign_key_check"))
+    ]
+
+
+def _check_snapshots(connection: Connection) -> list[Finding]:
+    findings = []
+    query = select(Posterior.model_id, Posterior.step, Posterior.snapshot)
+    for row in connection.execute(query.order_by(Posterior.model_id, Posterior.step)):
+        try:
+            load(row.snapshot)
+        except (SafetensorError, ValueError, KeyError) as error:
+            findings.append(
+                Finding(
+                    check="snapshots",
+                    subject=f"model {row.model_id}, step {row.step}",
+                    message=f"cannot be read: {error}",
+                )
+            )
+    return findings

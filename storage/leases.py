@@ -1,0 +1,89 @@
+"""Leases: who learns a model. Times are the database's own, so that hosts need not agree on one."""
+
+from typing import final
+
+from sqlalchemy import Connection, select, update
+
+from storage.border import check_text
+from storage.errors import LeaseLostError
+from storage.schema import Lease
+from storage.session import Database, database_clock, insert_into
+
+
+@final
+class Leases:
+    """The topic `store.leases`: one public method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def acquire(self, model_id: int, owner: str, *, ttl_s: float = 8.0) -> int | None:
+        """Take the lease when nobody holds it, or its holder let it expire.
+
+        Args:
+            model_id: The model to learn.
+            owner: Who asks, for people to read.
+            ttl_s: For how long, in seconds; `renew` begins it anew.
+
+        Returns:
+            The lease's number, larger than any before; None when another one holds it.
+        """
+        check_text(owner, "the lease's owner")
+
+        def work(connection: Connection) -> int | None:
+            statement = insert_into(connection, Lease).values(
+                model_id=model_id, number=1, owner=owner, expires_at=database_clock(ttl_s)
+            )
+            return connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["model_id"],
+                    set_={
+                        "number": Lease.number + 1,
+                        "owner": statement.excluded.owner,
+                        "expires_at": statement.excluded.expires_at,
+                    },
+                    where=Lease.expires_at <= database_clock(),
+                ).returning(Lease.number)
+            ).scalar_one_or_none()
+
+        return self._database.write(work)
+
+    def renew(self, model_id: int, number: int, *, ttl_s: float = 8.0) -> bool:
+        """Hold the lease for another `ttl_s` seconds.
+
+        Returns:
+            Whether it is still ours: nobody took it, even if it had expired.
+        """
+        return self._set_expiry(model_id, number, ttl_s)
+
+    def release(self, model_id: int, number: int) -> bool:
+        """Give the lease back, so that the next learner need not wait.
+
+        Returns:
+            Whether it was still ours.
+        """
+        return self._set_expiry(model_id, number, 0.0)
+
+    def _set_expiry(self, model_id: int, number: int, after_s: float) -> bool:
+        statement = (
+            update(Lease)
+            .where(Lease.model_id == model_id, Lease.number == number)
+            .values(expires_at=database_clock(after_s))
+        )
+        return self._database.write(lambda connection: connection.execute(statement).rowcount == 1)
+
+
+def hold(connection: Connection, model_id: int, number: int) -> None:
+    """Lock the lease's row for the rest of the transaction: nobody else can take it meanwhile.
+
+    Raises:
+        LeaseLostError: It is another one's.
+    """
+    query = select(Lease.number, Lease.owner).where(Lease.model_id == model_id)
+    row = connection.execute(query.with_for_update()).one_or_none()
+    if row is None or row.number != number:
+        holder = "nobody" if row is None else f"{row.owner!r} (number {row.number})"
+        raise LeaseLostError(
+            f"the lease of model {model_id} with number {number} is lost, {holder} holds it; "
+            "stop learning and acquire it again"
+        )

@@ -1,0 +1,182 @@
+"""Models: settings of a posterior, and the schema of its contexts."""
+
+from collections.abc import Mapping
+from typing import Any, final
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from storage import context_schema
+from storage.border import check_integer, check_text
+from storage.columns import canonical_json
+from storage.errors import UnknownModelError
+from storage.records import ContextCountRecord, ContextKind, ContextRecord, ModelRecord
+from storage.schema import Model
+from storage.session import Database, insert_into
+
+
+@final
+class Models:
+    """The topic `store.models`: one public method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get_or_create(
+        self, name: str = "default", *, seed: int, encoder_fingerprint: str, settings: Mapping[str, Any]
+    ) -> ModelRecord:
+        """Return the model of this name; make it when there is none.
+
+        Args:
+            name: The model.
+            seed: For a new one; from 0 to 2**63 - 1.
+            encoder_fingerprint: For a new one.
+            settings: For a new one.
+
+        Returns:
+            The stored model: whoever came first gave its settings.
+
+        Raises:
+            InvalidValueError: A value cannot be stored.
+        """
+        check_text(name, "the model's name")
+        check_text(encoder_fingerprint, "encoder_fingerprint")
+        check_integer(seed, "seed")
+        canonical_json(dict(settings), what="settings")
+        values = {
+            "name": name,
+            "seed": seed,
+            "encoder_fingerprint": encoder_fingerprint,
+            "settings": dict(settings),
+        }
+
+        def work(connection: Connection) -> ModelRecord:
+            connection.execute(insert_into(connection, Model).values(values).on_conflict_do_nothing())
+            query = select(Model.__table__).where(Model.name == name)
+            return _record(connection.execute(query).mappings().one())
+
+        return self._database.write(work)
+
+    def set_components(self, model_id: int, components: bytes) -> None:
+        """Store the content components.
+
+        Raises:
+            UnknownModelError: No such model.
+        """
+        self._set(model_id, components=components)
+
+    def set_encoder(self, model_id: int, encoder_fingerprint: str, components: bytes | None) -> None:
+        """Store another encoder, with the components that belong to it.
+
+        Raises:
+            UnknownModelError: No such model.
+        """
+        check_text(encoder_fingerprint, "encoder_fingerprint")
+        self._set(model_id, encoder_fingerprint=encoder_fingerprint, components=components)
+
+    def context(self, model_id: int) -> ContextRecord:
+        """Return the model's context schema; empty when it has seen no field."""
+        return self._database.read(lambda connection: context_schema.read(connection, model_id))
+
+    def add_context_fields(
+        self, model_id: int, fields: Mapping[str, ContextKind], *, max_slots: int = 16
+    ) -> ContextRecord:
+        """Add the fields that are new; each takes its first slot while slots are free.
+
+        Args:
+            model_id: The model.
+            fields: Names and kinds, in the order in which they take slots.
+            max_slots: How many slots there are in all.
+
+        Returns:
+            The schema after it.
+
+        Raises:
+            ContextKindError: A field is known with another kind; nothing was added.
+            UnknownModelError: No such model.
+        """
+        for field in fields:
+            check_text(field, "a context field's name")
+
+        def work(connection: Connection) -> ContextRecord:
+            _lock(connection, model_id)
+            return context_schema.add_fields(connection, model_id, fields, max_slots)
+
+        return self._database.write(work)
+
+    def give_context_slot(
+        self, model_id: int, field: str, level: str, *, max_slots: int = 16, max_levels: int = 8
+    ) -> ContextRecord:
+        """Give a level of a string field a slot of its own, if it has none and one is free.
+
+        Args:
+            model_id: The model.
+            field: A string field that is known.
+            level: The value.
+            max_slots: How many slots there are in all.
+            max_levels: How many levels of one field may have slots.
+
+        Returns:
+            The schema after it; unchanged when the level has a slot, or none is free.
+
+        Raises:
+            UnknownContextFieldError: The model has not seen the field.
+            ContextKindError: Its values are no strings.
+            UnknownModelError: No such model.
+        """
+        check_text(level, f"the level of {field!r}", is_empty_allowed=True)
+
+        def work(connection: Connection) -> ContextRecord:
+            _lock(connection, model_id)
+            return context_schema.give_slot(
+                connection, model_id, field, level, max_slots=max_slots, max_levels=max_levels
+            )
+
+        return self._database.write(work)
+
+    def set_context_moments(self, model_id: int, field: str, *, mean: float, sd: float) -> ContextRecord:
+        """Set the moments by which a number is standardised; the first ones stay.
+
+        Args:
+            model_id: The model.
+            field: A number field.
+            mean: In the field's unit.
+            sd: In the field's unit, above 0.
+
+        Returns:
+            The schema after it; unchanged when moments were set, or the field has no slot.
+
+        Raises:
+            UnknownContextFieldError: The model has not seen the field.
+            ContextKindError: Its values are no numbers.
+            InvalidValueError: A moment is not finite, or sd is not above 0.
+            UnknownModelError: No such model.
+        """
+
+        def work(connection: Connection) -> ContextRecord:
+            _lock(connection, model_id)
+            return context_schema.set_moments(connection, model_id, field, mean, sd)
+
+        return self._database.write(work)
+
+    def context_counts(self, model_id: int) -> list[ContextCountRecord]:
+        """Return how many learnt decisions had each level, by field and level."""
+        return self._database.read(lambda connection: context_schema.counts(connection, model_id))
+
+    def _set(self, model_id: int, **values: Any) -> None:
+        def work(connection: Connection) -> None:
+            statement = update(Model).where(Model.model_id == model_id).values(values)
+            if connection.execute(statement).rowcount == 0:
+                raise UnknownModelError(f"there is no model {model_id}")
+
+        self._database.write(work)
+
+
+def _lock(connection: Connection, model_id: int) -> None:
+    """Let one transaction at a time change a model's context schema."""
+    query = select(Model.model_id).where(Model.model_id == model_id).with_for_update(key_share=True)
+    if connection.execute(query).one_or_none() is None:
+        raise UnknownModelError(f"there is no model {model_id}")
+
+
+def _record(row: RowMapping) -> ModelRecord:
+    return ModelRecord(**row)

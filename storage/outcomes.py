@@ -1,0 +1,228 @@
+"""Outcomes: what is reported about decisions, and when a decision's click becomes final.
+
+A report is one row, unique by (decision, kind, key); sent again it changes nothing. A click and the lack of
+one are reports of their own: what says "no click" is stored under the key "no-click", so that a click that is
+reported after it under the same key is a new row, and counts. A decision's click is the maximum of its rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, final
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from storage.border import NO_CLICK_KEY, check_decision_ids, check_outcome
+from storage.decisions import refuse_unknown
+from storage.records import NewOutcome, OutcomeRecord, OutcomeStatus
+from storage.schema import ArmStatistics, Campaign, Decision, Outcome
+from storage.session import Database, in_chunks
+from storage.settling import settle
+
+
+@final
+class Outcomes:
+    """The topic `store.outcomes`: one public method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, outcomes: Sequence[NewOutcome], *, received_at: datetime) -> list[OutcomeRecord]:
+        """Store reports, all or none.
+
+        With attribution window 0 a click or non-click settles its decision at once. Otherwise it waits for
+        the end of the window. A click counts when it occurred inside the window and the decision was neither
+        settled nor closed; a conversion when it occurred inside the conversion window. Others are kept as
+        late rows.
+
+        Args:
+            outcomes: In the order in which they were reported.
+            received_at: When they came.
+
+        Returns:
+            What became of each, in the same order.
+
+        Raises:
+            UnknownDecisionError: Names every unknown id; nothing was written.
+            InvalidIdError: An id is not 1 to 64 printable ASCII characters.
+            InvalidValueError: A kind, value or key is wrong.
+        """
+        check_decision_ids(new.decision_id for new in outcomes)
+        for new in outcomes:
+            check_outcome(new)
+        ids = sorted({new.decision_id for new in outcomes})
+
+        def work(connection: Connection) -> list[OutcomeRecord]:
+            cases = _lock(connection, ids)
+            refuse_unknown((new.decision_id for new in outcomes), set(cases))
+            answers = [_judge(cases[new.decision_id], new, received_at) for new in outcomes]
+            _write(connection, cases, received_at)
+            return answers
+
+        return self._database.write(work)
+
+    def settle_due(self, *, now: datetime, limit: int = 10_000) -> int:
+        """Settle the decisions whose attribution window is over, the oldest first.
+
+        Args:
+            now: The time; windows that end at it or before are over.
+            limit: How many at most.
+
+        Returns:
+            How many were settled; fewer than `limit` means that none is left, unless another process
+            is settling them.
+        """
+        query = (
+            select(Decision.decision_id)
+            .where(
+                Decision.settles_at.is_not(None), Decision.settled_at.is_(None), Decision.settles_at <= now
+            )
+            .order_by(Decision.settles_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+
+        def work(connection: Connection) -> int:
+            due = list(connection.execute(query).scalars())
+            return settle(connection, due, now, is_silence_final=True)
+
+        return self._database.write(work)
+
+
+@dataclass(kw_only=True)
+class _Case:
+    """One decision while its reports are judged, in memory and under its lock."""
+
+    decision_id: str
+    creative_id: int
+    activated_at: datetime | None
+    settles_at: datetime | None
+    attribution_window_s: float
+    conversion_window_s: float
+    is_closed: bool
+    is_settled: bool
+    keys: set[tuple[str, str]]
+    rows: list[dict[str, Any]]
+    closes: bool = False
+    settles: bool = False
+
+
+def _lock(connection: Connection, ids: Sequence[str]) -> dict[str, _Case]:
+    """Lock the decisions, in one order everywhere, and read what the judgement needs."""
+    decisions = (
+        select(
+            Decision.decision_id,
+            Decision.creative_id,
+            Decision.activated_at,
+            Decision.settles_at,
+            Decision.closed_at,
+            Decision.settled_at,
+            Campaign.attribution_window_s,
+            Campaign.conversion_window_s,
+        )
+        .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
+        .order_by(Decision.decision_id)
+        .with_for_update(of=Decision)
+    )
+    reports = select(Outcome.decision_id, Outcome.kind, Outcome.key)
+    cases = {}
+    for chunk in in_chunks(ids):
+        for row in connection.execute(decisions.where(Decision.decision_id.in_(chunk))):
+            cases[row.decision_id] = _Case(
+                decision_id=row.decision_id,
+                creative_id=row.creative_id,
+                activated_at=row.activated_at,
+                settles_at=row.settles_at,
+                attribution_window_s=row.attribution_window_s,
+                conversion_window_s=row.conversion_window_s,
+                is_closed=row.closed_at is not None,
+                is_settled=row.settled_at is not None,
+                keys=set(),
+                rows=[],
+            )
+        for decision_id, kind, key in connection.execute(reports.where(Outcome.decision_id.in_(chunk))):
+            cases[decision_id].keys.add((kind, key))
+    return cases
+
+
+def _judge(case: _Case, new: NewOutcome, received_at: datetime) -> OutcomeRecord:
+    """Decide what a report becomes, and change the case by it."""
+    key = (new.kind, _stored_key(new))
+    is_new = key not in case.keys
+    is_late = _is_late(case, new, received_at)
+    settles_now = False
+    if is_new:
+        case.keys.add(key)
+        case.rows.append(
+            {
+                "decision_id": new.decision_id,
+                "kind": new.kind,
+                "key": key[1],
+                "value": float(new.value),
+                "occurred_at": new.occurred_at,
+                "received_at": received_at,
+                "late": is_late,
+                "valid": True,
+            }
+        )
+        is_at_once = case.attribution_window_s == 0 and case.activated_at is not None
+        settles_now = new.kind == "click" and is_at_once and not is_late
+        case.is_settled |= settles_now
+        case.settles |= settles_now
+    if new.final and not case.is_closed:
+        case.is_closed = case.closes = True
+    status: OutcomeStatus = "repeated" if not is_new else "late" if is_late else "recorded"
+    return OutcomeRecord(decision_id=new.decision_id, status=status, has_settled=settles_now)
+
+
+def _is_late(case: _Case, new: NewOutcome, received_at: datetime) -> bool:
+    occurred_at = received_at if new.occurred_at is None else new.occurred_at
+    if new.kind == "click":
+        is_over = case.settles_at is not None and occurred_at > case.settles_at
+        return case.is_settled or case.is_closed or is_over
+    if case.activated_at is None:
+        return False
+    return occurred_at > case.activated_at + timedelta(seconds=case.conversion_window_s)
+
+
+def _stored_key(new: NewOutcome) -> str:
+    if new.kind == "click" and not new.value:
+        return f"{NO_CLICK_KEY}:{new.key}" if new.key else NO_CLICK_KEY
+    return new.key
+
+
+def _write(connection: Connection, cases: dict[str, _Case], received_at: datetime) -> None:
+    rows = [row for case in cases.values() for row in case.rows]
+    if rows:
+        connection.execute(insert(Outcome), rows)
+    closing = [{"closing_id": case.decision_id} for case in cases.values() if case.closes]
+    if closing:
+        connection.execute(
+            update(Decision)
+            .where(Decision.decision_id == bindparam("closing_id"))
+            .values(closed_at=received_at),
+            closing,
+        )
+    settling = [case.decision_id for case in cases.values() if case.settles]
+    settle(connection, settling, received_at, is_silence_final=False)
+    _count_conversions(connection, cases)
+
+
+def _count_conversions(connection: Connection, cases: dict[str, _Case]) -> None:
+    """Add to the arms' counters, in the order of their ids, so that two who do it cannot lock each other."""
+    totals: dict[int, tuple[int, float]] = {}
+    for case in cases.values():
+        for row in case.rows:
+            if row["kind"] == "conversion" and not row["late"]:
+                count, value = totals.get(case.creative_id, (0, 0.0))
+                totals[case.creative_id] = (count + 1, value + row["value"])
+    if totals:
+        connection.execute(
+            update(ArmStatistics)
+            .where(ArmStatistics.creative_id == bindparam("arm"))
+            .values(
+                conversions=ArmStatistics.conversions + bindparam("count"),
+                value=ArmStatistics.value + bindparam("amount"),
+            ),
+            [{"arm": arm, "count": count, "amount": value} for arm, (count, value) in sorted(totals.items())],
+        )

@@ -1,0 +1,405 @@
+"""What crosses the border of this package: plain records, no rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+ContextKind = Literal["string", "number", "boolean"]
+CampaignStatus = Literal["active", "paused", "ended"]
+CreativeStatus = Literal["active", "paused", "retired"]
+OutcomeKind = Literal["click", "conversion"]
+OutcomeStatus = Literal["recorded", "repeated", "late"]
+StepKind = Literal["batch", "scales", "forget", "refit", "slots", "correction"]
+Horizon = int | Literal["auto"] | None
+Context = Mapping[str, str | float | bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """One posterior's settings."""
+
+    model_id: int
+    name: str
+    seed: int
+    encoder_fingerprint: str
+    components: bytes | None
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextSlotRecord:
+    """One place of the context vector.
+
+    Attributes:
+        slot: Its index, from 0.
+        field: The context field.
+        level: The level of a string field; None for its "other" slot, a number or a boolean.
+        mean: Of a number; None until known.
+        sd: Of a number; None until known.
+        version: The schema version that gave the slot.
+        moments_version: The schema version that set the moments.
+    """
+
+    slot: int
+    field: str
+    level: str | None
+    mean: float | None
+    sd: float | None
+    version: int
+    moments_version: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextRecord:
+    """A model's context schema.
+
+    Attributes:
+        fields: All fields seen, with their kinds; a field without a slot is stored but not modelled.
+        slots: In the order of their indices.
+        version: The newest version; the schema at version v is the rows with a version of at most v.
+    """
+
+    fields: dict[str, ContextKind]
+    slots: tuple[ContextSlotRecord, ...]
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextCountRecord:
+    """Learnt decisions with one level of a field (level "" for numbers), and for numbers their sums."""
+
+    field: str
+    level: str
+    decisions: int
+    total: float = 0.0
+    total_squares: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CampaignRecord:
+    """The settings of a campaign; shares are fractions, windows seconds."""
+
+    campaign_id: int
+    model_id: int
+    name: str
+    objective: str
+    horizon: Horizon
+    attribution_window_s: float
+    conversion_window_s: float
+    uniform_share: float
+    control_share: float
+    starts_at: datetime | None
+    ends_at: datetime | None
+    status: CampaignStatus
+    mean_content: bytes | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewCreative:
+    """A creative to be added."""
+
+    external_id: str
+    content: Mapping[str, Any]
+    content_hash: str
+    picture: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreativeRecord:
+    """A creative as stored."""
+
+    creative_id: int
+    campaign_id: int
+    external_id: str
+    content: dict[str, Any]
+    content_hash: str
+    picture: str | None
+    status: CreativeStatus
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewDecision:
+    """One impression as the engine decided it.
+
+    Attributes:
+        decision_id: 1 to 64 printable ASCII characters.
+        campaign_id: The campaign.
+        creative_id: The chosen one, one of the candidates.
+        candidate_creative_ids: The eligible creatives, in the engine's order.
+        propensities: The probability of each candidate, in the same order.
+        propensity: The probability with which the chosen one was drawn.
+        context: What was known of the request.
+        model_version: The learning step at which the posterior stood.
+        slots_version: The version of the context schema.
+        horizon: H of the draw; None for plain Thompson sampling.
+        kappa: κ of the draw.
+        point_set: Which set of normal points.
+        decided_at: When.
+        activated_at: When it was shown; None when that is reported later.
+        place: Its place in its list, from 0.
+        request_id: What the decisions of one request share.
+    """
+
+    decision_id: str
+    campaign_id: int
+    creative_id: int
+    candidate_creative_ids: tuple[int, ...]
+    propensities: tuple[float, ...]
+    propensity: float
+    context: Context
+    model_version: int
+    slots_version: int
+    horizon: float | None
+    kappa: float
+    point_set: int
+    decided_at: datetime
+    activated_at: datetime | None
+    place: int = 0
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionRecord:
+    """A decision as stored: the fields of NewDecision, and what became of it.
+
+    Attributes:
+        settles_at: When its attribution window ends; None with window 0, or not activated.
+        closed_at: When a report was final.
+        settled_at: When its click became final.
+        click: 0 or 1 once settled.
+        learnt_batch: The learning step that took it.
+    """
+
+    decision_id: str
+    campaign_id: int
+    creative_id: int
+    candidate_creative_ids: tuple[int, ...]
+    propensities: tuple[float, ...]
+    propensity: float
+    context: dict[str, Any]
+    model_version: int
+    slots_version: int
+    horizon: float | None
+    kappa: float
+    point_set: int
+    decided_at: datetime
+    activated_at: datetime | None
+    place: int
+    request_id: str | None
+    settles_at: datetime | None
+    closed_at: datetime | None
+    settled_at: datetime | None
+    click: int | None
+    learnt_batch: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewOutcome:
+    """One report about a decision.
+
+    Attributes:
+        decision_id: Which.
+        kind: click or conversion.
+        value: A click's is 0 or 1; a conversion's any finite amount.
+        key: Tells several reports of one kind apart, such as an order number.
+        occurred_at: When it happened; None means when it was received.
+        final: No further click report is to count.
+    """
+
+    decision_id: str
+    kind: OutcomeKind
+    value: float
+    key: str = ""
+    occurred_at: datetime | None = None
+    final: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeRecord:
+    """What became of a report: recorded, repeated (nothing changed) or late (kept, not learnt).
+
+    Attributes:
+        decision_id: Which decision.
+        status: See above.
+        has_settled: Whether this very report settled the decision.
+    """
+
+    decision_id: str
+    status: OutcomeStatus
+    has_settled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnRow:
+    """A settled decision as the learner sees it; `click` is 0 or 1."""
+
+    decision_id: str
+    campaign_id: int
+    creative_id: int
+    context: dict[str, Any]
+    slots_version: int
+    click: int
+    settled_at: datetime
+
+
+class ArmStates(NamedTuple):
+    """States of arms, in the order of their ids.
+
+    Attributes:
+        creative_ids: Which arms.
+        u: First moments of φ, float64.
+        q: Precisions.
+        k: Linear terms.
+        steps: As of which learning step each row is; ignored when written.
+    """
+
+    creative_ids: Int[np.ndarray, "arms"]
+    u: Float[np.ndarray, "arms dim"]
+    q: Float[np.ndarray, "arms"]
+    k: Float[np.ndarray, "arms"]
+    steps: Int[np.ndarray, "arms"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmReadout:
+    """The posterior of one arm as people read it; rates are fractions, `version` is a learning step."""
+
+    creative_id: int
+    ctr: float
+    ctr_low: float
+    ctr_high: float
+    p_best: float
+    expected_loss: float
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """All that one learning step writes.
+
+    Attributes:
+        model_id: Whose posterior.
+        lease: The number of the learner's lease.
+        step: One more than the newest step.
+        kind: What the step did.
+        parameters: What replaying it needs besides its rows.
+        logged_at: When.
+        decision_ids: The settled decisions that it learns, none of them learnt before.
+        context_counts: What to add to the counts of context levels.
+        arm_states: The states of the arms that it touched.
+        snapshot: The shared arrays as of this step, safetensors bytes.
+        readouts: The posterior of arms as people read it.
+    """
+
+    model_id: int
+    lease: int
+    step: int
+    kind: StepKind
+    parameters: Mapping[str, Any]
+    logged_at: datetime
+    decision_ids: tuple[str, ...] = ()
+    context_counts: tuple[ContextCountRecord, ...] = ()
+    arm_states: ArmStates | None = None
+    snapshot: bytes | None = None
+    readouts: tuple[ArmReadout, ...] = field(default=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogRow:
+    """One step of the learning log."""
+
+    step: int
+    kind: StepKind
+    parameters: dict[str, Any]
+    n_rows: int
+    logged_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The shared arrays as of a learning step."""
+
+    step: int
+    state: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountRow:
+    """Learnt decisions that share creative, context schema and context."""
+
+    creative_id: int
+    slots_version: int
+    context: dict[str, Any]
+    impressions: int
+    clicks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryCountRecord:
+    """Imported history of a creative."""
+
+    creative_id: int
+    impressions: int
+    clicks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmRow:
+    """One arm with its counts and its posterior; rates and share are fractions.
+
+    Attributes:
+        creative_id: Our id.
+        external_id: The user's id.
+        status: Of the creative.
+        impressions: Learnt decisions.
+        clicks: Of these.
+        conversions: Reported inside their window.
+        value: Their sum.
+        pending_impressions: Activated, not learnt yet.
+        pending_clicks: Of these, settled with a click.
+        history_impressions: Imported.
+        history_clicks: Imported.
+        ctr: Posterior mean; None until the first readout, as all that follow.
+        ctr_low: Lower end of its interval.
+        ctr_high: Upper end of its interval.
+        p_best: Probability of being the best.
+        expected_loss: Against the best, as a CTR.
+        share: Of the campaign's impressions in the last 24 h.
+        version: The learning step of the readout.
+        refreshed_at: When it was written.
+    """
+
+    creative_id: int
+    external_id: str
+    status: CreativeStatus
+    impressions: int
+    clicks: int
+    conversions: int
+    value: float
+    pending_impressions: int
+    pending_clicks: int
+    history_impressions: int
+    history_clicks: int
+    ctr: float | None
+    ctr_low: float | None
+    ctr_high: float | None
+    p_best: float | None
+    expected_loss: float | None
+    share: float | None
+    version: int | None
+    refreshed_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that `check` found wrong: which check, where, and what."""
+
+    check: str
+    subject: str
+    message: str

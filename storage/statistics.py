@@ -1,0 +1,223 @@
+"""The statements behind the arms' numbers: counts for refits, readouts, and what `Engine.arms` shows."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, func, select, update
+
+from storage.errors import InvalidValueError, UnknownCreativeError
+from storage.records import ArmReadout, ArmRow, CountRow, HistoryCountRecord
+from storage.schema import ArmStatistics, Campaign, Creative, Decision, HistoryCount
+from storage.session import in_chunks, insert_into
+
+SHARE_SPAN: Final = timedelta(hours=24)
+
+
+def counts(connection: Connection, model_id: int, up_to_step: int) -> list[CountRow]:
+    """Count the learnt decisions by creative, version of the slots and context."""
+    keys = (Decision.creative_id, Decision.slots_version, Decision.context)
+    rows = connection.execute(
+        select(*keys, func.count().label("impressions"), func.sum(Decision.click).label("clicks"))
+        .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
+        .where(Campaign.model_id == model_id, Decision.learnt_batch <= up_to_step)
+        .group_by(*keys)
+        .order_by(*keys)
+    )
+    return [
+        CountRow(
+            creative_id=row.creative_id,
+            slots_version=row.slots_version,
+            context=row.context,
+            impressions=row.impressions,
+            clicks=int(row.clicks),
+        )
+        for row in rows
+    ]
+
+
+def history(connection: Connection, model_id: int) -> list[HistoryCountRecord]:
+    """Return the imported counts of a model's creatives."""
+    rows = connection.execute(
+        select(HistoryCount.creative_id, HistoryCount.impressions, HistoryCount.clicks)
+        .join(Creative, Creative.creative_id == HistoryCount.creative_id)
+        .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
+        .where(Campaign.model_id == model_id)
+        .order_by(HistoryCount.creative_id)
+    )
+    return [HistoryCountRecord(**row) for row in rows.mappings()]
+
+
+def check_history(rows: Sequence[tuple[int, int, int]]) -> None:
+    """Refuse counts that cannot be.
+
+    Raises:
+        InvalidValueError: Names the first creative whose counts are wrong.
+    """
+    for creative_id, impressions, clicks in rows:
+        if not 0 <= clicks <= impressions:
+            raise InvalidValueError(
+                f"history of creative {creative_id}: expected 0 <= clicks <= impressions, "
+                f"got {clicks} clicks of {impressions} impressions"
+            )
+
+
+def add_history(
+    connection: Connection, model_id: int, rows: Sequence[tuple[int, int, int]], imported_at: datetime
+) -> None:
+    """Add imported counts to those that are there."""
+    ids = sorted({creative_id for creative_id, _, _ in rows})
+    of_model = (
+        select(Creative.creative_id)
+        .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
+        .where(Campaign.model_id == model_id)
+    )
+    known = {
+        creative_id
+        for chunk in in_chunks(ids)
+        for creative_id in connection.execute(of_model.where(Creative.creative_id.in_(chunk))).scalars()
+    }
+    if unknown := [creative_id for creative_id in ids if creative_id not in known]:
+        listed = ", ".join(map(str, unknown))
+        raise UnknownCreativeError(f"model {model_id} has no creative with creative_id {listed}")
+    if not rows:
+        return
+    statement = insert_into(connection, HistoryCount)
+    new = statement.excluded
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["creative_id"],
+            set_={
+                "impressions": HistoryCount.impressions + new.impressions,
+                "clicks": HistoryCount.clicks + new.clicks,
+                "imported_at": new.imported_at,
+            },
+        ),
+        [
+            {
+                "creative_id": creative_id,
+                "impressions": impressions,
+                "clicks": clicks,
+                "imported_at": imported_at,
+            }
+            for creative_id, impressions, clicks in sorted(rows)
+        ],
+    )
+
+
+def impressions(connection: Connection, model_id: int) -> dict[int, int]:
+    """Count activated decisions by campaign: learnt ones from the counters, the others by their index."""
+    learnt = connection.execute(
+        select(Campaign.campaign_id, func.coalesce(func.sum(ArmStatistics.impressions), 0))
+        .outerjoin(Creative, Creative.campaign_id == Campaign.campaign_id)
+        .outerjoin(ArmStatistics, ArmStatistics.creative_id == Creative.creative_id)
+        .where(Campaign.model_id == model_id)
+        .group_by(Campaign.campaign_id)
+    )
+    totals = {campaign_id: int(count) for campaign_id, count in learnt}
+    campaign_of = (
+        select(Creative.creative_id, Creative.campaign_id)
+        .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
+        .where(Campaign.model_id == model_id)
+    )
+    campaigns = {creative_id: campaign_id for creative_id, campaign_id in connection.execute(campaign_of)}
+    for creative_id, (count, _) in _pending(connection, list(campaigns)).items():
+        totals[campaigns[creative_id]] += count
+    return totals
+
+
+def refresh(connection: Connection, readouts: Sequence[ArmReadout], refreshed_at: datetime) -> None:
+    """Store the posterior of arms as people read it, with pending counts and share."""
+    if not readouts:
+        return
+    ids = [readout.creative_id for readout in readouts]
+    pending = _pending(connection, ids)
+    shares: dict[int, float] = {}
+    for chunk in in_chunks(ids):
+        query = select(Creative.campaign_id).where(Creative.creative_id.in_(chunk)).distinct()
+        for campaign_id in connection.execute(query).scalars():
+            shares |= _shares(connection, campaign_id, refreshed_at)
+    rows = [
+        {
+            "arm": readout.creative_id,
+            "pending_impressions": pending.get(readout.creative_id, (0, 0))[0],
+            "pending_clicks": pending.get(readout.creative_id, (0, 0))[1],
+            "ctr": readout.ctr,
+            "ctr_low": readout.ctr_low,
+            "ctr_high": readout.ctr_high,
+            "p_best": readout.p_best,
+            "expected_loss": readout.expected_loss,
+            "share": shares.get(readout.creative_id),
+            "version": readout.version,
+            "refreshed_at": refreshed_at,
+        }
+        for readout in sorted(readouts, key=lambda readout: readout.creative_id)
+    ]
+    columns = {name: bindparam(name) for name in rows[0] if name != "arm"}
+    statement = update(ArmStatistics).where(ArmStatistics.creative_id == bindparam("arm"))
+    connection.execute(statement.values(columns), rows)
+
+
+def arm_rows(connection: Connection, campaign_id: int, now: datetime) -> list[ArmRow]:
+    """Return a campaign's arms; pending counts and shares are counted now."""
+    query = (
+        select(
+            Creative.creative_id,
+            Creative.external_id,
+            Creative.status,
+            ArmStatistics.impressions,
+            ArmStatistics.clicks,
+            ArmStatistics.conversions,
+            ArmStatistics.value,
+            func.coalesce(HistoryCount.impressions, 0).label("history_impressions"),
+            func.coalesce(HistoryCount.clicks, 0).label("history_clicks"),
+            ArmStatistics.ctr,
+            ArmStatistics.ctr_low,
+            ArmStatistics.ctr_high,
+            ArmStatistics.p_best,
+            ArmStatistics.expected_loss,
+            ArmStatistics.version,
+            ArmStatistics.refreshed_at,
+        )
+        .join(ArmStatistics, ArmStatistics.creative_id == Creative.creative_id)
+        .outerjoin(HistoryCount, HistoryCount.creative_id == Creative.creative_id)
+        .where(Creative.campaign_id == campaign_id)
+        .order_by(Creative.creative_id)
+    )
+    rows = connection.execute(query).mappings().all()
+    pending = _pending(connection, [row["creative_id"] for row in rows])
+    shares = _shares(connection, campaign_id, now)
+    return [
+        ArmRow(
+            **row,
+            pending_impressions=pending.get(row["creative_id"], (0, 0))[0],
+            pending_clicks=pending.get(row["creative_id"], (0, 0))[1],
+            share=shares.get(row["creative_id"], 0.0) if shares else None,
+        )
+        for row in rows
+    ]
+
+
+def _pending(connection: Connection, creative_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Count activated decisions that are not learnt, and the settled clicks among them, inside one index."""
+    query = select(Decision.creative_id, func.count(), func.coalesce(func.sum(Decision.click), 0)).where(
+        Decision.activated_at.is_not(None), Decision.learnt_batch.is_(None)
+    )
+    return {
+        creative_id: (count, int(clicks))
+        for chunk in in_chunks(creative_ids)
+        for creative_id, count, clicks in connection.execute(
+            query.where(Decision.creative_id.in_(chunk)).group_by(Decision.creative_id)
+        )
+    }
+
+
+def _shares(connection: Connection, campaign_id: int, now: datetime) -> dict[int, float]:
+    """Return each creative's share of the campaign's impressions in the last 24 h; empty without any."""
+    rows = connection.execute(
+        select(Decision.creative_id, func.count())
+        .where(Decision.campaign_id == campaign_id, Decision.activated_at > now - SHARE_SPAN)
+        .group_by(Decision.creative_id)
+    ).all()
+    total = sum(count for _, count in rows)
+    return {creative_id: count / total for creative_id, count in rows}

@@ -1,0 +1,98 @@
+"""`Store`: the one door to a database of ours."""
+
+import os
+from types import TracebackType
+from typing import Self, final
+
+from storage.campaigns import Campaigns
+from storage.check import check
+from storage.decisions import Decisions
+from storage.embeddings import Embeddings
+from storage.learning import Learning
+from storage.leases import Leases
+from storage.models import Models
+from storage.outcomes import Outcomes
+from storage.records import Finding
+from storage.session import Database
+from storage.urls import database_url, sqlite_path
+from storage.versions import prepare
+
+
+@final
+class Store:
+    """An open database; every method of its topics is one transaction, and safe to call from any thread.
+
+    Attributes:
+        place: The database, as people may see it (no password).
+        models: Settings of posteriors, and the schema of contexts.
+        campaigns: Campaigns and creatives.
+        embeddings: Vectors of texts.
+        decisions: What was decided.
+        outcomes: What was reported, and settling.
+        learning: The learner's rows, log, snapshots, arm states and statistics.
+        leases: Who learns a model.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.place = database.place
+        self.models = Models(database)
+        self.campaigns = Campaigns(database)
+        self.embeddings = Embeddings(database)
+        self.decisions = Decisions(database)
+        self.outcomes = Outcomes(database)
+        self.learning = Learning(database)
+        self.leases = Leases(database)
+
+    @classmethod
+    def open(cls, url: str | os.PathLike[str], *, create: bool = True, busy_timeout_s: float = 5.0) -> Self:
+        """Open a database; make it when there is none.
+
+        Args:
+            url: A path of an SQLite file, or a URL (`sqlite:///ads.db`, `postgresql://user@host/database`).
+            create: Whether a new database may be made; an empty one is filled with our tables.
+            busy_timeout_s: How long SQLite waits for another writer, in seconds.
+
+        Returns:
+            The store; close it, or use it in a `with` statement.
+
+        Raises:
+            InvalidUrlError: The URL cannot be understood.
+            DatabaseNotFoundError: There is none, and `create` is false.
+            DatabasePathError: The folder does not exist, or the path is a folder.
+            DatabaseReadOnlyError: The file or its folder cannot be written.
+            DatabaseHeldError: Another process holds it.
+            NotADatabaseError: The file is something else.
+            ForeignDatabaseError: It holds tables that are not ours.
+            SchemaOlderError: It must be upgraded first.
+            SchemaNewerError: It was made by a newer version.
+            ServerUnreachableError: The server does not answer, or refuses us.
+        """
+        target = database_url(url)
+        database = Database(target, busy_timeout_s=busy_timeout_s)
+        try:
+            prepare(database, sqlite_path(target), create=create, migrate=False)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    def check(self) -> list[Finding]:
+        """Compare what is stored twice, and look for rows without their partners.
+
+        Returns:
+            What is wrong; empty when all is well.
+        """
+        return self._database.read(check)
+
+    def close(self) -> None:
+        """Close all connections; the store cannot be used afterwards."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
