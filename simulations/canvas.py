@@ -50,10 +50,10 @@ _POLICY_COLOURS: Final = {
 }
 _SPARE_COLOURS: Final = ("brown", "vermilion", "green", "purple", "amber")
 _DASHES: Final = ((0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1)), (0, (8, 2)))
-# 6.2 inches are 446 points: text of 10 points is still 8 on a phone, and 13 pixels on a desk.
-_WIDTH: Final = 6.2
+# 5.2 inches are 374 points, about the pixels of a phone: text of 10 points is 9 pixels there, 15 on a desk.
+_WIDTH: Final = 5.2
 _FONT: Final = 10.0
-# A curve of 446 points' width gains nothing from more; the file would grow.
+# A curve 374 points wide gains nothing from more; the file would grow.
 _MAX_POINTS: Final = 160
 _SETTINGS: Final = {"svg.fonttype": "none", "svg.hashsalt": "creative-bandit", "font.family": "DejaVu Sans"}
 
@@ -92,10 +92,10 @@ def policy_styles(names: Sequence[str]) -> dict[str, Style]:
 
 def margin(labels: Iterable[str]) -> float:
     """Return the inches that the longest label takes, within reason."""
-    return min(2.4, 0.2 + 0.085 * max(map(len, labels)))
+    return min(2.2, 0.2 + 0.085 * max(map(len, labels)))
 
 
-def canvas(height: float, *, left: float = 0.62, right: float = 0.2) -> tuple[Figure, Axes]:
+def canvas(height: float, *, left: float = 0.56, right: float = 0.2) -> tuple[Figure, Axes]:
     """Make a figure with one frame; margins are in inches, the height is the frame's."""
     top, bottom = 0.34, 0.5
     total = height + top + bottom
@@ -112,6 +112,12 @@ def canvas(height: float, *, left: float = 0.62, right: float = 0.2) -> tuple[Fi
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     return figure, axes
+
+
+def count_impressions(axes: Axes) -> None:
+    """Mark whole impressions along the bottom, few enough to be read on a phone."""
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(COUNT)
 
 
 def name_axes(axes: Axes, *, x: str, y: str) -> None:
@@ -197,6 +203,8 @@ def svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
     for token, (light, _) in THEME.items():
         text = text.replace(light, f"var(--{token}, {light})")
+    # Text takes the font of the page.
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     # Pages give the width; the height follows from the viewBox.
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     return re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 role="img" aria-label="{description}"', text, count=1)

@@ -79,8 +79,8 @@ def write_html(
         )
         parts.append(_section(made_by, "settings"))
     page = _PAGE.format(
-        title=html.escape(title),
-        lead=f"<p class=lead>{html.escape(lead)}</p>" if lead else "",
+        title=_escaped(title),
+        lead=f"<p class=lead>{_escaped(lead)}</p>" if lead else "",
         light=_colours(0),
         dark=_colours(1),
         body="\n".join(parts),
@@ -91,12 +91,12 @@ def write_html(
 
 def _section(section: Section, name: str) -> str:
     """Lay out one section; its numbers are folded away under a picture."""
-    text = f"<h2>{html.escape(section.heading)}</h2>"
-    caption = html.escape(section.caption)
+    text = f"<h2>{_escaped(section.heading)}</h2>"
+    caption = _escaped(section.caption)
     table = _table(section.table, section.heading) if section.table else ""
     if section.picture is None:
         return f"<section>{text}<p>{caption}</p>{table}</section>"
-    picture = svg(section.picture, name, html.escape(section.heading, quote=True))
+    picture = svg(section.picture, name, _escaped(section.heading))
     text += f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
     if table:
         text += f"<details><summary>The numbers</summary>{table}</details>"
@@ -125,8 +125,13 @@ def _table(table: Table, heading: str) -> str:
 
 def _row(tag: str, cells: Sequence[str], kinds: Sequence[str]) -> str:
     return "".join(
-        f"<{tag} class={kind}>{html.escape(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True)
+        f"<{tag} class={kind}>{_escaped(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True)
     )
+
+
+def _escaped(text: str) -> str:
+    """Make text safe inside elements and attributes, and keep a number and its % on one line."""
+    return re.sub(r"(?<=\d) %", "\u00a0%", html.escape(text))
 
 
 def _words(value: object) -> str:
@@ -136,7 +141,7 @@ def _words(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_words, value))
+        return " / ".join(map(_words, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -157,7 +162,7 @@ _PAGE: Final = """<!doctype html>
 * {{ box-sizing: border-box }}
 body {{ margin: 0; background: var(--page); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif;
   -webkit-text-size-adjust: 100% }}
-main {{ max-width: 46rem; margin: 0 auto; padding: 2.5rem 1rem 4rem }}
+main {{ max-width: 40rem; margin: 0 auto; padding: 2.5rem 1rem 4rem }}
 h1 {{ font-size: 1.75rem; line-height: 1.2; margin: 0 0 .5rem; letter-spacing: -.01em; text-wrap: balance }}
 h2 {{ font-size: 1.15rem; line-height: 1.3; margin: 0 0 .75rem }}
 .lead {{ color: var(--muted); font-size: 1.06rem; margin: 0 0 1.75rem }}
@@ -166,7 +171,6 @@ section {{ background: var(--paper); border: 1px solid var(--grid); border-radiu
 section p {{ margin: 0 0 .75rem; color: var(--muted) }}
 figure {{ margin: 0 }}
 svg {{ display: block; width: 100%; height: auto; overflow: visible }}
-svg text {{ font-family: system-ui, sans-serif !important }}
 figcaption {{ color: var(--muted); font-size: .92rem; margin-top: .6rem }}
 details {{ margin-top: .8rem }}
 summary {{ cursor: pointer; color: var(--blue); font-size: .92rem }}
@@ -181,6 +185,7 @@ th {{ color: var(--muted); font-weight: 500 }}
   main {{ padding: 1.5rem .5rem 3rem }}
   h1, .lead {{ padding: 0 .5rem }}
   section {{ padding: 1rem .75rem }}
+  svg {{ width: calc(100% + .8rem); margin: 0 -.4rem }}
 }}
 @media print {{ body {{ background: none }} section {{ break-inside: avoid }} }}
 </style>

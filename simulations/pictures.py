@@ -51,7 +51,7 @@ def draw_regret(curves: Sequence[RegretCurve], impressions: Int[np.ndarray, "tim
         ends[curve.policy] = float(mean[-1])
     axes.set_xlim(0, impressions[-1])
     axes.set_ylim(bottom=min(0.0, *ends.values()))
-    axes.xaxis.set_major_formatter(look.COUNT)
+    look.count_impressions(axes)
     axes.yaxis.set_major_formatter(look.COUNT)
     look.name_axes(axes, x="impressions", y="clicks lost against always showing the best creative")
     look.label_ends(axes, ends, styles)
@@ -97,10 +97,11 @@ def draw_shares(traffic: TrafficShares) -> Figure:
     )
     axes.set_xlim(traffic.impressions[0], traffic.impressions[-1])
     axes.set_ylim(0, 1)
-    axes.xaxis.set_major_formatter(look.COUNT)
+    look.count_impressions(axes)
     axes.yaxis.set_major_formatter(look.PERCENT)
     look.name_axes(axes, x="impressions", y="share of the impressions")
-    look.note(axes, 1.0, 1.0, f"{prefix}…" if prefix else "", offset=(22, 16), color=look.MUTED)
+    if prefix:
+        look.note(axes, 1.06, 1.0, f"{prefix}…", offset=(5, 9), color=look.MUTED, va="bottom")
     last = np.array([area[-1] for _, area in areas])
     middles = np.cumsum(last) - last / 2
     for (name, _), fill, share, middle, place in zip(
@@ -122,15 +123,20 @@ def _areas(
     creative_ids: tuple[str, ...], shares: Float[np.ndarray, "time creatives"]
 ) -> tuple[str, list[tuple[str, Float[np.ndarray, "time"]]]]:
     """Name the areas from the bottom up, large ones first, small ones as one; ids lose what all share."""
-    first, last = min(creative_ids), max(creative_ids)
-    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
-    prefix = first[: first.rfind("-", 0, shared) + 1]
+    prefix = _shared_prefix(creative_ids)
     order = np.argsort(-shares.mean(axis=0) - shares[-1], kind="stable")
     areas = [(creative_ids[i][len(prefix) :], shares[:, i]) for i in order[:_MAX_AREAS]]
     if len(order) > _MAX_AREAS:
         rest = order[_MAX_AREAS:]
         areas.append((f"all others ({len(rest)})", shares[:, rest].sum(axis=1)))
     return prefix, areas
+
+
+def _shared_prefix(creative_ids: Sequence[str]) -> str:
+    """Return what all ids begin with, up to a hyphen; nothing for a single one."""
+    first, last = min(creative_ids), max(creative_ids)
+    differs = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    return first[: first.rfind("-", 0, differs) + 1]
 
 
 def _rounded(share: float) -> str:
@@ -159,9 +165,9 @@ def draw_arms(arms: Sequence[ArmInterval]) -> Figure:
                 f"got {arm.low}, {arm.estimate}, {arm.high}"
             )
     ranked = sorted(arms, key=lambda arm: arm.estimate)
-    figure, axes = look.canvas(
-        0.26 * len(arms) + 0.2, left=look.margin(arm.creative_id for arm in arms), right=0.75
-    )
+    prefix = _shared_prefix([arm.creative_id for arm in arms])
+    names = [arm.creative_id.removeprefix(prefix) for arm in ranked]
+    figure, axes = look.canvas(0.26 * len(arms) + 0.2, left=look.margin([*names, f"{prefix}…  "]), right=0.75)
     for row, arm in enumerate(ranked):
         axes.plot(
             [arm.low, arm.high], [row, row], color=look.BLUE, linewidth=3, alpha=0.35, solid_capstyle="round"
@@ -172,10 +178,21 @@ def draw_arms(arms: Sequence[ArmInterval]) -> Figure:
                 arm.truth, row, "D", color=look.INK, markersize=6, fillstyle="none", markeredgewidth=1.3
             )
         place = (row + 0.6) / (len(arms) + 0.2)
-        look.note(axes, 1.0, place, f"{arm.impressions:,}", offset=(50, 0), color=look.MUTED, ha="right")
-    look.note(axes, 1.0, 1.0, "shown", offset=(50, 16), color=look.MUTED, ha="right")
+        look.note(
+            axes,
+            1.0,
+            place,
+            f"{arm.impressions:,}",
+            offset=(50, 0),
+            color=look.MUTED,
+            ha="right",
+            va="center_baseline",
+        )
+    look.note(axes, 1.0, 1.0, "shown", offset=(50, 9), color=look.MUTED, ha="right", va="bottom")
+    if prefix:
+        look.note(axes, 0.0, 1.0, f"{prefix}…", offset=(-12, 9), color=look.MUTED, ha="right", va="bottom")
     axes.set_ylim(-0.6, len(arms) - 0.4)
-    axes.set_yticks(range(len(arms)), [arm.creative_id for arm in ranked])
+    axes.set_yticks(range(len(arms)), names)
     axes.tick_params(axis="y", labelcolor=look.INK)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(look.PERCENT)

@@ -51,11 +51,12 @@ def write_csv(rows: Sequence[Any], path: Path, *, names: Mapping[str, str] | Non
             f"expected rows of one type in {path.name}, got {sorted(kind.__name__ for kind in kinds)}"
         )
     fields = _fields(rows[0])
+    cells = [[_cell(getattr(row, field), field) for field in fields] for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([(names or {}).get(field, field) for field in fields])
-        writer.writerows([_cell(getattr(row, field), field) for field in fields] for row in rows)
+        writer.writerows(cells)
 
 
 def regret_section(curves: Sequence[RegretCurve], impressions: Int[np.ndarray, "time"]) -> Section:
@@ -115,7 +116,7 @@ def arms_section(campaign: str, arms: Sequence[ArmInterval]) -> Section:
     return Section(
         heading=f"What is known of each creative: {campaign}",
         caption="The dot is the estimated CTR, the bar its 95 % interval. Creatives that were shown little "
-        "keep wide bars on purpose: once one is clearly not the best, knowing it better is not worth the clicks."
+        "keep wide bars on purpose: once one is clearly not the best, knowing it better is not worth clicks."
         + (" The diamond is the true CTR, which only the simulation knows." if has_truth else ""),
         picture=draw_arms(arms),
         table=Table(
@@ -134,7 +135,7 @@ def lift_section(rows: Sequence[LiftRow]) -> Section:
         "learnt. Bars are ± 2 standard errors over the tests.",
         picture=draw_lift(rows),
         table=Table(
-            header=("policy", "setting", "T", "tests", "expected clicks", "share of lift", "standard error"),
+            header=("policy", "setting", "T", "tests", "clicks", "share of lift", "95 %"),
             rows=tuple(
                 (
                     row.policy,
@@ -143,7 +144,7 @@ def lift_section(rows: Sequence[LiftRow]) -> Section:
                     f"{row.tests:,}",
                     f"{row.clicks:,.0f}",
                     _percent(row.share_of_lift, 1),
-                    _percent(row.standard_error, 1),
+                    f"± {_percent(2 * row.standard_error, 1)}",
                 )
                 for row in rows
             ),

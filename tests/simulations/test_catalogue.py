@@ -37,7 +37,7 @@ def test_seed_is_pinned() -> None:
     # Worlds are built on these texts, so a change here changes published numbers: note it in the changelog.
     assert [ad.headline for ad in catalogue(1, products=1, creatives_per_product=3)] == [
         "48-hour flash sale. Cookware made for confident cooks.",
-        "Go on, flip it. A free gift with every order.",
+        "More patience than the cook. Free returns, always.",
         "Tired of flaking pans? Flip pancakes like a pro.",
     ]
 
