@@ -62,7 +62,7 @@ def text_hash(text: str) -> str:
 
     Example:
         >>> text_hash("Free returns, always")[:16]
-        '5a5c8ec5ae32fe34'
+        '6b64778eb7d80e75'
     """
     if not isinstance(text, str):
         raise TextTypeError(f"text is {text!r} of type {type(text).__name__}, expected a string")
@@ -149,6 +149,10 @@ class FileCache:
         Args:
             fingerprint: The encoder's.
             vectors: Vectors by hash of their text.
+
+        Raises:
+            CacheError: If the file is not such a cache or cannot be written, or an encoder's vectors differ
+                in length.
         """
         if not vectors:
             return
@@ -156,7 +160,15 @@ class FileCache:
             # Read again: another process may have added in the meantime.
             kept = _read(self._path)
             kept.setdefault(fingerprint, {}).update(vectors)
-            _write(self._path, kept)
+            lengths = sorted({len(vector) for vector in kept[fingerprint].values()})
+            if len(lengths) > 1:
+                raise CacheError(
+                    f"encoder {fingerprint} would have vectors of the lengths {lengths}; use one"
+                )
+            try:
+                _write(self._path, kept)
+            except OSError as error:
+                raise CacheError(f"the cache {self._path} cannot be written: {error}") from error
             self._vectors = kept
 
 
@@ -166,6 +178,8 @@ def _read(path: Path) -> dict[str, _Vectors]:
     try:
         with np.load(path, allow_pickle=False) as file:
             prints = [name.removeprefix("hashes/") for name in file.files if name.startswith("hashes/")]
+            if len(file.files) != 2 * len(prints):
+                raise ValueError(f"it holds {', '.join(file.files)}")
             return {
                 name: dict(zip(file[f"hashes/{name}"].tolist(), file[f"vectors/{name}"], strict=True))
                 for name in prints

@@ -32,6 +32,8 @@ def progress_bar(n_texts: int, is_shown: bool | None) -> Iterator[Callable[[int]
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    # In a log, where nothing can be erased, the finished bar is all that is written.
+    with Progress(*columns, console=console, transient=console.is_terminal) as bar:
         task = bar.add_task("", total=n_texts)
         yield lambda n_done: bar.advance(task, n_done)

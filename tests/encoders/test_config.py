@@ -35,19 +35,25 @@ def test_reads_what_the_file_says(settings: dict[str, Any]) -> None:
         ("layer_norm_eps", 0, "layer_norm_eps is 0"),
     ],
 )
-def test_refuses_what_it_does_not_compute(settings: dict[str, Any], name: str, value: Any, message: str) -> None:
+def test_refuses_what_it_does_not_compute(
+    settings: dict[str, Any], name: str, value: Any, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_config(settings | {name: value})
 
 
 def test_names_all_that_is_missing_and_the_file(settings: dict[str, Any]) -> None:
     del settings["hidden_size"], settings["type_vocab_size"]
-    with pytest.raises(ConfigError, match=r"here/config\.json.*hidden_size is missing.*type_vocab_size is missing"):
+    with pytest.raises(
+        ConfigError, match=r"here/config\.json.*hidden_size is missing.*type_vocab_size is missing"
+    ):
         parse_config(settings, "here/config.json")
 
 
 def test_names_all_that_is_wrong(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"mine: .*vocab_size is -1.*hidden_act is 'mish'.*layer_norm_eps is 'x'"):
+    with pytest.raises(
+        ConfigError, match=r"mine: .*vocab_size is -1.*hidden_act is 'mish'.*layer_norm_eps is 'x'"
+    ):
         parse_config(settings | {"vocab_size": -1, "hidden_act": "mish", "layer_norm_eps": "x"}, "mine")
 
 
