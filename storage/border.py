@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from storage.columns import canonical_json
 from storage.errors import InvalidIdError, InvalidValueError
 from storage.records import NewDecision, NewOutcome
 
@@ -78,7 +77,6 @@ def check_decision(new: NewDecision) -> None:
             raise InvalidValueError(f"{what}: {name} must be finite, got {number!r}")
     if new.request_id is not None:
         check_text(new.request_id, f"{what}: request_id")
-    canonical_json(dict(new.context), what=f"{what}: its context")
 
 
 def check_outcome(new: NewOutcome) -> None:

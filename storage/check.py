@@ -22,8 +22,8 @@ RULES: Final = (
         "arm statistics",
         """
         SELECT 'creative ' || s.creative_id, 'statistics say ' || s.clicks || ' clicks of ' || s.impressions
-            || ' impressions, its learnt decisions ' || coalesce(d.clicks, 0) + coalesce(p.clicks, 0) || ' of '
-            || coalesce(d.impressions, 0) + coalesce(p.impressions, 0)
+            || ' impressions, its learnt decisions ' || (coalesce(d.clicks, 0) + coalesce(p.clicks, 0))
+            || ' of ' || (coalesce(d.impressions, 0) + coalesce(p.impressions, 0))
         FROM arm_statistics AS s
         LEFT JOIN (
             SELECT creative_id, count(*) AS impressions, CAST(sum(click) AS bigint) AS clicks
@@ -42,9 +42,9 @@ RULES: Final = (
     Rule(
         "conversions",
         """
-        SELECT 'creative ' || s.creative_id, 'statistics say ' || s.conversions || ' conversions worth ' || s.value
-            || ', its outcomes ' || coalesce(o.conversions, 0) + coalesce(p.conversions, 0) || ' worth '
-            || coalesce(o.value, 0) + coalesce(p.value, 0)
+        SELECT 'creative ' || s.creative_id, 'statistics say ' || s.conversions || ' conversions worth '
+            || s.value || ', its outcomes ' || (coalesce(o.conversions, 0) + coalesce(p.conversions, 0))
+            || ' worth ' || (coalesce(o.value, 0) + coalesce(p.value, 0))
         FROM arm_statistics AS s
         LEFT JOIN (
             SELECT decisions.creative_id AS creative_id, count(*) AS conversions, sum(outcomes.value) AS value
@@ -101,7 +101,8 @@ RULES: Final = (
     Rule(
         "gaps in the log",
         """
-        SELECT 'model ' || model_id, 'its log has ' || count(*) || ' steps from ' || min(step) || ' to ' || max(step)
+        SELECT 'model ' || model_id,
+            'its log has ' || count(*) || ' steps from ' || min(step) || ' to ' || max(step)
         FROM learn_log GROUP BY model_id HAVING count(*) <> max(step) OR min(step) <> 1 ORDER BY model_id
         """,
     ),

@@ -83,14 +83,17 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class CanonicalJson(TypeDecorator[Any]):
-    """JSON as text, the same bytes for the same value, so that it can be compared and grouped."""
+    """JSON as text, the same bytes for the same value, so that it can be compared and grouped.
+
+    Columns hold mappings and lists; a string that is bound is such a text already.
+    """
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: Any | None, dialect: Dialect) -> str | None:
         """Write canonical JSON."""
-        return None if value is None else canonical_json(value)
+        return value if value is None or isinstance(value, str) else canonical_json(value)
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> Any:
         """Read it back."""

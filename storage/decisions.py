@@ -5,20 +5,43 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, final
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, select, update
 
 from storage.border import check_decision, check_decision_ids
 from storage.columns import canonical_json
 from storage.errors import DecisionConflictError, UnknownCampaignError, UnknownDecisionError
 from storage.records import DecisionRecord, NewDecision
 from storage.schema import Campaign, CandidateSet, Decision
-from storage.session import Database, in_chunks, insert_into
+from storage.session import Database, in_chunks, insert_or_skip
 from storage.settling import settle
 
-QUERY: Final = select(
-    *(column for column in Decision.__table__.columns if column.name != "candidate_set_id"),
-    CandidateSet.creative_ids.label("candidate_creative_ids"),
-).join(CandidateSet, CandidateSet.candidate_set_id == Decision.candidate_set_id)
+# Statements are built once: building one takes longer than SQLite takes to run it.
+WINDOWS: Final = select(Campaign.campaign_id, Campaign.attribution_window_s).where(
+    Campaign.campaign_id.in_(bindparam("campaign_ids", expanding=True))
+)
+CANDIDATE_SETS: Final = select(CandidateSet.hash, CandidateSet.candidate_set_id).where(
+    CandidateSet.hash.in_(bindparam("hashes", expanding=True))
+)
+STORED: Final = (
+    select(
+        *(column for column in Decision.__table__.columns if column.name != "candidate_set_id"),
+        CandidateSet.creative_ids.label("candidate_creative_ids"),
+    )
+    .join(CandidateSet, CandidateSet.candidate_set_id == Decision.candidate_set_id)
+    .where(Decision.decision_id.in_(bindparam("ids", expanding=True)))
+)
+DEFERRED: Final = (
+    select(Decision.decision_id, Decision.activated_at, Campaign.attribution_window_s)
+    .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
+    .where(Decision.decision_id.in_(bindparam("ids", expanding=True)))
+    .order_by(Decision.decision_id)
+    .with_for_update(of=Decision)
+)
+ACTIVATE: Final = (
+    update(Decision)
+    .where(Decision.decision_id == bindparam("id"))
+    .values(activated_at=bindparam("now"), settles_at=bindparam("due"))
+)
 
 
 @final
@@ -45,9 +68,12 @@ class Decisions:
         """
         check_decision_ids(new.decision_id for new in decisions)
         first: dict[str, NewDecision] = {}
+        contexts: dict[str, str] = {}
         for new in decisions:
             check_decision(new)
-            first.setdefault(new.decision_id, new)
+            name = new.decision_id
+            context = canonical_json(dict(new.context), what=f"decision {name!r}: its context")
+            _check_same(new, context, first.setdefault(name, new), contexts.setdefault(name, context))
         # In one order everywhere, so that two who insert the same ids wait for each other in turn.
         ordered = sorted(first.values(), key=lambda new: new.decision_id)
 
@@ -56,13 +82,25 @@ class Decisions:
                 return []
             windows = _windows(connection, {new.campaign_id for new in ordered})
             sets = _candidate_sets(connection, {new.candidate_creative_ids for new in ordered})
-            connection.execute(
-                insert_into(connection, Decision).on_conflict_do_nothing(),
-                [_row(new, sets[new.candidate_creative_ids], windows[new.campaign_id]) for new in ordered],
-            )
-            stored = _read(connection, list(first))
-            for new in decisions:
-                _check_same(new, stored[new.decision_id])
+            rows = [
+                _row(
+                    new,
+                    context=contexts[new.decision_id],
+                    candidate_set_id=sets[new.candidate_creative_ids],
+                    window_s=windows[new.campaign_id],
+                )
+                for new in ordered
+            ]
+            if insert_or_skip(connection, Decision, rows) == len(rows):
+                stored = {
+                    new.decision_id: _new_record(new, row["settles_at"])
+                    for new, row in zip(ordered, rows, strict=True)
+                }
+            else:
+                stored = _read(connection, list(first))
+                for new in ordered:
+                    there = stored[new.decision_id]
+                    _check_same(new, contexts[new.decision_id], there, canonical_json(there.context))
             return [stored[new.decision_id] for new in decisions]
 
         return self._database.write(work)
@@ -94,25 +132,18 @@ class Decisions:
         ids = sorted(set(decision_ids))
 
         def work(connection: Connection) -> int:
-            query = (
-                select(Decision.decision_id, Decision.activated_at, Campaign.attribution_window_s)
-                .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
-                .order_by(Decision.decision_id)
-                .with_for_update(of=Decision)
-            )
-            rows = [
-                row
-                for chunk in in_chunks(ids)
-                for row in connection.execute(query.where(Decision.decision_id.in_(chunk)))
-            ]
+            rows = [row for chunk in in_chunks(ids) for row in connection.execute(DEFERRED, {"ids": chunk})]
             refuse_unknown(ids, {row.decision_id for row in rows})
             deferred = [row for row in rows if row.activated_at is None]
-            for row in deferred:
-                connection.execute(
-                    update(Decision)
-                    .where(Decision.decision_id == row.decision_id)
-                    .values(activated_at=now, settles_at=_settles_at(now, row.attribution_window_s))
-                )
+            if not deferred:
+                return 0
+            connection.execute(
+                ACTIVATE,
+                [
+                    {"id": row.decision_id, "now": now, "due": _settles_at(now, row.attribution_window_s)}
+                    for row in deferred
+                ],
+            )
             # With window 0 a report settles at once; one that came before the activation does it now.
             at_once = [row.decision_id for row in deferred if row.attribution_window_s == 0]
             settle(connection, at_once, now, is_silence_final=False)
@@ -136,11 +167,7 @@ def refuse_unknown(wanted: Iterable[str], known: set[str]) -> None:
 
 
 def _windows(connection: Connection, campaign_ids: set[int]) -> dict[int, float]:
-    rows = connection.execute(
-        select(Campaign.campaign_id, Campaign.attribution_window_s).where(
-            Campaign.campaign_id.in_(sorted(campaign_ids))
-        )
-    )
+    rows = connection.execute(WINDOWS, {"campaign_ids": sorted(campaign_ids)})
     windows = {row.campaign_id: row.attribution_window_s for row in rows}
     if unknown := campaign_ids - windows.keys():
         listed = ", ".join(map(str, sorted(unknown)))
@@ -151,19 +178,20 @@ def _windows(connection: Connection, campaign_ids: set[int]) -> dict[int, float]
 def _candidate_sets(connection: Connection, candidates: set[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
     """Return the id of each list, after storing the new ones."""
     hashes = {_hash(creative_ids): creative_ids for creative_ids in candidates}
-    query = select(CandidateSet.hash, CandidateSet.candidate_set_id).where(
-        CandidateSet.hash.in_(sorted(hashes))
-    )
-    known = {row.hash: row.candidate_set_id for row in connection.execute(query)}
-    rows = [
-        {"hash": key, "creative_ids": list(creative_ids)}
-        for key, creative_ids in sorted(hashes.items())
-        if key not in known
-    ]
-    if rows:
-        connection.execute(insert_into(connection, CandidateSet).on_conflict_do_nothing(), rows)
-        known = {row.hash: row.candidate_set_id for row in connection.execute(query)}
+    known = _known_sets(connection, list(hashes))
+    new = sorted(key for key in hashes if key not in known)
+    if new:
+        insert_or_skip(connection, CandidateSet, [{"hash": key, "creative_ids": hashes[key]} for key in new])
+        known |= _known_sets(connection, new)
     return {creative_ids: known[key] for key, creative_ids in hashes.items()}
+
+
+def _known_sets(connection: Connection, hashes: Sequence[str]) -> dict[str, int]:
+    return {
+        row.hash: row.candidate_set_id
+        for chunk in in_chunks(hashes)
+        for row in connection.execute(CANDIDATE_SETS, {"hashes": chunk})
+    }
 
 
 def _hash(creative_ids: tuple[int, ...]) -> str:
@@ -177,7 +205,7 @@ def _settles_at(activated_at: datetime | None, window_s: float) -> datetime | No
     return activated_at + timedelta(seconds=window_s)
 
 
-def _row(new: NewDecision, candidate_set_id: int, window_s: float) -> dict[str, Any]:
+def _row(new: NewDecision, *, context: str, candidate_set_id: int, window_s: float) -> dict[str, Any]:
     return {
         "decision_id": new.decision_id,
         "campaign_id": new.campaign_id,
@@ -187,7 +215,7 @@ def _row(new: NewDecision, candidate_set_id: int, window_s: float) -> dict[str, 
         "propensity": new.propensity,
         "place": new.place,
         "request_id": new.request_id,
-        "context": dict(new.context),
+        "context": context,
         "model_version": new.model_version,
         "slots_version": new.slots_version,
         "horizon": new.horizon,
@@ -199,11 +227,38 @@ def _row(new: NewDecision, candidate_set_id: int, window_s: float) -> dict[str, 
     }
 
 
+def _new_record(new: NewDecision, settles_at: datetime | None) -> DecisionRecord:
+    """Return what is stored for a decision that was not there before."""
+    return DecisionRecord(
+        decision_id=new.decision_id,
+        campaign_id=new.campaign_id,
+        creative_id=new.creative_id,
+        candidate_creative_ids=new.candidate_creative_ids,
+        propensities=new.propensities,
+        propensity=new.propensity,
+        place=new.place,
+        request_id=new.request_id,
+        context=dict(new.context),
+        model_version=new.model_version,
+        slots_version=new.slots_version,
+        horizon=new.horizon,
+        kappa=new.kappa,
+        point_set=new.point_set,
+        decided_at=new.decided_at,
+        activated_at=new.activated_at,
+        settles_at=settles_at,
+        closed_at=None,
+        settled_at=None,
+        click=None,
+        learnt_batch=None,
+    )
+
+
 def _read(connection: Connection, decision_ids: Sequence[str]) -> dict[str, DecisionRecord]:
     return {
         row["decision_id"]: _record(row)
         for chunk in in_chunks(decision_ids)
-        for row in connection.execute(QUERY.where(Decision.decision_id.in_(chunk))).mappings()
+        for row in connection.execute(STORED, {"ids": chunk}).mappings()
     }
 
 
@@ -214,13 +269,16 @@ def _record(row: RowMapping) -> DecisionRecord:
     return DecisionRecord(**fields)
 
 
-def _check_same(new: NewDecision, stored: DecisionRecord) -> None:
+def _check_same(
+    new: NewDecision, context: str, first: NewDecision | DecisionRecord, first_context: str
+) -> None:
+    """Refuse an id that stands for another request; `context` and `first_context` are canonical JSON."""
     differences = [
-        f"{name} {ours!r} (stored: {theirs!r})"
+        f"{name} {ours} (first: {theirs})"
         for name, ours, theirs in (
-            ("campaign_id", new.campaign_id, stored.campaign_id),
-            ("context", canonical_json(dict(new.context)), canonical_json(stored.context)),
-            ("candidates", new.candidate_creative_ids, stored.candidate_creative_ids),
+            ("campaign_id", new.campaign_id, first.campaign_id),
+            ("context", context, first_context),
+            ("candidates", list(new.candidate_creative_ids), list(first.candidate_creative_ids)),
         )
         if ours != theirs
     ]

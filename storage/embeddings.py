@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from storage.border import check_text
 from storage.errors import InvalidValueError
 from storage.schema import Embedding
-from storage.session import Database, in_chunks, insert_into
+from storage.session import Database, in_chunks, insert_or_skip
 
 Vector = Float32[np.ndarray, "dim"]
 
@@ -67,9 +67,4 @@ class Embeddings:
             }
             for text_hash, vector in sorted(vectors.items())
         ]
-        if rows:
-            self._database.write(
-                lambda connection: connection.execute(
-                    insert_into(connection, Embedding).on_conflict_do_nothing(), rows
-                )
-            )
+        self._database.write(lambda connection: insert_or_skip(connection, Embedding, rows))

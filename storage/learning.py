@@ -260,7 +260,8 @@ def _mark_learnt(connection: Connection, step: StepRecord) -> None:
             wrong = sorted(Counter(chunk) - Counter(row.decision_id for row in rows))
             raise StepConflictError(
                 f"model {step.model_id}, step {step.step}: {len(wrong)} of its decisions are not settled, "
-                f"learnt already, given twice or not of this model, the first {wrong[0]!r}; take `unlearnt` again"
+                f"learnt already, given twice or of another model, the first {wrong[0]!r}; "
+                "take `unlearnt` again"
             )
         statement = update(Decision).where(Decision.decision_id.in_(chunk))
         connection.execute(statement.values(learnt_batch=step.step))

@@ -11,7 +11,7 @@ from storage.columns import canonical_json
 from storage.errors import UnknownModelError
 from storage.records import ContextCountRecord, ContextKind, ContextRecord, ModelRecord
 from storage.schema import Model
-from storage.session import Database, insert_into
+from storage.session import Database, insert_or_skip
 
 
 @final
@@ -50,7 +50,7 @@ class Models:
         }
 
         def work(connection: Connection) -> ModelRecord:
-            connection.execute(insert_into(connection, Model).values(values).on_conflict_do_nothing())
+            insert_or_skip(connection, Model, [values])
             query = select(Model.__table__).where(Model.name == name)
             return _record(connection.execute(query).mappings().one())
 

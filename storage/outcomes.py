@@ -8,7 +8,7 @@ reported after it under the same key is a new row, and counts. A decision's clic
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, final
+from typing import Any, Final, final
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
@@ -18,6 +18,50 @@ from storage.records import NewOutcome, OutcomeRecord, OutcomeStatus
 from storage.schema import ArmStatistics, Campaign, Decision, Outcome
 from storage.session import Database, in_chunks
 from storage.settling import settle
+
+# Statements are built once: building one takes longer than SQLite takes to run it.
+LOCKED: Final = (
+    select(
+        Decision.decision_id,
+        Decision.creative_id,
+        Decision.activated_at,
+        Decision.settles_at,
+        Decision.closed_at,
+        Decision.settled_at,
+        Campaign.attribution_window_s,
+        Campaign.conversion_window_s,
+    )
+    .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
+    .where(Decision.decision_id.in_(bindparam("ids", expanding=True)))
+    .order_by(Decision.decision_id)
+    .with_for_update(of=Decision)
+)
+REPORTS: Final = select(Outcome.decision_id, Outcome.kind, Outcome.key).where(
+    Outcome.decision_id.in_(bindparam("ids", expanding=True))
+)
+DUE: Final = (
+    select(Decision.decision_id)
+    .where(
+        Decision.settles_at.is_not(None),
+        Decision.settled_at.is_(None),
+        Decision.settles_at <= bindparam("now"),
+    )
+    .order_by(Decision.settles_at)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+)
+INSERT: Final = insert(Outcome)
+CLOSE: Final = (
+    update(Decision).where(Decision.decision_id == bindparam("id")).values(closed_at=bindparam("now"))
+)
+COUNT_CONVERSIONS: Final = (
+    update(ArmStatistics)
+    .where(ArmStatistics.creative_id == bindparam("arm"))
+    .values(
+        conversions=ArmStatistics.conversions + bindparam("count"),
+        value=ArmStatistics.value + bindparam("amount"),
+    )
+)
 
 
 @final
@@ -72,18 +116,9 @@ class Outcomes:
             How many were settled; fewer than `limit` means that none is left, unless another process
             is settling them.
         """
-        query = (
-            select(Decision.decision_id)
-            .where(
-                Decision.settles_at.is_not(None), Decision.settled_at.is_(None), Decision.settles_at <= now
-            )
-            .order_by(Decision.settles_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
 
         def work(connection: Connection) -> int:
-            due = list(connection.execute(query).scalars())
+            due = list(connection.execute(DUE, {"now": now, "limit": limit}).scalars())
             return settle(connection, due, now, is_silence_final=True)
 
         return self._database.write(work)
@@ -109,25 +144,9 @@ class _Case:
 
 def _lock(connection: Connection, ids: Sequence[str]) -> dict[str, _Case]:
     """Lock the decisions, in one order everywhere, and read what the judgement needs."""
-    decisions = (
-        select(
-            Decision.decision_id,
-            Decision.creative_id,
-            Decision.activated_at,
-            Decision.settles_at,
-            Decision.closed_at,
-            Decision.settled_at,
-            Campaign.attribution_window_s,
-            Campaign.conversion_window_s,
-        )
-        .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
-        .order_by(Decision.decision_id)
-        .with_for_update(of=Decision)
-    )
-    reports = select(Outcome.decision_id, Outcome.kind, Outcome.key)
     cases = {}
     for chunk in in_chunks(ids):
-        for row in connection.execute(decisions.where(Decision.decision_id.in_(chunk))):
+        for row in connection.execute(LOCKED, {"ids": chunk}):
             cases[row.decision_id] = _Case(
                 decision_id=row.decision_id,
                 creative_id=row.creative_id,
@@ -140,7 +159,7 @@ def _lock(connection: Connection, ids: Sequence[str]) -> dict[str, _Case]:
                 keys=set(),
                 rows=[],
             )
-        for decision_id, kind, key in connection.execute(reports.where(Outcome.decision_id.in_(chunk))):
+        for decision_id, kind, key in connection.execute(REPORTS, {"ids": chunk}):
             cases[decision_id].keys.add((kind, key))
     return cases
 
@@ -194,15 +213,10 @@ def _stored_key(new: NewOutcome) -> str:
 def _write(connection: Connection, cases: dict[str, _Case], received_at: datetime) -> None:
     rows = [row for case in cases.values() for row in case.rows]
     if rows:
-        connection.execute(insert(Outcome), rows)
-    closing = [{"closing_id": case.decision_id} for case in cases.values() if case.closes]
+        connection.execute(INSERT, rows)
+    closing = [{"id": case.decision_id, "now": received_at} for case in cases.values() if case.closes]
     if closing:
-        connection.execute(
-            update(Decision)
-            .where(Decision.decision_id == bindparam("closing_id"))
-            .values(closed_at=received_at),
-            closing,
-        )
+        connection.execute(CLOSE, closing)
     settling = [case.decision_id for case in cases.values() if case.settles]
     settle(connection, settling, received_at, is_silence_final=False)
     _count_conversions(connection, cases)
@@ -218,11 +232,6 @@ def _count_conversions(connection: Connection, cases: dict[str, _Case]) -> None:
                 totals[case.creative_id] = (count + 1, value + row["value"])
     if totals:
         connection.execute(
-            update(ArmStatistics)
-            .where(ArmStatistics.creative_id == bindparam("arm"))
-            .values(
-                conversions=ArmStatistics.conversions + bindparam("count"),
-                value=ArmStatistics.value + bindparam("amount"),
-            ),
+            COUNT_CONVERSIONS,
             [{"arm": arm, "count": count, "amount": value} for arm, (count, value) in sorted(totals.items())],
         )

@@ -3,7 +3,8 @@
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, TypeVar, final
 
 from sqlalchemy import URL, Connection, create_engine, event
@@ -105,6 +106,17 @@ class Database:
 def insert_into(connection: Connection, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
     """Start an INSERT that can say ON CONFLICT, in the connection's own dialect."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+@cache
+def _insert_or_skip(dialect: str, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
+    insert = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    return insert.on_conflict_do_nothing()
+
+
+def insert_or_skip(connection: Connection, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> int:
+    """Insert the rows whose keys are not there, in one round trip, and return how many were new."""
+    return connection.execute(_insert_or_skip(connection.dialect.name, table), rows).rowcount if rows else 0
 
 
 def in_chunks(values: Sequence[T], size: int = MAX_PARAMETERS) -> Iterator[Sequence[T]]:

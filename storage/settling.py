@@ -2,11 +2,30 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import Connection, func, not_, select, update
+from sqlalchemy import Connection, bindparam, func, not_, select, update
 
 from storage.schema import Decision, Outcome
 from storage.session import in_chunks
+
+REPORTED: Final = (
+    select(func.max(Outcome.value))
+    .where(
+        Outcome.decision_id == Decision.decision_id,
+        Outcome.kind == "click",
+        Outcome.valid,
+        not_(Outcome.late),
+    )
+    .scalar_subquery()
+)
+UNSETTLED: Final = update(Decision).where(
+    Decision.decision_id.in_(bindparam("ids", expanding=True)), Decision.settled_at.is_(None)
+)
+SETTLE_ALL: Final = UNSETTLED.values(settled_at=bindparam("now"), click=func.coalesce(REPORTED, 0))
+SETTLE_REPORTED: Final = UNSETTLED.where(REPORTED.is_not(None)).values(
+    settled_at=bindparam("now"), click=REPORTED
+)
 
 
 def settle(
@@ -26,21 +45,8 @@ def settle(
     Returns:
         How many were settled.
     """
-    reported = (
-        select(func.max(Outcome.value))
-        .where(
-            Outcome.decision_id == Decision.decision_id,
-            Outcome.kind == "click",
-            Outcome.valid,
-            not_(Outcome.late),
-        )
-        .scalar_subquery()
+    statement = SETTLE_ALL if is_silence_final else SETTLE_REPORTED
+    return sum(
+        connection.execute(statement, {"ids": chunk, "now": now}).rowcount
+        for chunk in in_chunks(decision_ids)
     )
-    click = func.coalesce(reported, 0) if is_silence_final else reported
-    settled = 0
-    for chunk in in_chunks(decision_ids):
-        statement = update(Decision).where(Decision.decision_id.in_(chunk), Decision.settled_at.is_(None))
-        if not is_silence_final:
-            statement = statement.where(reported.is_not(None))
-        settled += connection.execute(statement.values(settled_at=now, click=click)).rowcount
-    return settled

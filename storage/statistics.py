@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
@@ -120,7 +120,7 @@ def impressions(connection: Connection, model_id: int) -> dict[int, int]:
         .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
         .where(Campaign.model_id == model_id)
     )
-    campaigns = {creative_id: campaign_id for creative_id, campaign_id in connection.execute(campaign_of)}
+    campaigns: dict[int, int] = dict(connection.execute(campaign_of).tuples().all())
     for creative_id, (count, _) in _pending(connection, list(campaigns)).items():
         totals[campaigns[creative_id]] += count
     return totals
@@ -153,7 +153,7 @@ def refresh(connection: Connection, readouts: Sequence[ArmReadout], refreshed_at
         }
         for readout in sorted(readouts, key=lambda readout: readout.creative_id)
     ]
-    columns = {name: bindparam(name) for name in rows[0] if name != "arm"}
+    columns: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "arm"}
     statement = update(ArmStatistics).where(ArmStatistics.creative_id == bindparam("arm"))
     connection.execute(statement.values(columns), rows)
 
@@ -200,11 +200,11 @@ def arm_rows(connection: Connection, campaign_id: int, now: datetime) -> list[Ar
 
 def _pending(connection: Connection, creative_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Count activated decisions that are not learnt, and the settled clicks among them, inside one index."""
-    query = select(Decision.creative_id, func.count(), func.coalesce(func.sum(Decision.click), 0)).where(
+    query = select(Decision.creative_id, func.count(), func.sum(Decision.click)).where(
         Decision.activated_at.is_not(None), Decision.learnt_batch.is_(None)
     )
     return {
-        creative_id: (count, int(clicks))
+        creative_id: (count, int(clicks or 0))
         for chunk in in_chunks(creative_ids)
         for creative_id, count, clicks in connection.execute(
             query.where(Decision.creative_id.in_(chunk)).group_by(Decision.creative_id)
