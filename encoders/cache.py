@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -194,13 +193,14 @@ def _write(path: Path, kept: Mapping[str, _Vectors]) -> None:
     arrays = {f"hashes/{name}": np.array(list(vectors)) for name, vectors in kept.items()}
     arrays |= {f"vectors/{name}": np.stack(list(vectors.values())) for name, vectors in kept.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because only there a file can be replaced in one step.
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
+    # In the same folder, because only there a file can be replaced in one step. Opened by name, not as a
+    # temporary file, which only its owner could read.
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with draft.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -96,6 +96,12 @@ class TestFileCache:
         np.testing.assert_array_equal(cache.get(["a"], "one")["a"], _unit(1))
         np.testing.assert_array_equal(cache.get(["a"], "two")["a"], _unit(2, 7))
 
+    def test_others_may_read_it_and_no_draft_stays(self, tmp_path: Path) -> None:
+        (tmp_path / "other").write_bytes(b"")
+        FileCache(tmp_path / "vectors.npz").add("one", {"a": _unit(1)})
+        assert {path.name for path in tmp_path.iterdir()} == {"other", "vectors.npz"}
+        assert (tmp_path / "vectors.npz").stat().st_mode == (tmp_path / "other").stat().st_mode
+
     def test_nothing_to_add_makes_no_file(self, cache: FileCache, tmp_path: Path) -> None:
         cache.add("one", {})
         assert list(tmp_path.iterdir()) == []
