@@ -15,12 +15,14 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from bandit.points import N_SETS
+from bandit.points import N_POINTS, N_SETS
 from bandit.posterior import Gaussian
 
 KAPPA = 0.3  # share of an even split that an arm can expect of the remaining traffic; tuned on old A/B tests
 UNIFORM_SHARE = 0.01  # traffic given to every candidate alike, so that each propensity is positive
-ENDLESS = 1e9  # impressions an arm; beyond it the lookahead is plain Thompson sampling to 1e-3 of a posterior sd
+ENDLESS = (
+    1e9  # impressions an arm; beyond it the lookahead is plain Thompson sampling to 1e-3 of a posterior sd
+)
 
 
 class Exploration(NamedTuple):
@@ -85,58 +87,59 @@ def lookahead(logits: Gaussian, remaining: Array, kappa: Array | float) -> Array
     return jsl.solve_triangular(jnp.linalg.cholesky(inner), scaled, lower=True)
 
 
-def best_shares(mean: Array, spread: Array, points: Array, eligible: Array) -> Array:
-    """Return the share of points at which each candidate is best, ties split equally.
+def is_best(logits: Gaussian, spread: Array, points: Array, eligible: Array) -> Array:
+    """Return which candidates are best at each point: θ = m + Vᵀ ζ is the largest; ties are all best.
 
     Args:
-        mean: m, [candidates].
-        spread: V, [candidates, candidates]; θ = m + Vᵀ ζ.
-        points: ζ, [points, candidates].
+        logits: posterior whose mean is m.
+        spread: V, [candidates, candidates].
+        points: ζ, [candidates, points].
         eligible: which candidates may be chosen, [candidates]; at least one.
 
     Returns:
-        p̂, [candidates]; sums to 1, exactly 0 for the ineligible.
+        bool [candidates, points]; False for the ineligible.
     """
-    draws = jnp.where(eligible[None, :], mean[None, :] + points @ spread, -jnp.inf)
-    is_best = draws == jnp.max(draws, axis=1, keepdims=True)
-    return jnp.mean(is_best / jnp.sum(is_best, axis=1, keepdims=True), axis=0)
+    dtype = points.dtype
+    theta = logits.mean.astype(dtype)[:, None] + spread.astype(dtype).T @ points
+    theta = jnp.where(eligible[:, None], theta, -jnp.inf)
+    return theta == jnp.max(theta, axis=0, keepdims=True)
 
 
-def propensities(shares: Array, eligible: Array, uniform_share: Array | float) -> Array:
-    """Return π = ε/K + (1 − ε) p̂ over the K eligible candidates, 0 for the others."""
-    floor = jnp.where(eligible, uniform_share / jnp.sum(eligible), 0.0)
-    return floor + (1 - uniform_share) * shares
-
-
-def draw(weights: Array, words: Array, seed: Array | int) -> Array:
-    """Draw an index from π with the decision's own key.
+def propensities(best: Array, eligible: Array, uniform_share: Array | float) -> Array:
+    """Return π = ε/K + (1 − ε) p̂, with p̂ the share of points at which a candidate is best, ties split.
 
     Args:
-        weights: π, [candidates].
-        words: the decision's key words, uint32 [3]; the same words give the same index.
-        seed: the engine's seed.
+        best: from `is_best`, [candidates, points].
+        eligible: the K candidates that may be chosen, [candidates].
+        uniform_share: ε.
 
     Returns:
-        The index, scalar; never one whose π is 0.
+        π, float64 [candidates]; sums to 1, exactly 0 for the ineligible.
     """
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), words[0]), words[1])
-    cumulative = jnp.cumsum(weights)
-    level = jax.random.uniform(key, dtype=weights.dtype) * cumulative[-1]
-    return jnp.argmax((level < cumulative) & (weights > 0))
+    shares = jnp.mean(best / jnp.sum(best, axis=0, keepdims=True), axis=1, dtype=float)
+    return jnp.where(eligible, uniform_share / jnp.sum(eligible), 0.0) + (1 - uniform_share) * shares
 
 
 def choose(
-    logits: Gaussian, exploration: Exploration, eligible: Array, points: Array, words: Array, seed: Array | int
+    logits: Gaussian,
+    exploration: Exploration,
+    eligible: Array,
+    points: Array,
+    words: Array,
+    seed: Array | int,
 ) -> Choice:
     """Choose one candidate for one request.
+
+    With probability ε the candidate is drawn from all alike, else it is the best one at one of the set's points:
+    together exactly π. Drawn so, a caller that does not read π (a simulation) does not pay for it.
 
     Args:
         logits: joint posterior of the candidates' logits; padding may hold anything finite.
         exploration: the campaign's horizon, traffic so far, κ and ε.
         eligible: which candidates may be chosen, [candidates]; False for padding.
-        points: all point sets, [sets, points, candidates].
+        points: all point sets, [sets, candidates, points].
         words: the decision's key words, uint32 [3]; the third picks the point set.
-        seed: the engine's seed.
+        seed: the engine's seed; the same seed and words draw the same.
 
     Returns:
         π of all candidates, the index drawn from it, and H.
@@ -147,10 +150,17 @@ def choose(
     )
     remaining = remaining_impressions(exploration.horizon, exploration.so_far, jnp.sum(eligible))
     spread = lookahead(known, remaining, exploration.kappa)
-    dtype = points.dtype
-    shares = best_shares(known.mean.astype(dtype), spread.astype(dtype), points[words[2] % N_SETS], eligible)
-    weights = propensities(shares.astype(logits.mean.dtype), eligible, exploration.uniform_share)
-    return Choice(weights, draw(weights, words, seed), remaining)
+    chosen_set = points[words[2] % N_SETS]
+    weights = propensities(is_best(known, spread, chosen_set, eligible), eligible, exploration.uniform_share)
+
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), words[0]), words[1])
+    branch, place, order = jax.random.uniform(key, (3,), float)
+    point = jax.lax.dynamic_slice_in_dim(chosen_set, (place * N_POINTS).astype(int), 1, axis=1)
+    winners = is_best(known, spread, point, eligible)[:, 0]
+    drawn_from = jnp.where(branch < exploration.uniform_share, eligible, winners)
+    rank = jnp.floor(order * jnp.sum(drawn_from))
+    chosen = jnp.argmax(drawn_from & (jnp.cumsum(drawn_from) > rank))
+    return Choice(weights, chosen, remaining)
 
 
 def decision_words(decision_id: str) -> Int[np.ndarray, "3"]:

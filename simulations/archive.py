@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -13,9 +14,9 @@ from jaxtyping import Float
 from bandit.features import Components, PriorScales
 from bandit.points import normal_points
 from bandit.thompson import KAPPA, UNIFORM_SHARE
-from simulations.policies import Policy, Request, beta_thompson, greedy_on_logits, thompson_on_logits, ucb1
+from simulations.policies import Policy, Request, beta_thompson, thompson_on_logits, ucb1
 from simulations.replay import PastTest, Problems, archive_prior, problems, split
-from simulations.run import Traffic, play_total
+from simulations.run import Step, Traffic, play_total
 
 BATCHES = {100: 20, 400: 50, 1000: 100}  # impressions per arm -> impressions between two updates
 N_SEEDS = 6
@@ -38,7 +39,7 @@ class Setting:
         """The settings that differ by policy, in words."""
         if self.policy == "ucb1":
             return f"scale={self.scale:g}"
-        if self.policy in ("engine", "plain-thompson"):
+        if self.policy in ("engine", "plain-thompson", "greedy"):
             horizon = "endless" if self.is_endless else "known"
             return f"kappa={self.kappa:g} uniform={self.uniform_share:g} horizon={horizon}"
         return "-"
@@ -47,24 +48,31 @@ class Setting:
 DEFAULT_SETTINGS = (
     Setting(policy="engine"),
     Setting(policy="plain-thompson", kappa=1.0, uniform_share=0.0, is_endless=True),
-    Setting(policy="greedy"),
+    Setting(policy="greedy", kappa=0.0, uniform_share=0.0),
     Setting(policy="beta-thompson"),
     Setting(policy="ucb1", scale=0.03),  # the best scale on the tuning tests
 )
 
 
-def policy_for(setting: Setting, problem: Problems, horizon: Array) -> Policy:
-    """Return the setting's policy for one problem."""
+def policy_for(name: str, settings: "Settings", problem: Problems, horizon: Array) -> Policy:
+    """Return the named policy for one problem."""
     n_arms = problem.truth.shape[0]
-    if setting.policy == "greedy":
-        return greedy_on_logits(setting.policy, problem.prior)
-    if setting.policy == "beta-thompson":
+    if name == "beta-thompson":
         return beta_thompson(n_arms)
-    if setting.policy == "ucb1":
-        return ucb1(n_arms, setting.scale)
-    reach = jnp.asarray(jnp.inf) if setting.is_endless else horizon
+    if name == "ucb1":
+        return ucb1(n_arms, settings.scale)
+    reach = jnp.where(settings.is_endless, jnp.inf, horizon)
     points = jnp.asarray(normal_points(n_arms))
-    return thompson_on_logits(setting.policy, problem.prior, reach, points, setting.kappa, setting.uniform_share)
+    return thompson_on_logits(name, problem.prior, reach, points, settings.kappa, settings.uniform_share)
+
+
+class Settings(NamedTuple):
+    """A setting's numbers, traced: engine, plain Thompson and greedy are one compiled program."""
+
+    kappa: Array
+    uniform_share: Array
+    is_endless: Array
+    scale: Array
 
 
 class Played(NamedTuple):
@@ -94,7 +102,9 @@ def prepared(
     for size in np.unique(sizes):
         members = np.flatnonzero(sizes == size)
         members = members[np.argsort([len(played[i].headlines) for i in members], kind="stable")]
-        groups.append((members, problems([played[i] for i in members], state, vectors, components, int(size))))
+        groups.append(
+            (members, problems([played[i] for i in members], state, vectors, components, int(size)))
+        )
     return played, groups
 
 
@@ -118,14 +128,16 @@ def play_archive(
     n_tests = sum(len(members) for members, _ in groups)
     totals = np.zeros((3, n_tests))
     batch = BATCHES[per_arm]
+    numbers = (setting.kappa, setting.uniform_share, setting.is_endless, setting.scale)
+    settings = Settings(*map(jnp.asarray, numbers))
     for members, group in groups:
-        run = _compiled(setting, per_arm, batch)
+        run = _compiled(setting.policy if setting.policy in ("beta-thompson", "ucb1") else "thompson", batch)
         runs = np.repeat(np.arange(len(members)), N_SEEDS)
         seeds = np.tile(np.arange(N_SEEDS), len(members))
         for chosen in _chunks(len(runs)):
             index = runs[chosen]
             chunk = jax.tree.map(lambda leaf, index=index: leaf[index], group)
-            step = run(chunk, jnp.asarray(members[index]), jnp.asarray(seeds[chosen]))
+            step = run(settings, per_arm, chunk, jnp.asarray(members[index]), jnp.asarray(seeds[chosen]))
             fresh = _is_first(chosen)
             for row, values in enumerate((step.earned, step.best, step.uniform)):
                 np.add.at(totals[row], members[index][fresh], np.asarray(values)[fresh] / N_SEEDS)
@@ -133,16 +145,19 @@ def play_archive(
     return Played(*totals)
 
 
-def _compiled(setting: Setting, per_arm: int, batch: int) -> Callable[..., object]:
-    def one(problem: Problems, test: Array, seed: Array) -> object:
+@cache
+def _compiled(name: str, batch: int) -> Callable[..., Step]:
+    def one(settings: Settings, per_arm: Array, problem: Problems, test: Array, seed: Array) -> Step:
         n_arms = problem.eligible.sum()
-        policy = policy_for(setting, problem, (n_arms * per_arm).astype(float))
-        request = Request(jnp.zeros((batch, problem.truth.shape[0], 0)), jnp.tile(problem.eligible, (batch, 1)))
+        policy = policy_for(name, settings, problem, (n_arms * per_arm).astype(float))
+        request = Request(
+            jnp.zeros((batch, problem.truth.shape[0], 0)), jnp.tile(problem.eligible, (batch, 1))
+        )
         traffic = Traffic(request, jnp.tile(problem.truth, (batch, 1)))
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(per_arm), test), seed)
         return play_total(policy, lambda *_: traffic, n_arms * per_arm // batch, key)[1]
 
-    return jax.jit(jax.vmap(one))
+    return jax.jit(jax.vmap(one, in_axes=(None, None, 0, 0, 0)))
 
 
 def _chunks(n_runs: int) -> Iterator[np.ndarray]:
@@ -200,7 +215,9 @@ def scored(
     """
     reference = next(iter(outcomes.values()))
     n_tests = int(keep.sum())
-    resamples = np.random.default_rng(per_arm).multinomial(n_tests, np.full(n_tests, 1 / n_tests), n_bootstrap)
+    resamples = np.random.default_rng(per_arm).multinomial(
+        n_tests, np.full(n_tests, 1 / n_tests), n_bootstrap
+    )
     weights = np.vstack([np.ones(n_tests), resamples])
 
     def shares(earned: np.ndarray) -> np.ndarray:

@@ -85,7 +85,9 @@ def read_archive(path: Path) -> list[PastTest]:
         shown = "\n  ".join(problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise ArchiveError(f"{path}: {len(problems)} bad lines\n  {shown}{more}")
-    return [_past_test(test, weeks[test], counts[test]) for test in sorted(counts, key=lambda t: (weeks[t], t))]
+    return [
+        _past_test(test, weeks[test], counts[test]) for test in sorted(counts, key=lambda t: (weeks[t], t))
+    ]
 
 
 @contextmanager
@@ -103,7 +105,9 @@ def _problem(row: Mapping[str, str | None]) -> str | None:
     if any(row[name] is None for name in COLUMNS):
         return "fewer columns than the header"
     numbers = {name: row[name] or "" for name in ("week", "impressions", "clicks")}
-    not_whole = [f"{name} {value!r}" for name, value in numbers.items() if not value.isascii() or not value.isdigit()]
+    not_whole = [
+        f"{name} {value!r}" for name, value in numbers.items() if not value.isascii() or not value.isdigit()
+    ]
     if not_whole:
         return f"expected a whole number of at least 0, got {', '.join(not_whole)}"
     if not row["headline"]:
@@ -201,7 +205,11 @@ def archive_prior(
 
 
 def problems(
-    tests: list[PastTest], state: State, vectors: Mapping[str, np.ndarray], components: Components, n_arms: int
+    tests: list[PastTest],
+    state: State,
+    vectors: Mapping[str, np.ndarray],
+    components: Components,
+    n_arms: int,
 ) -> Problems:
     """Return tests as problems, each starting from the history's posterior as a new campaign of new arms."""
     truth = np.zeros((len(tests), n_arms))
@@ -221,4 +229,6 @@ def _design(test: PastTest, vectors: Mapping[str, np.ndarray], components: Compo
     """Return φ of a test's headlines, [headlines, 129]."""
     content = components.project(np.stack([vectors[headline] for headline in test.headlines]))
     row = jax.vmap(design_row, in_axes=(None, 0, None))
-    return np.asarray(row(jnp.zeros(0, content.dtype), jnp.asarray(content), jnp.asarray(content.mean(axis=0))))
+    return np.asarray(
+        row(jnp.zeros(0, content.dtype), jnp.asarray(content), jnp.asarray(content.mean(axis=0)))
+    )

@@ -63,7 +63,9 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
     return policy.learn(state, Outcomes(features, chosen, clicks)), step
 
 
-def play(policy: Policy, traffic_at: Callable[[Array, Array], Traffic], n_batches: int, key: Array) -> tuple[Any, Step]:
+def play(
+    policy: Policy, traffic_at: Callable[[Array, Array], Traffic], n_batches: int, key: Array
+) -> tuple[Any, Step]:
     """Let a policy play a number of batches.
 
     Args:

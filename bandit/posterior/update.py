@@ -141,6 +141,3 @@ def factored(state: State) -> State:
     """Return the state with factor and weights solved from its reduced equations."""
     factor = jnp.linalg.cholesky(state.reduced_precision)
     return state._replace(factor=factor, weights=jsl.cho_solve((factor, True), state.reduced_information))
-
-
-
