@@ -102,8 +102,10 @@ class Campaigns:
         }
 
         def work(connection: Connection) -> CampaignRecord:
-            statement = insert_into(connection, Campaign).values(values)
-            if connection.execute(statement.on_conflict_do_nothing(index_elements=["name"])).rowcount == 0:
+            statement = insert_into(connection, Campaign).on_conflict_do_nothing(index_elements=["name"])
+            # Asked for by RETURNING: the count of rows is not reliable where the database makes the key.
+            added = connection.execute(statement.values(values).returning(Campaign.campaign_id))
+            if added.scalar_one_or_none() is None:
                 raise DuplicateCampaignError(f"campaign {name!r} exists; choose another name")
             return _campaign(connection, name)
 

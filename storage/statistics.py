@@ -120,7 +120,7 @@ def impressions(connection: Connection, model_id: int) -> dict[int, int]:
         .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
         .where(Campaign.model_id == model_id)
     )
-    campaigns: dict[int, int] = dict(connection.execute(campaign_of).tuples().all())
+    campaigns: dict[int, int] = dict(connection.execute(campaign_of).all())
     for creative_id, (count, _) in _pending(connection, list(campaigns)).items():
         totals[campaigns[creative_id]] += count
     return totals

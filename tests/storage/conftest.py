@@ -1,6 +1,6 @@
 """A world to test in: one model, one campaign with three creatives, and a store on each database."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -78,39 +78,41 @@ def store(url: str) -> Iterator[Store]:
 
 
 @pytest.fixture
-def make_world(store: Store) -> Callable[[float], World]:
-    """Make a world whose campaign has the given attribution window, in seconds."""
-
-    def make(attribution_window_s: float) -> World:
-        model = store.models.get_or_create(seed=1, encoder_fingerprint="encoder", settings={})
-        campaign = store.campaigns.add(
-            model.model_id, "spring", attribution_window_s=attribution_window_s, created_at=NOW
-        )
-        creatives = store.campaigns.add_creatives(
-            campaign.campaign_id,
-            [
-                NewCreative(external_id=name, content={"headline": f"The {name} one"}, content_hash=name)
-                for name in ("calm", "urgent", "plain")
-            ],
-            created_at=NOW,
-        )
-        return World(
-            store=store,
-            model_id=model.model_id,
-            campaign_id=campaign.campaign_id,
-            creative_ids=tuple(creative.creative_id for creative in creatives),
-        )
-
-    return make
-
-
-@pytest.fixture
-def world(make_world: Callable[[float], World]) -> World:
+def world(store: Store) -> World:
     """A world in which every outcome is reported (window 0)."""
-    return make_world(0.0)
+    return make_world(store, attribution_window_s=0.0)
 
 
 @pytest.fixture
-def waiting_world(make_world: Callable[[float], World]) -> World:
+def waiting_world(store: Store) -> World:
     """A world with an attribution window of 30 minutes."""
-    return make_world(1800.0)
+    return make_world(store, attribution_window_s=1800.0)
+
+
+@pytest.fixture
+def sqlite_world(sqlite_url: str) -> Iterator[World]:
+    """A world with window 0 for what does not depend on the database."""
+    with storage.Store.open(sqlite_url) as opened:
+        yield make_world(opened, attribution_window_s=0.0)
+
+
+def make_world(store: Store, *, attribution_window_s: float) -> World:
+    """Make a model, a campaign and its three creatives."""
+    model = store.models.get_or_create(seed=1, encoder_fingerprint="encoder", settings={})
+    campaign = store.campaigns.add(
+        model.model_id, "spring", attribution_window_s=attribution_window_s, created_at=NOW
+    )
+    creatives = store.campaigns.add_creatives(
+        campaign.campaign_id,
+        [
+            NewCreative(external_id=name, content={"headline": f"The {name} one"}, content_hash=name)
+            for name in ("calm", "urgent", "plain")
+        ],
+        created_at=NOW,
+    )
+    return World(
+        store=store,
+        model_id=model.model_id,
+        campaign_id=campaign.campaign_id,
+        creative_ids=tuple(creative.creative_id for creative in creatives),
+    )

@@ -195,12 +195,12 @@ def test_unknown_decisions_are_all_named_and_nothing_is_written(world: World, ur
     ],
 )
 def test_a_report_that_cannot_be_right_is_refused(
-    world: World, changes: dict[str, object], named: str
+    sqlite_world: World, changes: dict[str, object], named: str
 ) -> None:
-    world.record("d1")
+    sqlite_world.record("d1")
     new = NewOutcome(**{"decision_id": "d1", "kind": "click", "value": 1.0, **changes})  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(storage.InvalidValueError, match="decision 'd1'") as caught:
-        world.store.outcomes.record([new], received_at=NOW)
+        sqlite_world.store.outcomes.record([new], received_at=NOW)
     assert named in str(caught.value)
 
 
