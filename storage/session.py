@@ -115,7 +115,11 @@ def _insert_or_skip(dialect: str, table: type[Base]) -> sqlite.Insert | postgres
 
 
 def insert_or_skip(connection: Connection, table: type[Base], rows: Sequence[Mapping[str, Any]]) -> int:
-    """Insert the rows whose keys are not there, in one round trip, and return how many were new."""
+    """Insert the rows whose keys are not there, all in one call.
+
+    Returns:
+        How many were new, where the rows bring their own primary keys; else it is not known.
+    """
     return connection.execute(_insert_or_skip(connection.dialect.name, table), rows).rowcount if rows else 0
 
 

@@ -199,7 +199,7 @@ def arm_rows(connection: Connection, campaign_id: int, now: datetime) -> list[Ar
 
 
 def _pending(connection: Connection, creative_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """Count activated decisions that are not learnt, and the settled clicks among them, inside one index."""
+    """Count activated decisions that are not learnt, and the settled clicks among them, by their index."""
     query = select(Decision.creative_id, func.count(), func.sum(Decision.click)).where(
         Decision.activated_at.is_not(None), Decision.learnt_batch.is_(None)
     )

@@ -27,6 +27,7 @@ from storage.views import create_views, drop_views
 
 # Not alembic's usual name: our tables may share a PostgreSQL schema with those of a host program.
 VERSION_TABLE: Final = "creative_bandit_version"
+HAS_EFFECTIVE_IDS: Final = os.access in os.supports_effective_ids
 UPGRADE_LOCK: Final = 0x6372_6561_7469  # any number, as long as all our processes use the same
 
 State = Literal["missing", "empty", "current", "older", "newer", "foreign"]
@@ -161,7 +162,8 @@ def _status(connection: Connection, place: str) -> SchemaStatus:
     migration = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
     revision = migration.get_current_revision()
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    state: State = "current" if revision == head else "older" if revision in known else "newer"
+    is_older = revision is None or revision in known
+    state: State = "current" if revision == head else "older" if is_older else "newer"
     return SchemaStatus(place=place, state=state, revision=revision, head=head)
 
 
@@ -199,7 +201,7 @@ def _check_path(path: Path | None, place: str) -> None:
     if not folder.is_dir():
         raise DatabasePathError(f"the folder {folder} of {place} does not exist; create it first")
     for part in (path, folder):  # write-ahead logging keeps two more files beside the database
-        if part.exists() and not os.access(part, os.W_OK):
+        if part.exists() and not os.access(part, os.W_OK, effective_ids=HAS_EFFECTIVE_IDS):
             raise DatabaseReadOnlyError(f"{place}: {part} is read-only; give this user the right to write it")
 
 

@@ -33,6 +33,17 @@ def test_the_same_id_returns_the_first_decision(world: World) -> None:
     assert world.store.decisions.record([again, new]) == [first, world.store.decisions.get(["d0"])["d0"]]
 
 
+def test_a_single_id_again_returns_the_first_decision(world: World) -> None:
+    first = world.store.decisions.record([world.decision("d1")])
+    again = world.decision("d1", creative_id=world.creative_ids[1], propensity=0.3, model_version=9)
+    assert world.store.decisions.record([again]) == first
+
+
+def test_nothing_to_record(world: World) -> None:
+    assert world.store.decisions.record([]) == []
+    assert world.store.outcomes.record([], received_at=NOW) == []
+
+
 def test_the_same_id_twice_in_a_list_shares_the_first_answer(world: World) -> None:
     twin = world.decision("d1", creative_id=world.creative_ids[1], propensity=0.3)
     answers = world.store.decisions.record([world.decision("d1"), twin, world.decision("d0")])

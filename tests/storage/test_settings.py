@@ -170,7 +170,7 @@ class TestCampaigns:
     def test_an_unknown_name_gets_close_ones(self, world: World) -> None:
         with pytest.raises(storage.UnknownCampaignError, match="no campaign 'sprong'; did you mean 'spring'"):
             world.store.campaigns.get("sprong")
-        with pytest.raises(storage.UnknownCampaignError, match="no campaign 'xyz'$"):
+        with pytest.raises(storage.UnknownCampaignError, match=r"no campaign 'xyz'$"):
             world.store.campaigns.set_status("xyz", "paused")
         with pytest.raises(storage.UnknownCampaignError, match="no campaign 'sprin'; did you mean 'spring'"):
             world.store.campaigns.creatives("sprin")
@@ -196,7 +196,7 @@ class TestCampaigns:
                 external_id=name, content={"headline": "Grüße 🎁"}, content_hash="h", picture="p.png"
             )
 
-        with pytest.raises(storage.DuplicateCreativeError, match="'spring' .*: 'calm', 'twice', 'urgent';"):
+        with pytest.raises(storage.DuplicateCreativeError, match=r"'spring' .*: 'calm', 'twice', 'urgent';"):
             world.store.campaigns.add_creatives(
                 world.campaign_id,
                 [new(name) for name in ("fresh", "urgent", "twice", "calm", "twice")],
@@ -230,7 +230,7 @@ class TestCampaigns:
         assert set_status("spring", "calm", "active").status == "active"
         assert set_status("spring", "calm", "retired").status == "retired"
         assert set_status("spring", "calm", "retired").status == "retired"
-        with pytest.raises(storage.RetiredCreativeError, match="'calm' .* cannot become active"):
+        with pytest.raises(storage.RetiredCreativeError, match=r"'calm' .* cannot become active"):
             set_status("spring", "calm", "active")
         with pytest.raises(storage.UnknownCreativeError, match="no creative 'clam'; did you mean 'calm'"):
             set_status("spring", "clam", "paused")
