@@ -30,28 +30,30 @@ from storage.errors import (
     UnknownDecisionError,
     UnknownModelError,
 )
-from storage.records import (
+from storage.learning_records import (
     ArmReadout,
     ArmRow,
     ArmStates,
+    CountRow,
+    HistoryCountRecord,
+    LearnRow,
+    LogRow,
+    Snapshot,
+    StepRecord,
+)
+from storage.records import (
     CampaignRecord,
     ContextCountRecord,
     ContextRecord,
     ContextSlotRecord,
-    CountRow,
     CreativeRecord,
     DecisionRecord,
     Finding,
-    HistoryCountRecord,
-    LearnRow,
-    LogRow,
     ModelRecord,
     NewCreative,
     NewDecision,
     NewOutcome,
     OutcomeRecord,
-    Snapshot,
-    StepRecord,
 )
 from storage.store import Store
 from storage.versions import SchemaStatus, schema_status, upgrade

@@ -56,22 +56,27 @@ class Models:
 
         return self._database.write(work)
 
-    def set_components(self, model_id: int, components: bytes) -> None:
-        """Store the content components.
-
-        Raises:
-            UnknownModelError: No such model.
-        """
-        self._set(model_id, components=components)
-
-    def set_encoder(self, model_id: int, encoder_fingerprint: str, components: bytes | None) -> None:
-        """Store another encoder, with the components that belong to it.
+    def set_encoder(
+        self,
+        model_id: int,
+        encoder_fingerprint: str,
+        components: bytes | None,
+        *,
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Store another encoder, with the components and settings that belong to it.
 
         Raises:
             UnknownModelError: No such model.
         """
         check_text(encoder_fingerprint, "encoder_fingerprint")
-        self._set(model_id, encoder_fingerprint=encoder_fingerprint, components=components)
+        canonical_json(dict(settings), what="settings")
+        self._set(
+            model_id,
+            encoder_fingerprint=encoder_fingerprint,
+            components=components,
+            settings=dict(settings),
+        )
 
     def context(self, model_id: int) -> ContextRecord:
         """Return the model's context schema; empty when it has seen no field."""

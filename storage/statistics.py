@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from storage.errors import InvalidValueError, UnknownCreativeError
-from storage.records import ArmReadout, ArmRow, CountRow, HistoryCountRecord
+from storage.learning_records import ArmReadout, ArmRow, CountRow, HistoryCountRecord
 from storage.schema import ArmStatistics, Campaign, Creative, Decision, HistoryCount
 from storage.session import in_chunks, insert_into
 

@@ -141,7 +141,9 @@ def test_without_the_lease_nothing_is_written(world: World) -> None:
     with pytest.raises(storage.LeaseLostError, match=rf"'successor' \(number {lease + 1}\) holds it"):
         world.store.learning.write_step(world.step(lease, 1, *names))
     with pytest.raises(storage.LeaseLostError, match=f"number {lease} is lost"):
-        world.store.learning.write_snapshot(world.model_id, lease=lease, step=0, state=b"", created_at=NOW)
+        world.store.learning.write_snapshot(
+            world.model_id, lease=lease, step=0, state=b"", arm_states=_states(world, 9.0), created_at=NOW
+        )
     assert len(world.store.learning.unlearnt(world.model_id)) == len(names)
 
 
@@ -174,12 +176,17 @@ def test_snapshots_keep_the_newest_two(world: World, url: str) -> None:
     world, lease, _ = _settled_world(world)
     for step in (1, 2, 3):
         world.store.learning.write_step(world.step(lease, step, kind="scales", snapshot=b"%d" % step))
-    world.store.learning.write_snapshot(world.model_id, lease=lease, step=3, state=b"again", created_at=NOW)
+    world.store.learning.write_snapshot(
+        world.model_id, lease=lease, step=3, state=b"again", arm_states=_states(world, 9.0), created_at=NOW
+    )
     newest = world.store.learning.newest_snapshot(world.model_id)
     assert newest == storage.Snapshot(step=3, state=b"again")
     assert fetch(url, "SELECT step FROM posteriors ORDER BY step") == [(2,), (3,)]
+    assert world.store.learning.arm_states(world.model_id).q.tolist() == [25.0, 25.0, 25.0]
     with pytest.raises(storage.StepConflictError, match="as of step 4, but the log ends at 3"):
-        world.store.learning.write_snapshot(world.model_id, lease=lease, step=4, state=b"", created_at=NOW)
+        world.store.learning.write_snapshot(
+            world.model_id, lease=lease, step=4, state=b"", arm_states=_states(world, 9.0), created_at=NOW
+        )
 
 
 def test_counts_for_a_refit(world: World) -> None:
@@ -200,6 +207,16 @@ def test_counts_for_a_refit(world: World) -> None:
     assert [(row.context, row.slots_version, row.impressions) for row in later[2:]] == [
         ({"device": "mobile"}, 1, 1)
     ]
+
+
+def test_recent_contexts_are_learnt_and_newest_first(world: World) -> None:
+    for number in range(4):
+        world.record(f"d{number}", context={"n": number}, activated_at=NOW + number * MINUTE)
+        world.click(f"d{number}")
+    lease = world.store.leases.acquire(world.model_id, "learner")
+    assert lease is not None
+    world.store.learning.write_step(world.step(lease, 1, "d0", "d1", "d2"))
+    assert world.store.learning.recent_contexts(world.campaign_id, limit=2) == [{"n": 2}, {"n": 1}]
 
 
 def test_history_adds_up(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import sqlite3
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -9,13 +10,15 @@ from safetensors.numpy import save
 from sqlalchemy import create_engine, inspect
 
 import storage
-from storage import ArmReadout, NewOutcome, Store
+from storage import ArmReadout, ArmStates, NewOutcome, Store
 from storage.columns import Base
 from storage.urls import database_url
 from storage.versions import VERSION_TABLE
 from storage.views import VIEWS
 from tests.storage.conftest import NOW, World
 from tests.storage.sql import execute, fetch
+
+NO_STATES = ArmStates(np.array([], int), np.empty((0, 1)), np.array([]), np.array([]))
 
 
 def test_the_migrations_make_the_declared_tables(store: Store, url: str) -> None:
@@ -78,13 +81,13 @@ VIEW_COLUMNS = {
     "campaign_report": "campaign status creatives active_creatives impressions clicks clicks_pct conversions "
     "value pending leader leader_ctr_pct leader_p_best_pct horizon refreshed_at",
     "daily_clicks": "campaign day impressions settled clicks clicks_pct",
-    "decision_log": "decision_id campaign creative decided_at context propensity click conversions value place "
-    "request_id model_version slots_version horizon kappa point_set activated_at settled_at learnt_batch "
-    "creative_id candidates propensities",
-    "late_outcomes": "decision_id campaign creative kind value activated_at occurred_at received_at settled_at "
-    "settled_click seconds_after_impression",
-    "learning_lag": "model due unlearnt oldest_unlearnt_at newest_step newest_step_at newest_snapshot learner "
-    "lease_expires_at",
+    "decision_log": "decision_id campaign creative decided_at context propensity click conversions value "
+    "place request_id model_version slots_version horizon kappa point_set activated_at settled_at "
+    "learnt_batch creative_id candidates propensities",
+    "late_outcomes": "decision_id campaign creative kind value activated_at occurred_at received_at "
+    "settled_at settled_click seconds_after_impression",
+    "learning_lag": "model due unlearnt oldest_unlearnt_at newest_step newest_step_at newest_snapshot "
+    "learner lease_expires_at",
 }
 
 
@@ -230,7 +233,9 @@ def test_check_finds_what_is_wrong(world: World, url: str, damage: str, check: s
 
 def test_check_reads_the_snapshots(world: World) -> None:
     lease = _busy(world)
-    world.store.learning.write_snapshot(world.model_id, lease=lease, step=1, state=b"junk", created_at=NOW)
+    world.store.learning.write_snapshot(
+        world.model_id, lease=lease, step=1, state=b"junk", arm_states=NO_STATES, created_at=NOW
+    )
     finding = world.store.check()[0]
     assert (finding.check, finding.subject) == ("snapshots", "model 1, step 1")
     assert "cannot be read" in finding.message

@@ -24,11 +24,10 @@ class TestModels:
 
     def test_encoder_and_components_change(self, store: Store) -> None:
         model = store.models.get_or_create(seed=5, encoder_fingerprint="a", settings={})
-        store.models.set_components(model.model_id, b"\0\1")
-        assert store.models.get_or_create(seed=5, encoder_fingerprint="a", settings={}).components == b"\0\1"
-        store.models.set_encoder(model.model_id, "b", None)
+        store.models.set_encoder(model.model_id, "b", b"\0\1", settings={"dim": 2})
         changed = store.models.get_or_create(seed=5, encoder_fingerprint="a", settings={})
-        assert (changed.encoder_fingerprint, changed.components) == ("b", None)
+        assert (changed.encoder_fingerprint, changed.components) == ("b", b"\0\1")
+        assert changed.settings == {"dim": 2}
 
     @pytest.mark.parametrize("seed", [2**63, -1, 1.5, True])
     def test_a_seed_that_no_column_holds_is_refused(self, sqlite_world: World, seed: int) -> None:
@@ -37,7 +36,7 @@ class TestModels:
 
     def test_an_unknown_model_is_named(self, store: Store) -> None:
         with pytest.raises(storage.UnknownModelError, match="no model 77"):
-            store.models.set_components(77, b"")
+            store.models.set_encoder(77, "b", b"", settings={})
         with pytest.raises(storage.UnknownModelError, match="no model 78"):
             store.models.add_context_fields(78, {"device": "string"})
 

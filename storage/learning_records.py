@@ -1,0 +1,174 @@
+"""What crosses the border between the learner and this package."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from storage.records import ContextCountRecord, CreativeStatus
+
+StepKind = Literal["batch", "scales", "forget", "refit", "slots", "correction"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnRow:
+    """A settled decision as the learner sees it; `click` is 0 or 1."""
+
+    decision_id: str
+    campaign_id: int
+    creative_id: int
+    context: dict[str, Any]
+    slots_version: int
+    click: int
+    settled_at: datetime
+
+
+class ArmStates(NamedTuple):
+    """States of arms, in the order of their ids.
+
+    Attributes:
+        creative_ids: Which arms.
+        u: First moments of φ, float64.
+        q: Precisions.
+        k: Linear terms.
+        steps: As of which learning step each row is; ignored when written.
+    """
+
+    creative_ids: Int[np.ndarray, "arms"]
+    u: Float[np.ndarray, "arms dim"]
+    q: Float[np.ndarray, "arms"]
+    k: Float[np.ndarray, "arms"]
+    steps: Int[np.ndarray, "arms"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmReadout:
+    """The posterior of one arm as people read it; rates are fractions, `version` is a learning step."""
+
+    creative_id: int
+    ctr: float
+    ctr_low: float
+    ctr_high: float
+    p_best: float
+    expected_loss: float
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """All that one learning step writes.
+
+    Attributes:
+        model_id: Whose posterior.
+        lease: The number of the learner's lease.
+        step: One more than the newest step.
+        kind: What the step did.
+        parameters: What replaying it needs besides its rows.
+        logged_at: When.
+        decision_ids: The settled decisions that it learns, none of them learnt before.
+        context_counts: What to add to the counts of context levels.
+        arm_states: The states of the arms that it touched.
+        snapshot: The shared arrays as of this step, safetensors bytes.
+        readouts: The posterior of arms as people read it.
+    """
+
+    model_id: int
+    lease: int
+    step: int
+    kind: StepKind
+    parameters: Mapping[str, Any]
+    logged_at: datetime
+    decision_ids: tuple[str, ...] = ()
+    context_counts: tuple[ContextCountRecord, ...] = ()
+    arm_states: ArmStates | None = None
+    snapshot: bytes | None = None
+    readouts: tuple[ArmReadout, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogRow:
+    """One step of the learning log."""
+
+    step: int
+    kind: StepKind
+    parameters: dict[str, Any]
+    n_rows: int
+    logged_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The shared arrays as of a learning step."""
+
+    step: int
+    state: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountRow:
+    """Learnt decisions that share creative, context schema and context."""
+
+    creative_id: int
+    slots_version: int
+    context: dict[str, Any]
+    impressions: int
+    clicks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryCountRecord:
+    """Imported history of a creative."""
+
+    creative_id: int
+    impressions: int
+    clicks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmRow:
+    """One arm with its counts and its posterior; rates and share are fractions.
+
+    Attributes:
+        creative_id: Our id.
+        external_id: The user's id.
+        status: Of the creative.
+        impressions: Learnt decisions.
+        clicks: Of these.
+        conversions: Reported inside their window.
+        value: Their sum.
+        pending_impressions: Activated, not learnt yet.
+        pending_clicks: Of these, settled with a click.
+        history_impressions: Imported.
+        history_clicks: Imported.
+        ctr: Posterior mean; None until the first readout, as all that follow.
+        ctr_low: Lower end of its interval.
+        ctr_high: Upper end of its interval.
+        p_best: Probability of being the best.
+        expected_loss: Against the best, as a CTR.
+        share: Of the campaign's impressions in the last 24 h.
+        version: The learning step of the readout.
+        refreshed_at: When it was written.
+    """
+
+    creative_id: int
+    external_id: str
+    status: CreativeStatus
+    impressions: int
+    clicks: int
+    conversions: int
+    value: float
+    pending_impressions: int
+    pending_clicks: int
+    history_impressions: int
+    history_clicks: int
+    ctr: float | None
+    ctr_low: float | None
+    ctr_high: float | None
+    p_best: float | None
+    expected_loss: float | None
+    share: float | None
+    version: int | None
+    refreshed_at: datetime | None
