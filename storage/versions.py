@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -130,11 +131,18 @@ def prepare(database: Database, path: Path | None, *, create: bool, migrate: boo
     return database.write(lambda connection: _migrate(connection, place, create=create, migrate=migrate))
 
 
+@cache
 def head_revision() -> str:
     """Return the stamp of the newest schema that this version knows."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None, "the package ships at least one migration"  # noqa: S101  narrows the type
     return head
+
+
+@cache
+def _known_revisions() -> frozenset[str]:
+    scripts = ScriptDirectory.from_config(_config())
+    return frozenset(script.revision for script in scripts.walk_revisions())
 
 
 def _migrate(connection: Connection, place: str, *, create: bool, migrate: bool) -> SchemaStatus:
@@ -161,8 +169,7 @@ def _status(connection: Connection, place: str) -> SchemaStatus:
         return SchemaStatus(place=place, state="foreign" if theirs else "empty", revision=None, head=head)
     migration = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
     revision = migration.get_current_revision()
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    is_older = revision is None or revision in known
+    is_older = revision is None or revision in _known_revisions()
     state: State = "current" if revision == head else "older" if is_older else "newer"
     return SchemaStatus(place=place, state=state, revision=revision, head=head)
 

@@ -1,8 +1,8 @@
 """Databases for tests: a fresh SQLite file, and a fresh PostgreSQL database on one server a session.
 
-`url` gives both in turn, `postgres_url` and `sqlite_url` one of them. The server comes from a wheel; set
-TEST_DATABASE_URL to use another one, as a user who may create databases. Where no server can be started the
-PostgreSQL tests are skipped with the reason; with CI=true they fail.
+`url` gives both in turn, `postgres_url` and `migrated_sqlite_url` one of them. The server comes from a wheel;
+set TEST_DATABASE_URL to use another one, as a user who may create databases. Where no server can be started
+the PostgreSQL tests are skipped with the reason; with CI=true they fail.
 """
 
 import os
@@ -80,9 +80,23 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'ads.db'}"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, for copies."""
+    path = tmp_path_factory.mktemp("template") / "ads.db"
+    storage.Store.open(path).close()
+    return path
+
+
+@pytest.fixture
+def migrated_sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """The URL of a fresh, migrated SQLite file."""
+    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'ads.db')}"
+
+
+@pytest.fixture(params=["migrated_sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def url(request: pytest.FixtureRequest) -> str:
-    """The URL of a fresh database, on SQLite and on PostgreSQL."""
+    """The URL of a fresh, migrated database, on SQLite and on PostgreSQL."""
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 

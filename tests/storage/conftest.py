@@ -90,9 +90,9 @@ def waiting_world(store: Store) -> World:
 
 
 @pytest.fixture
-def sqlite_world(sqlite_url: str) -> Iterator[World]:
+def sqlite_world(migrated_sqlite_url: str) -> Iterator[World]:
     """A world with window 0 for what does not depend on the database."""
-    with storage.Store.open(sqlite_url) as opened:
+    with storage.Store.open(migrated_sqlite_url) as opened:
         yield make_world(opened, attribution_window_s=0.0)
 
 

@@ -34,6 +34,17 @@ def _states(world: World, fill: float) -> ArmStates:
     )
 
 
+def _snapshot(world: World, lease: int, step: int, state: bytes) -> None:
+    world.store.learning.write_snapshot(
+        world.model_id,
+        lease=lease,
+        step=step,
+        state=state,
+        arm_states=_states(world, 9.0),
+        created_at=NOW,
+    )
+
+
 def test_rows_come_by_time_of_settling_and_id(world: World) -> None:
     for name, minutes in (("b", 1), ("c", 0), ("a", 1), ("B", 1)):
         world.record(name)

@@ -61,7 +61,9 @@ def test_a_password_is_never_shown(url: str) -> None:
     assert "secret" not in shown(database_url(url))
 
 
-def test_a_new_database_is_created_and_current(url: str) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("empty_postgres", marks=pytest.mark.postgres)])
+def test_a_new_database_is_created_and_current(kind: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue(f"{kind}_url")
     with Store.open(url) as store:
         assert store.check() == []
     assert storage.schema_status(url).state == "current"
@@ -213,9 +215,9 @@ def test_a_database_that_the_server_does_not_have(postgres_url: str) -> None:
         Store.open(database_url(postgres_url).set(database="nowhere").render_as_string(hide_password=False))
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("empty_postgres", marks=pytest.mark.postgres)])
 def test_threads_that_create_it_together(kind: str, request: pytest.FixtureRequest) -> None:
-    url = request.getfixturevalue("sqlite_url" if kind == "sqlite" else "empty_postgres_url")
+    url = request.getfixturevalue(f"{kind}_url")
     barrier, failures = threading.Barrier(4), []
 
     def create() -> None:

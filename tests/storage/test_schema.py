@@ -241,16 +241,16 @@ def test_check_reads_the_snapshots(world: World) -> None:
     assert "cannot be read" in finding.message
 
 
-def test_check_finds_orphans_on_sqlite(sqlite_world: World, sqlite_url: str) -> None:
+def test_check_finds_orphans_on_sqlite(sqlite_world: World, migrated_sqlite_url: str) -> None:
     _busy(sqlite_world)
-    with sqlite3.connect(str(database_url(sqlite_url).database)) as connection:
+    with sqlite3.connect(str(database_url(migrated_sqlite_url).database)) as connection:
         connection.execute("DELETE FROM candidate_sets")
     findings = [finding for finding in sqlite_world.store.check() if finding.check == "references"]
     assert len(findings) == 7
     assert "candidate_sets" in findings[0].message
 
 
-def test_hot_queries_use_their_indexes(sqlite_world: World, sqlite_url: str) -> None:
+def test_hot_queries_use_their_indexes(sqlite_world: World, migrated_sqlite_url: str) -> None:
     """Nothing on the way of a request or of the learner scans the history."""
     _busy(sqlite_world)
     plans = {
@@ -268,6 +268,6 @@ def test_hot_queries_use_their_indexes(sqlite_world: World, sqlite_url: str) -> 
         "WHERE campaign_id = 1 AND activated_at > '2026' GROUP BY creative_id",
     }
     for index, query in plans.items():
-        plan = "\n".join(str(row[-1]) for row in fetch(sqlite_url, f"EXPLAIN QUERY PLAN {query}"))
+        plan = "\n".join(str(row[-1]) for row in fetch(migrated_sqlite_url, f"EXPLAIN QUERY PLAN {query}"))
         assert index in plan, plan
         assert "SCAN decisions\n" not in plan + "\n", plan

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, text
 
 import storage
 from storage import Store
-from storage.columns import UtcDateTime, canonical_json
+from storage.columns import canonical_json
 from storage.session import Database, database_clock
 from storage.urls import database_url
 from tests.storage.conftest import NOW, World
@@ -78,10 +78,8 @@ def test_a_statement_that_fails_is_chained(database: Database) -> None:
 @pytest.mark.postgres
 def test_a_server_that_takes_no_writes(postgres_url: str) -> None:
     Store.open(postgres_url).close()
-    execute(
-        postgres_url,
-        f"ALTER DATABASE {database_url(postgres_url).database} SET default_transaction_read_only = on",
-    )
+    name = database_url(postgres_url).database
+    execute(postgres_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     with (
         Store.open(postgres_url) as store,
         pytest.raises(storage.DatabaseReadOnlyError, match="takes no writes; connect to the primary"),
@@ -104,20 +102,18 @@ def test_a_lost_connection_is_told_and_the_next_one_works(postgres_url: str) -> 
     database.close()
 
 
-def test_times_keep_their_microseconds_and_become_utc(world: World, url: str) -> None:
+def test_times_keep_their_microseconds_and_become_utc(world: World) -> None:
     moment = datetime(2026, 3, 1, 0, 30, 0, 7, tzinfo=timezone(timedelta(hours=2)))
     world.record("d1", decided_at=moment)
     stored = world.store.decisions.get(["d1"])["d1"].decided_at
     assert (stored, stored.tzinfo) == (moment, UTC)
-    shown = fetch(url, "SELECT CAST(decided_at AS text) FROM decisions")[0][0]
-    assert shown.startswith("2026-02-28") == url.startswith("sqlite") or shown.endswith(".000007+00")
 
 
-def test_times_sort_as_text_on_sqlite(sqlite_world: World, sqlite_url: str) -> None:
+def test_times_sort_as_text_on_sqlite(sqlite_world: World, migrated_sqlite_url: str) -> None:
     moments = [NOW, NOW + timedelta(microseconds=1), NOW + timedelta(seconds=1), NOW - timedelta(days=400)]
     for number, moment in enumerate(moments):
         sqlite_world.record(f"d{number}", decided_at=moment)
-    rows = fetch(sqlite_url, "SELECT decision_id, decided_at FROM decisions ORDER BY decided_at")
+    rows = fetch(migrated_sqlite_url, "SELECT decision_id, decided_at FROM decisions ORDER BY decided_at")
     assert [name for name, _ in rows] == ["d3", "d0", "d1", "d2"]
     assert rows[2][1] == "2026-03-01T12:00:00.000001Z"
 
@@ -125,7 +121,6 @@ def test_times_sort_as_text_on_sqlite(sqlite_world: World, sqlite_url: str) -> N
 def test_the_database_has_a_clock(database: Database) -> None:
     query = select(database_clock().label("now"), database_clock(8.5).label("later"))
     now, later = database.read(lambda connection: connection.execute(query).one())
-    assert isinstance(UtcDateTime(), UtcDateTime)
     assert abs(now - datetime.now(UTC)) < timedelta(seconds=5)
     assert timedelta(seconds=8.4) < later - now < timedelta(seconds=8.6)
 
