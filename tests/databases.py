@@ -110,7 +110,7 @@ def _quick_place() -> Path:
 
 def _fresh(server: URL, template: str) -> Iterator[str]:
     name = f"test_{os.getpid()}_{time.monotonic_ns()}"
-    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield _text(server.set(database=name))
     _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
