@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 from jax import Array
@@ -56,17 +55,21 @@ def absorb(state: State, rows: Rows, sites: Sites) -> State:
     gram = weighted.T @ rows.features
     informed = sites.information @ rows.features
     n_arms, n_campaigns = state.arm_precision.shape[0], state.campaign_precision.shape[0]
-    arms = jnp.unique(rows.arm, size=rows.arm.shape[0], fill_value=n_arms)
-    first = jnp.searchsorted(arms, rows.arm)
-    arms_campaign = jnp.full_like(arms, n_campaigns).at[first].set(rows.campaign.astype(arms.dtype))
-    campaigns = jnp.unique(rows.campaign, size=rows.campaign.shape[0], fill_value=n_campaigns)
+    # Padding may name an arm beside a campaign that is not its own; past the end it counts for nothing.
+    is_real = rows.impressions > 0
+    row_arm = jnp.where(is_real, rows.arm, n_arms)
+    row_campaign = jnp.where(is_real, rows.campaign, n_campaigns)
+    arms = jnp.unique(row_arm, size=row_arm.shape[0], fill_value=n_arms)
+    first = jnp.searchsorted(arms, row_arm)
+    arms_campaign = jnp.full_like(arms, n_campaigns).at[first].set(row_campaign.astype(arms.dtype))
+    campaigns = jnp.unique(row_campaign, size=row_campaign.shape[0], fill_value=n_campaigns)
 
     added = state._replace(
         precision=state.precision + gram,
         information=state.information + informed,
-        arm_cross=state.arm_cross.at[rows.arm].add(weighted),
-        arm_precision=state.arm_precision.at[rows.arm].add(sites.weight),
-        arm_information=state.arm_information.at[rows.arm].add(sites.information),
+        arm_cross=state.arm_cross.at[row_arm].add(weighted),
+        arm_precision=state.arm_precision.at[row_arm].add(sites.weight),
+        arm_information=state.arm_information.at[row_arm].add(sites.information),
     )
     old, new = arm_terms(state, arms), arm_terms(added, arms)
     into = arms_campaign
