@@ -1,4 +1,4 @@
-"""The design row φ of one request and creative, and the content components it is built from.
+"""The design row φ of one request and creative, and the prior over its weights.
 
     φ = [1 · context 16 · content 64 · campaign's mean content 64 · context × first 4 contents 64]
 
@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
 
 from bandit.posterior import Prior
 
@@ -66,46 +65,3 @@ def weight_prior(scales: PriorScales, *, with_context: bool = True) -> Prior:
     mean[0] = np.log(scales.base_rate / (1 - scales.base_rate))
     with_dtype = [jnp.asarray(values, jnp.float64) for values in (mean, scale, scales.campaign, scales.arm)]
     return Prior(*with_dtype)
-
-
-class Components(NamedTuple):
-    """A linear map from embeddings to content features: (embedding − centre) @ basis.
-
-    Attributes:
-        centre: mean embedding, float32 [embedding].
-        basis: orthonormal columns, float32 [embedding, 64].
-    """
-
-    centre: Float[np.ndarray, "embedding"]
-    basis: Float[np.ndarray, "embedding content"]
-
-    def project(self, embeddings: Float[np.ndarray, "texts embedding"]) -> Float[np.ndarray, "texts content"]:
-        """Return the content features of unit-norm embeddings, float32 [texts, 64]."""
-        return np.asarray((embeddings - self.centre) @ self.basis, np.float32)
-
-
-def fit_components(embeddings: Float[np.ndarray, "texts embedding"]) -> Components:
-    """Fit principal components to the embeddings of distinct texts.
-
-    Args:
-        embeddings: unit-norm, one row per distinct text; at least 64.
-
-    Returns:
-        Un-whitened components; each column's largest entry is positive, so that refits agree on signs.
-    """
-    centre = embeddings.mean(axis=0)
-    _, _, right = np.linalg.svd(embeddings - centre, full_matrices=False)
-    basis = right[:N_CONTENT].T
-    signs = np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])
-    return Components(centre.astype(np.float32), _widened(basis * signs))
-
-
-def random_components(embedding_dim: int, seed: int) -> Components:
-    """Return a seeded orthonormal projection, for an encoder whose components are not known yet."""
-    basis, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(embedding_dim, N_CONTENT)))
-    return Components(np.zeros(embedding_dim, np.float32), _widened(basis))
-
-
-def _widened(basis: np.ndarray) -> np.ndarray:
-    """Return the basis with zero columns up to 64: a narrow encoder has fewer components."""
-    return np.pad(basis, ((0, 0), (0, N_CONTENT - basis.shape[1]))).astype(np.float32)

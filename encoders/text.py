@@ -101,6 +101,7 @@ class TextEncoder:
         self._is_progress_shown = progress
         self._dim = config.hidden_size
         self._source = found
+        self._weights_sha256 = weights
         self._fingerprint = _short_hash(
             weights=weights,
             tokenizer=tokenizer_hash,
@@ -124,6 +125,11 @@ class TextEncoder:
     def source(self) -> Found:
         """Where the model was found."""
         return self._source
+
+    @property
+    def weights_sha256(self) -> str:
+        """The sha256 of the weights, 64 hex digits."""
+        return self._weights_sha256
 
     @property
     def max_tokens(self) -> int:

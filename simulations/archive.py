@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from bandit.features import Components, PriorScales
+from bandit.components import Components
+from bandit.features import PriorScales
 from bandit.points import normal_points
 from bandit.thompson import KAPPA, UNIFORM_SHARE
 from simulations.policies import Policy, Request, beta_thompson, thompson_on_logits, ucb1

@@ -17,7 +17,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
-from bandit.features import Components, PriorScales, design_row, weight_prior
+from bandit.components import Components
+from bandit.features import PriorScales, design_row, weight_prior
 from bandit.posterior import Gaussian, Rows, State, predict, refit
 from simulations.errors import ArchiveError
 

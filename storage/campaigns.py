@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NoReturn, final
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, case, func, insert, select, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from storage.border import check_integer, check_text
 from storage.columns import canonical_json
@@ -260,6 +261,25 @@ class Campaigns:
             lambda connection: [CreativeRecord(**row) for row in connection.execute(query).mappings()]
         )
 
+    def version(self, model_id: int) -> tuple[int, ...]:
+        """Return numbers that change when a campaign or creative of the model is added or changes its status.
+
+        One pass over the creatives' statuses, without their contents; cheap enough for once a second.
+        """
+        creatives = (
+            select(func.count(), *_status_sums(Creative.creative_id, Creative.status, CREATIVE_STATUSES))
+            .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
+            .where(Campaign.model_id == model_id)
+        )
+        campaigns = select(
+            func.count(), *_status_sums(Campaign.campaign_id, Campaign.status, CAMPAIGN_STATUSES)
+        ).where(Campaign.model_id == model_id)
+
+        def work(connection: Connection) -> tuple[int, ...]:
+            return (*connection.execute(creatives).one(), *connection.execute(campaigns).one())
+
+        return self._database.read(work)
+
     def set_creative_status(self, campaign: str, external_id: str, status: CreativeStatus) -> CreativeRecord:
         """Make a creative active, paused or retired; retired is final.
 
@@ -337,3 +357,10 @@ def _creatives_of(
 def _check_status(status: str, known: tuple[str, ...], what: str) -> None:
     if status not in known:
         raise InvalidValueError(f"{what}: status must be one of {', '.join(known)}, got {status!r}")
+
+
+def _status_sums(
+    key: InstrumentedAttribute[int], status: InstrumentedAttribute[Any], statuses: tuple[str, ...]
+) -> list[ColumnElement[int]]:
+    """Return, per status, the sum of squares of the keys that have it: two swaps do not cancel out."""
+    return [func.coalesce(func.sum(case((status == name, key * key), else_=0)), 0) for name in statuses]

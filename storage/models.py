@@ -22,14 +22,14 @@ class Models:
         self._database = database
 
     def get_or_create(
-        self, name: str = "default", *, seed: int, encoder_fingerprint: str, settings: Mapping[str, Any]
+        self, name: str = "default", *, seed: int, encoder_fingerprint: str | None, settings: Mapping[str, Any]
     ) -> ModelRecord:
         """Return the model of this name; make it when there is none.
 
         Args:
             name: The model.
             seed: For a new one; from 0 to 2**63 - 1.
-            encoder_fingerprint: For a new one.
+            encoder_fingerprint: For a new one; None until a text was encoded.
             settings: For a new one.
 
         Returns:
@@ -39,7 +39,8 @@ class Models:
             InvalidValueError: A value cannot be stored.
         """
         check_text(name, "the model's name")
-        check_text(encoder_fingerprint, "encoder_fingerprint")
+        if encoder_fingerprint is not None:
+            check_text(encoder_fingerprint, "encoder_fingerprint")
         check_integer(seed, "seed")
         canonical_json(dict(settings), what="settings")
         values = {

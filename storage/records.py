@@ -21,7 +21,7 @@ class ModelRecord:
     model_id: int
     name: str
     seed: int
-    encoder_fingerprint: str
+    encoder_fingerprint: str | None
     components: bytes | None
     settings: dict[str, Any]
 

@@ -41,7 +41,7 @@ class Model(Base):
     model_id: Mapped[Key]
     name: Mapped[str] = mapped_column(unique=True)
     seed: Mapped[int]
-    encoder_fingerprint: Mapped[str]
+    encoder_fingerprint: Mapped[str | None]
     components: Mapped[bytes | None]
     settings: Mapped[dict[str, Any]]
 

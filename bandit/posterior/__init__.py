@@ -1,6 +1,6 @@
 """The model in pure JAX: arrays in, arrays out; no ids, no clock, no I/O. Call it in double precision."""
 
-from bandit.posterior.refit import RefitInfo, refit
+from bandit.posterior.refit import RefitInfo, eliminate, refit
 from bandit.posterior.sites import SiteInfo, Sites, condition, find_sites
 from bandit.posterior.state import (
     Gaussian,
@@ -12,6 +12,7 @@ from bandit.posterior.state import (
     predict,
     predict_marginals,
 )
+from bandit.posterior.summary import Summary, summarise
 from bandit.posterior.update import Rows, absorb, update
 
 __all__ = [
@@ -22,14 +23,17 @@ __all__ = [
     "SiteInfo",
     "Sites",
     "State",
+    "Summary",
     "absorb",
     "condition",
     "effects",
+    "eliminate",
     "find_sites",
     "grow",
     "initial_state",
     "predict",
     "predict_marginals",
     "refit",
+    "summarise",
     "update",
 ]

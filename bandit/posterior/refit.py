@@ -54,11 +54,29 @@ def assemble(prior: Prior, rows: Rows, sites: Sites, arm_campaign: Array, n_camp
         arm_precision=state.arm_precision.at[rows.arm].add(sites.weight),
         arm_information=state.arm_information.at[rows.arm].add(sites.information),
     )
+    return eliminate(state, arm_campaign)
+
+
+def eliminate(state: State, arm_campaign: Array) -> State:
+    """Rebuild all that follows from the weights' and arms' information: Schur sums, factor and means.
+
+    Args:
+        state: precision, information and the arms' three arrays count; the rest is replaced.
+        arm_campaign: each arm's campaign, [arms].
+
+    Returns:
+        The state those stand for.
+    """
+    n_arms, n_campaigns = state.arm_precision.shape[0], state.campaign_precision.shape[0]
     arms = arm_terms(state, jnp.arange(n_arms))
     state = state._replace(
-        campaign_precision=state.campaign_precision.at[arm_campaign].add(arms.precision),
-        campaign_cross=state.campaign_cross.at[arm_campaign].add(arms.cross),
-        campaign_information=state.campaign_information.at[arm_campaign].add(arms.information),
+        campaign_precision=jnp.full_like(state.campaign_precision, state.campaign_scale**-2)
+        .at[arm_campaign]
+        .add(arms.precision),
+        campaign_cross=jnp.zeros_like(state.campaign_cross).at[arm_campaign].add(arms.cross),
+        campaign_information=jnp.zeros_like(state.campaign_information)
+        .at[arm_campaign]
+        .add(arms.information),
     )
     campaigns = campaign_terms(state, jnp.arange(n_campaigns))
     return factored(

@@ -34,7 +34,7 @@ def upgrade() -> None:
         sa.Column("model_id", BigInt, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("seed", BigInt, nullable=False),
-        sa.Column("encoder_fingerprint", sa.Text(), nullable=False),
+        sa.Column("encoder_fingerprint", sa.Text(), nullable=True),
         sa.Column("components", sa.LargeBinary(), nullable=True),
         sa.Column("settings", CanonicalJson(), nullable=False),
         sa.PrimaryKeyConstraint("model_id", name=op.f("pk_models")),

@@ -1,0 +1,164 @@
+"""The context schema: from a request's mapping to the 16 slots of the context vector.
+
+A string field has an "other" slot and slots of its own for levels that came often; a boolean is ±½; a number is 0
+until its moments are known, then standardised. A missing field is 0. What a context means at one version of the
+schema never changes, so a decision can be learnt with the very features it was made with.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from bandit.errors import ContextError
+from bandit.features import N_CONTEXT
+from storage import ContextCountRecord, ContextRecord, Store
+
+LEVEL_DECISIONS = 50  # decisions after which a level gets a slot of its own
+MAX_LEVELS = 8  # of one string field
+NUMBER_VALUES = 100  # values after which a number is standardised
+LARGEST_Z = 4.0  # standard deviations; one absurd value must not outweigh all others
+MOST_FIELDS = 64
+LONGEST_VALUE = 1_000  # characters
+
+KINDS = {bool: "boolean", int: "number", float: "number", str: "string"}
+
+
+def check_context(context: Mapping[str, Any], schema: ContextRecord) -> dict[str, str]:
+    """Check a request's context against the schema.
+
+    Args:
+        context: The mapping as it came.
+        schema: What is known of its fields.
+
+    Returns:
+        The kinds of the fields that are new, by name.
+
+    Raises:
+        ContextError: It is no mapping, has too many fields, or a value cannot be used; names the field, what was
+            expected and what came.
+    """
+    if not isinstance(context, Mapping):
+        raise ContextError(f"expected the context to be a mapping, got {type(context).__name__}")
+    if len(context) > MOST_FIELDS:
+        raise ContextError(f"the context has {len(context)} fields; at most {MOST_FIELDS} are allowed")
+    new = {}
+    for name, value in context.items():
+        if not isinstance(name, str) or not name or len(name) > LONGEST_VALUE:
+            raise ContextError(f"expected names of context fields to be short strings, got {name!r:.80}")
+        kind = KINDS.get(type(value))
+        if kind is None:
+            raise ContextError(
+                f"context field {name!r}: expected a string, a number or a boolean, "
+                f"got {type(value).__name__} {value!r:.80}"
+            )
+        if kind == "number" and not (math.isfinite(value) and abs(value) < 2**63):
+            raise ContextError(f"context field {name!r}: expected a finite number, got {value!r:.80}")
+        if kind == "string" and len(value) > LONGEST_VALUE:
+            raise ContextError(
+                f"context field {name!r} has {len(value):,} characters; at most {LONGEST_VALUE:,} are allowed"
+            )
+        known = schema.fields.get(name)
+        if known is None:
+            new[name] = kind
+        elif known != kind:
+            raise ContextError(
+                f"context field {name!r}: expected a {known}, as in all requests before, got the {kind} {value!r:.80}"
+            )
+    return new
+
+
+def context_vector(
+    context: Mapping[str, Any], schema: ContextRecord, version: int | None = None
+) -> Float[np.ndarray, "16"]:
+    """Return the context vector of a request.
+
+    Args:
+        context: A checked context.
+        schema: The schema.
+        version: The schema's version to use; None means the newest.
+
+    Returns:
+        float64 [16]; a field without a slot counts for nothing.
+    """
+    version = schema.version if version is None else version
+    vector = np.zeros(N_CONTEXT)
+    others: dict[str, int] = {}
+    hits: set[str] = set()
+    for slot in schema.slots:
+        value = context.get(slot.field)
+        if value is None or slot.version > version:
+            continue
+        kind = schema.fields[slot.field]
+        if kind == "boolean":
+            vector[slot.slot] = 0.5 if value else -0.5
+        elif kind == "number":
+            if slot.mean is not None and slot.sd and (slot.moments_version or 0) <= version:
+                vector[slot.slot] = np.clip((value - slot.mean) / slot.sd, -LARGEST_Z, LARGEST_Z)
+        elif slot.level is None:
+            others[slot.field] = slot.slot
+        elif slot.level == value:
+            vector[slot.slot] = 1.0
+            hits.add(slot.field)
+    for name, index in others.items():
+        vector[index] = 0.0 if name in hits else 1.0
+    return vector
+
+
+def count_contexts(contexts: Iterable[Mapping[str, Any]], schema: ContextRecord) -> list[ContextCountRecord]:
+    """Count levels and sum numbers of learnt contexts, for fields whose slots may still change."""
+    levels: Counter[tuple[str, str]] = Counter()
+    numbers: defaultdict[str, list[float]] = defaultdict(list)
+    open_numbers = {slot.field for slot in schema.slots if slot.mean is None}
+    for context in contexts:
+        for name, value in context.items():
+            kind = schema.fields.get(name)
+            if kind == "string":
+                levels[name, value] += 1
+            elif kind == "number" and name in open_numbers:
+                numbers[name].append(float(value))
+    counted = [
+        ContextCountRecord(field=name, level=level, decisions=n)
+        for (name, level), n in sorted(levels.items())
+    ]
+    return counted + [
+        ContextCountRecord(
+            field=name, level="", decisions=len(v), total=sum(v), total_squares=sum(x * x for x in v)
+        )
+        for name, v in sorted(numbers.items())
+    ]
+
+
+def give_slots(store: Store, model_id: int, schema: ContextRecord) -> ContextRecord:
+    """Give slots to levels, and moments to numbers, that have been learnt often enough.
+
+    Args:
+        store: Where counts and slots are.
+        model_id: The model.
+        schema: The schema as it is.
+
+    Returns:
+        The schema after it.
+    """
+    open_fields = {slot.field: slot for slot in schema.slots if slot.level is None}
+    counts = sorted(store.models.context_counts(model_id), key=lambda count: (-count.decisions, count.level))
+    for count in counts:
+        slot = open_fields.get(count.field)
+        if slot is None:
+            continue
+        if schema.fields[count.field] == "string":
+            taken = any(s.field == count.field and s.level == count.level for s in schema.slots)
+            if count.decisions >= LEVEL_DECISIONS and not taken and len(schema.slots) < N_CONTEXT:
+                schema = store.models.give_context_slot(
+                    model_id, count.field, count.level, max_slots=N_CONTEXT, max_levels=MAX_LEVELS
+                )
+        elif slot.mean is None and count.decisions >= NUMBER_VALUES:
+            mean = count.total / count.decisions
+            variance = max(count.total_squares / count.decisions - mean**2, 0.0)
+            # A field that never varies says nothing; scale 1 keeps it at 0 until it does.
+            sd = math.sqrt(variance) or 1.0
+            schema = store.models.set_context_moments(model_id, count.field, mean=mean, sd=sd)
+    return schema

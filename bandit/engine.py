@@ -1,0 +1,605 @@
+"""`Engine`: the one place where posterior, storage and encoder meet."""
+
+import os
+import secrets
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, cast, final
+from uuid import UUID
+
+from bandit.background import Background
+from bandit.choosing import Prepared, candidates_of, choose_all
+from bandit.errors import EngineClosedError, ForkedEngineError, LearnerElsewhereError
+from bandit.history import by_campaign, check_history, import_history, new_creative
+from bandit.learner import Learner
+from bandit.model import Model
+from bandit.numerics import keep_compiled_programs
+from bandit.records import ArmReport, Creative, Decision, HistoryRow, Outcome, Request, Settled
+from bandit.reporting import arm_report, reports_of
+from bandit.roster import CampaignEntry
+from encoders import Encoder
+from storage import (
+    DecisionConflictError,
+    DecisionRecord,
+    DuplicateCreativeError,
+    OutcomeRecord,
+    Store,
+)
+from storage.records import CampaignStatus, CreativeStatus
+
+Horizon = int | Literal["auto"] | None
+Role = Literal["both", "select", "learn"]
+Learn = Literal["background", "inline", "manual"]
+FOLLOW_EVERY_S = 1.0
+SETTLE_AT_ONCE = 10_000  # decisions a transaction
+CLICKS_WITHOUT_A_NO = 100  # after which a campaign of window 0 seems to report clicks only
+
+
+def utc_now() -> datetime:
+    """Return the time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+@final
+class Engine:
+    """Chooses creatives, learns from outcomes, and keeps all of it in SQL.
+
+    Open it with `Engine.open`; it is thread-safe, and a context manager that closes it.
+
+    Example:
+        >>> with Engine.open("ads.db") as engine:                           # doctest: +SKIP
+        ...     decision = engine.select("spring-sale", {"device": "mobile"})
+        ...     engine.update(decision.id, click=True)
+    """
+
+    def __init__(
+        self, store: Store, *, role: Role, learn: Learn, clock: Callable[[], datetime], model: Model
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._model = model
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._is_closed = False
+        self._may_learn = role != "select"
+        self._learn_mode = learn
+        self._clicks_in_a_row: int | None = 0
+        self._followed_at = time.monotonic()
+        self._roster_version = store.campaigns.version(model.record.model_id)
+        self._learner = Learner(store, model, clock, owner=f"pid {self._pid}")
+        if self._may_learn:
+            self._learner.ensure_lease()
+        self._background = Background(
+            learn=self._settle_and_learn if self._may_learn and learn == "background" else None,
+            renew=self._renew,
+        )
+
+    @classmethod
+    def open(
+        cls,
+        url: str | os.PathLike[str],
+        *,
+        role: Role = "both",
+        learn: Learn = "background",
+        clock: Callable[[], datetime] = utc_now,
+        seed: int = 0,
+        encoder: Encoder | str | Path | None = None,
+    ) -> Self:
+        """Open a database, or make it, and resume from what it holds.
+
+        Args:
+            url: A path of an SQLite file, or a URL (`sqlite:///ads.db`, `postgresql://user@host/database`).
+            role: "both" selects and learns, "select" only selects, "learn" only learns; of several processes
+                one learns at a time, the others take over when it ends.
+            learn: "background": a thread learns within a second; "inline": inside `update`; "manual": only
+                in `settle`.
+            clock: Gives the time, aware.
+            seed: Seed of a new database's draws; an old one keeps its own.
+            encoder: An encoder, a checkpoint's folder or hub id; None is the default one. It is loaded when
+                a text comes that the database has no vector of.
+
+        Returns:
+            The engine.
+
+        Raises:
+            StorageError: The database cannot be opened; the message says what to do.
+            ValueError: A role or a mode that there is not.
+        """
+        if role not in ("both", "select", "learn"):
+            raise ValueError(f"expected role to be 'both', 'select' or 'learn', got {role!r}")
+        if learn not in ("background", "inline", "manual"):
+            raise ValueError(f"expected learn to be 'background', 'inline' or 'manual', got {learn!r}")
+        keep_compiled_programs()
+        store = Store.open(url)
+        try:
+            return cls(store, role=role, learn=learn, clock=clock, model=Model(store, clock, seed, encoder))
+        except BaseException:
+            store.close()
+            raise
+
+    # Campaigns and creatives
+
+    def add_campaign(
+        self,
+        name: str,
+        *,
+        horizon: Horizon = "auto",
+        attribution_window: float | timedelta = timedelta(minutes=30),
+        conversion_window: float | timedelta = timedelta(days=7),
+        uniform_share: float = 0.01,
+        starts_at: datetime | None = None,
+        ends_at: datetime | None = None,
+    ) -> None:
+        """Add a campaign.
+
+        Args:
+            name: Its name, unique in the database.
+            horizon: Impressions it expects in all; "auto" estimates it from its traffic, None is endless.
+            attribution_window: How long silence is no answer, in seconds; 0 when every outcome is reported,
+                clicks and non-clicks.
+            conversion_window: How long conversions count, in seconds.
+            uniform_share: Fraction of traffic that all creatives share alike, above 0 for off-policy
+                evaluation.
+            starts_at: Its start, aware.
+            ends_at: Its end, aware.
+
+        Raises:
+            DuplicateCampaignError: The name is taken.
+            InvalidValueError: A value is out of its range.
+        """
+        self._check_open()
+        with self._lock:
+            self._store.campaigns.add(
+                self._model.record.model_id,
+                name,
+                horizon=horizon,
+                attribution_window_s=_seconds(attribution_window),
+                conversion_window_s=_seconds(conversion_window),
+                uniform_share=uniform_share,
+                starts_at=starts_at,
+                ends_at=ends_at,
+                created_at=self._clock(),
+            )
+            self._reload()
+
+    def add_creatives(self, campaign: str, creatives: Iterable[Creative]) -> None:
+        """Add creatives to a campaign, all or none; their texts are encoded now.
+
+        Raises:
+            UnknownCampaignError: No campaign has this name.
+            DuplicateCreativeError: Names every id that is taken or given twice.
+            MissingEncoderError: There is no encoder; says how to get it.
+        """
+        self._check_open()
+        with self._lock:
+            added = list(creatives)
+            record = self._store.campaigns.get(campaign)
+            ids = Counter(creative.id for creative in added)
+            taken = {creative.external_id for creative in self._store.campaigns.creatives(campaign)}
+            if twice := sorted(i for i, n in ids.items() if n > 1 or i in taken):
+                raise DuplicateCreativeError(
+                    f"campaign {campaign!r}: creatives given twice or there already: {', '.join(twice)}; "
+                    "nothing was added"
+                )
+            self._model.prepare_texts([creative.texts for creative in added])
+            self._store.campaigns.add_creatives(
+                record.campaign_id, [new_creative(creative) for creative in added], created_at=self._clock()
+            )
+            self._reload()
+
+    def pause(self, campaign: str, creative_id: str | None = None) -> None:
+        """Stop showing a creative, or a whole campaign, for now.
+
+        Raises:
+            UnknownCampaignError: No campaign has this name.
+            UnknownCreativeError: The campaign has no such creative.
+        """
+        self._set_status(campaign, creative_id, "paused")
+
+    def resume(self, campaign: str, creative_id: str | None = None) -> None:
+        """Show a paused creative, or campaign, again."""
+        self._set_status(campaign, creative_id, "active")
+
+    def retire(self, campaign: str, creative_id: str | None = None) -> None:
+        """Stop showing a creative for good; without one, end the campaign. Late outcomes still count."""
+        self._set_status(campaign, creative_id, "ended" if creative_id is None else "retired")
+
+    # Decisions
+
+    def select(
+        self,
+        campaign: str,
+        context: Mapping[str, str | float | bool] | None = None,
+        *,
+        decision_id: str | None = None,
+        eligible: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        request_id: str | None = None,
+        defer_activation: bool = False,
+    ) -> Decision:
+        """Choose a creative for one impression; it is stored when this returns.
+
+        Args:
+            campaign: The campaign's name.
+            context: What is known of the request: names to strings, numbers or booleans.
+            decision_id: The caller's id; the same id again returns the first decision. None makes one.
+            eligible: Ids of creatives that may be shown; None means all active ones.
+            exclude: Ids of creatives that may not be shown.
+            request_id: What the decisions of one page view share; logged.
+            defer_activation: Whether `activate` will say later that it was really shown.
+
+        Returns:
+            The decision.
+
+        Raises:
+            UnknownCampaignError: No campaign has this name.
+            CampaignInactiveError: It is paused or has ended.
+            NoCandidatesError: No creative may be shown.
+            UnknownCreativeError: `eligible` or `exclude` names one that the campaign has not.
+            ContextError: The context cannot be used.
+            DecisionConflictError: The id was given to another request.
+            InvalidIdError: The id is not 1 to 64 printable ASCII characters.
+        """
+        request = Request(
+            campaign=campaign,
+            context={} if context is None else context,
+            decision_id=decision_id,
+            eligible=None if eligible is None else frozenset(eligible),
+            exclude=frozenset(exclude),
+            request_id=request_id,
+            defer_activation=defer_activation,
+        )
+        return self.select_many([request])[0]
+
+    def select_many(self, requests: Sequence[Request]) -> list[Decision]:
+        """Choose for many impressions with one posterior and one transaction.
+
+        Args:
+            requests: Of any campaigns; none influences another.
+
+        Returns:
+            Decisions, in the order given.
+
+        Raises:
+            As `select`; nothing is stored then.
+        """
+        self._check_open()
+        self._follow()
+        requests = list(requests)
+        self._model.check_contexts([request.context for request in requests])
+        now = self._clock()
+        ids = [request.decision_id or new_decision_id(now) for request in requests]
+        stored = self._repeated(requests)
+        prepared = [
+            self._prepare(request, i) for request, i in zip(requests, ids, strict=True) if i not in stored
+        ]
+        for record in self._store.decisions.record(
+            choose_all(prepared, self._learner.view, self._model, now)
+        ):
+            if record.decision_id not in stored and record.activated_at is not None:
+                self._model.count_activated(record.campaign_id)
+            stored[record.decision_id] = record
+        return [self._decision(request.campaign, stored[i]) for request, i in zip(requests, ids, strict=True)]
+
+    def activate(self, *decision_ids: str) -> None:
+        """Say that decisions made with `defer_activation` were really shown.
+
+        Raises:
+            UnknownDecisionError: Names every unknown id; nothing was changed.
+        """
+        self._check_open()
+        self._store.decisions.activate(decision_ids, now=self._clock())
+
+    # Outcomes and learning
+
+    def update(
+        self,
+        decision_id: str,
+        *,
+        click: bool | None = None,
+        conversion: bool | None = None,
+        value: float = 1.0,
+        key: str = "",
+        occurred_at: datetime | None = None,
+        final: bool = False,
+    ) -> OutcomeRecord:
+        """Report what happened after a decision; it is stored when this returns.
+
+        Args:
+            decision_id: The decision.
+            click: Whether it was clicked.
+            conversion: Whether it converted.
+            value: What the conversion was worth.
+            key: Tells several conversions of one decision apart, such as an order number.
+            occurred_at: When it happened, aware; None means now.
+            final: No further report of a click will come; it is learnt when its window ends.
+
+        Returns:
+            What became of the report: recorded, repeated (it was there, nothing changed) or late (kept, not
+            learnt, as its window is over).
+
+        Raises:
+            UnknownDecisionError: No decision has this id.
+            InvalidOutcomeError: The report says nothing, or something impossible.
+        """
+        outcome = Outcome(
+            decision_id=decision_id,
+            click=click,
+            conversion=conversion,
+            value=value,
+            key=key,
+            occurred_at=occurred_at,
+            final=final,
+        )
+        return self.update_many([outcome])[0]
+
+    def update_many(self, outcomes: Sequence[Outcome]) -> list[OutcomeRecord]:
+        """Report many outcomes in one transaction, all or none.
+
+        Args:
+            outcomes: Of any decisions.
+
+        Returns:
+            What became of each, in the order given; of a report of both a click and a conversion, what became
+            of the click.
+
+        Raises:
+            As `update`; nothing is stored then.
+        """
+        self._check_open()
+        now = self._clock()
+        reports = [reports_of(outcome, now) for outcome in outcomes]
+        flat = [report for several in reports for report in several]
+        records = iter(self._store.outcomes.record(flat, received_at=now))
+        results = [[next(records) for _ in several][0] for several in reports]
+        self._watch_for_missing_noes(outcomes, results)
+        if self._learn_mode == "inline" and self._may_learn:
+            self._settle_and_learn()
+        else:
+            self._background.wake()
+        return results
+
+    def settle(self) -> Settled:
+        """Settle what is due and learn it; the only place that learns with `learn="manual"`.
+
+        Returns:
+            How many decisions were settled by the clock, and how many were learnt. None are learnt while
+            another process is the learner.
+        """
+        self._check_open()
+        return self._settle_and_learn()
+
+    def arms(self, campaign: str) -> list[ArmReport]:
+        """Return the arms of a campaign with their statistics, as `arm_report` shows them in SQL.
+
+        Returns:
+            One report per creative, in the order in which they were added.
+
+        Raises:
+            UnknownCampaignError: No campaign has this name.
+        """
+        self._check_open()
+        self._follow()
+        with self._lock:
+            entry = self._model.entry(campaign)
+            now = self._clock()
+            readouts = self._learner.readouts(entry)
+            self._store.learning.refresh_statistics(readouts, refreshed_at=now)
+            rows = self._store.learning.arm_rows(entry.record.campaign_id, now=now)
+        return [arm_report(row) for row in rows]
+
+    def warm_start(self, history: Iterable[HistoryRow]) -> None:
+        """Make counts of creatives that ran before part of the prior; unknown campaigns and creatives are added.
+
+        Args:
+            history: Counts; those of one creative are added up, and to what was imported before.
+
+        Raises:
+            HistoryError: Names every bad row; nothing was imported.
+            LearnerElsewhereError: Another process learns this model; nothing was imported.
+        """
+        self._check_open()
+        rows = list(history)
+        check_history(rows)
+        with self._lock:
+            self._need_lease("warm_start")
+            import_history(self._store, self._model, by_campaign(rows), now=self._clock())
+            self._learner.refit()
+            self._learner.save()
+
+    def refit(self) -> None:
+        """Fit the posterior anew to all counts, imported history included.
+
+        Raises:
+            LearnerElsewhereError: Another process learns this model.
+        """
+        self._check_open()
+        with self._lock:
+            self._need_lease("refit")
+            self._learner.refit()
+            self._learner.save()
+
+    def close(self) -> None:
+        """Learn what has settled, write a snapshot and statistics, and let go of the database."""
+        if self._is_closed:
+            return
+        self._check_open()
+        self._background.stop()
+        try:
+            if self._may_learn and self._learn_mode != "manual":
+                self._settle_and_learn()
+            with self._lock:
+                self._learner.save()
+                self._learner.release()
+        finally:
+            self._is_closed = True
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Inside
+
+    def _prepare(self, request: Request, decision_id: str) -> Prepared:
+        entry = self._model.entry(request.campaign)
+        candidates = candidates_of(request, entry)
+        return Prepared(request, self._fixed(entry), candidates, decision_id)
+
+    def _fixed(self, entry: CampaignEntry) -> CampaignEntry:
+        """Return the campaign with the mean content that its first decision fixes."""
+        if entry.record.mean_content is None:
+            with self._lock:
+                entry = self._model.fix_mean_content(entry)
+                self._learner.republish()
+        return entry
+
+    def _repeated(self, requests: Sequence[Request]) -> dict[str, DecisionRecord]:
+        """Return the stored decisions of ids that are there already.
+
+        What the campaign has active may have changed since; only what the caller named must be the same.
+        """
+        given = [request.decision_id for request in requests if request.decision_id is not None]
+        stored = self._store.decisions.get(given) if given else {}
+        for request in requests:
+            first = stored.get(request.decision_id or "")
+            if first is None:
+                continue
+            entry = self._model.entry(request.campaign)
+            differs = [
+                name
+                for name, is_other in (
+                    ("campaign", entry.record.campaign_id != first.campaign_id),
+                    ("context", dict(request.context) != first.context),
+                    ("candidates", not self._same_candidates(request, first)),
+                )
+                if is_other
+            ]
+            if differs:
+                raise DecisionConflictError(
+                    f"decision {first.decision_id!r} was made for another request: its {' and '.join(differs)} "
+                    "differ; use a new id for a new request"
+                )
+        return stored
+
+    def _same_candidates(self, request: Request, first: DecisionRecord) -> bool:
+        if request.eligible is None:
+            return True
+        names = {self._model.roster.names[creative] for creative in first.candidate_creative_ids}
+        return names <= request.eligible - request.exclude
+
+    def _decision(self, campaign: str, record: DecisionRecord) -> Decision:
+        names = self._model.roster.names
+        pairs = zip(record.candidate_creative_ids, record.propensities, strict=True)
+        return Decision(
+            id=record.decision_id,
+            campaign=campaign,
+            creative_id=names[record.creative_id],
+            propensity=record.propensity,
+            propensities={names[creative]: propensity for creative, propensity in pairs},
+            model_version=record.model_version,
+            decided_at=record.decided_at,
+        )
+
+    def _settle_and_learn(self) -> Settled:
+        with self._lock:
+            settled = learnt = 0
+            while due := self._store.outcomes.settle_due(now=self._clock(), limit=SETTLE_AT_ONCE):
+                settled += due
+            if self._may_learn:
+                while batch := self._learner.learn():
+                    learnt += batch
+                if self._learner.is_due:
+                    self._learner.save()
+            return Settled(settled=settled, learnt=learnt)
+
+    def _watch_for_missing_noes(self, outcomes: Sequence[Outcome], results: Sequence[OutcomeRecord]) -> None:
+        """Warn once when clicks settle at once and nobody ever reports a non-click."""
+        if self._clicks_in_a_row is None:
+            return
+        for outcome, result in zip(outcomes, results, strict=True):
+            if outcome.click is False:
+                self._clicks_in_a_row = None
+                return
+            self._clicks_in_a_row += bool(outcome.click and result.has_settled)
+        if self._clicks_in_a_row >= CLICKS_WITHOUT_A_NO:
+            self._clicks_in_a_row = None
+            warnings.warn(
+                f"{CLICKS_WITHOUT_A_NO} clicks were reported and not one non-click, in campaigns with an "
+                "attribution window of 0: report click=False too, or give the campaign a window",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _set_status(
+        self, campaign: str, creative_id: str | None, status: CampaignStatus | CreativeStatus
+    ) -> None:
+        self._check_open()
+        with self._lock:
+            if creative_id is None:
+                self._store.campaigns.set_status(campaign, cast(CampaignStatus, status))
+            else:
+                self._store.campaigns.set_creative_status(campaign, creative_id, cast(CreativeStatus, status))
+            self._reload()
+
+    def _follow(self) -> None:
+        """See, at most once a second, what other processes have changed."""
+        if time.monotonic() - self._followed_at < FOLLOW_EVERY_S:
+            return
+        with self._lock:
+            self._followed_at = time.monotonic()
+            version = self._store.campaigns.version(self._model.record.model_id)
+            if version != self._roster_version:
+                self._roster_version = version
+                self._reload()
+            if self._learner.lease is None:
+                self._learner.catch_up()
+
+    def _reload(self) -> None:
+        self._model.reload()
+        self._learner.republish()
+        self._learner.mark_unread()
+
+    def _renew(self) -> None:
+        # Without the engine's lock: a long refit must not cost the lease.
+        self._learner.renew()
+
+    def _need_lease(self, what: str) -> None:
+        if not (self._may_learn and self._learner.ensure_lease()):
+            raise LearnerElsewhereError(
+                f"{what} needs the learner of {self._store.place}, and another process is it (or this engine "
+                "was opened with role='select'); run it there, or stop that process and try again in 10 s"
+            )
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise EngineClosedError("this engine is closed; open another one")
+        if os.getpid() != self._pid:
+            raise ForkedEngineError(
+                "this engine was opened before a fork; open one in each process, after the fork"
+            )
+
+
+def new_decision_id(now: datetime) -> str:
+    """Return a UUIDv7, lower case: ids made later sort later, which keeps the index in memory small.
+
+    References:
+        RFC 9562, section 5.7.
+    """
+    milliseconds = int(now.timestamp() * 1000) & (1 << 48) - 1
+    bits = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    return str(UUID(int=bits))
+
+
+def _seconds(window: float | timedelta) -> float:
+    return window.total_seconds() if isinstance(window, timedelta) else float(window)

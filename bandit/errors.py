@@ -1,0 +1,49 @@
+"""What can go wrong in the engine; storage's and encoders' errors are re-exported by the package."""
+
+
+class BanditError(Exception):
+    """Root of all errors of this package."""
+
+
+class InvalidCreativeError(BanditError, ValueError):
+    """A creative whose texts cannot be used."""
+
+
+class InvalidCampaignError(BanditError, ValueError):
+    """Settings of a campaign that cannot be right."""
+
+
+class InvalidOutcomeError(BanditError, ValueError):
+    """A report that says nothing, or something impossible."""
+
+
+class ContextError(BanditError, ValueError):
+    """A context that cannot be used."""
+
+
+class NoCandidatesError(BanditError, LookupError):
+    """A campaign has no creative that may be shown."""
+
+
+class CampaignInactiveError(BanditError, RuntimeError):
+    """A campaign is paused or has ended."""
+
+
+class HistoryError(BanditError, ValueError):
+    """History that cannot be imported; names every bad line."""
+
+
+class EncoderChangedError(BanditError, RuntimeError):
+    """The database's vectors were made by another encoder."""
+
+
+class ForkedEngineError(BanditError, RuntimeError):
+    """An engine was used in a process forked from the one that opened it."""
+
+
+class EngineClosedError(BanditError, RuntimeError):
+    """An engine was used after it was closed."""
+
+
+class LearnerElsewhereError(BanditError, RuntimeError):
+    """Another process learns this model."""

@@ -1,0 +1,449 @@
+"""Learning: settled decisions in, posterior and arm statistics out, every step a row of the log.
+
+A step is computed outside any transaction and then written whole: log row, learnt marks, counters and, now and
+then, a snapshot. The posterior in memory follows only after the commit, so it never knows more than SQL does; the
+fold over the log, from the prior or from any snapshot, gives it again.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load, save
+
+from bandit.context import context_vector, count_contexts
+from bandit.features import weight_prior
+from bandit.model import Model
+from bandit.numerics import double_precision
+from bandit.posterior import (
+    Prior,
+    Rows,
+    State,
+    eliminate,
+    grow,
+    initial_state,
+    refit,
+    summarise,
+    update,
+)
+from bandit.roster import CampaignEntry
+from bandit.selection import Tables, design, padded_size
+from storage import ArmReadout, ArmStates, LeaseLostError, LearnRow, StepConflictError, StepRecord, Store
+
+BATCH = 256  # decisions a step learns at most
+ROWS = (8, 64, BATCH)
+SNAPSHOT_EVERY_S = 1.0
+N_CONTEXTS = 32  # recent contexts that a campaign's click rates are averaged over
+
+
+class View(NamedTuple):
+    """What selection reads, replaced as a whole.
+
+    Attributes:
+        state: The posterior.
+        tables: Contents on the device.
+        step: The learning step at which the posterior stands.
+        so_far: Decisions that each campaign had had by then, by campaign id.
+    """
+
+    state: State
+    tables: Tables
+    step: int
+    so_far: Mapping[int, int]
+
+
+class Learner:
+    """Keeps one model's posterior. Not thread-safe: the engine calls it under its lock.
+
+    Args:
+        store: The database.
+        model: Campaigns, contents and contexts.
+        clock: Gives the time, aware.
+        owner: Who asks for the lease, for people.
+
+    Attributes:
+        view: The posterior as selection sees it.
+    """
+
+    def __init__(self, store: Store, model: Model, clock: Callable[[], datetime], owner: str) -> None:
+        self._store = store
+        self._model = model
+        self._clock = clock
+        self._owner = owner
+        self._model_id = model.record.model_id
+        self.lease: int | None = None
+        self._touched: set[int] = set()
+        self._unread: set[int] = set()
+        self._saved_at = time.monotonic()
+        self.resume()
+
+    def resume(self) -> None:
+        """Read the posterior from the newest snapshot and fold what the log has since."""
+        with double_precision():
+            n_arms, n_campaigns = self._model.capacity()
+            state = initial_state(self._prior(), n_arms, n_campaigns)
+            snapshot = self._store.learning.newest_snapshot(self._model_id)
+            if snapshot is not None:
+                shared = load(snapshot.state)
+                state = self._restored(state, shared, self._store.learning.arm_states(self._model_id))
+            self._step = 0 if snapshot is None else snapshot.step
+            self._touched.clear()
+            self._publish(state)
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Fold the steps that the log has and this posterior has not; its own after a failure, or another's."""
+        log = self._store.learning.log(self._model_id, after_step=self._step)
+        if not log:
+            return
+        self._model.reload()
+        for position in range(len(log) - 1, -1, -1):
+            if log[position].kind == "refit":
+                log = log[position:]
+                break
+        with double_precision():
+            for row in log:
+                if row.kind == "refit":
+                    state = self._fitted(row.step)
+                else:
+                    rows = self._store.learning.rows_of_batch(self._model_id, row.step)
+                    state = self._updated(rows)
+                    self._note(rows)
+                self._step = row.step
+                self._publish(state)
+
+    def ensure_lease(self) -> bool:
+        """Return whether this process may learn; takes the lease when nobody holds it."""
+        if self.lease is None:
+            self.lease = self._store.leases.acquire(self._model_id, self._owner)
+            if self.lease is not None:
+                self.catch_up()
+        return self.lease is not None
+
+    def renew(self) -> None:
+        """Hold the lease longer; called every two seconds."""
+        if self.lease is not None and not self._store.leases.renew(self._model_id, self.lease):
+            self.lease = None
+
+    def learn(self) -> int:
+        """Learn one batch of settled decisions.
+
+        Returns:
+            How many; 0 when none was waiting or another process learns.
+        """
+        if not self.ensure_lease():
+            return 0
+        rows = self._store.learning.unlearnt(self._model_id, limit=BATCH)
+        if not rows:
+            return 0
+        if any(row.creative_id not in self._model.roster.arm for row in rows):
+            self._model.reload()
+        with double_precision():
+            state = jax.block_until_ready(self._updated(rows))
+            self._note(rows)
+            counts = count_contexts([row.context for row in rows], self._model.schema)
+            written = self._write(
+                state, "batch", {}, tuple(row.decision_id for row in rows), counts, snapshot=self.is_due
+            )
+            if not written:
+                return 0
+            self._publish(state)
+        if counts:
+            self._model.give_slots()
+        return len(rows)
+
+    def refit(self) -> bool:
+        """Fit the posterior anew to all counts, imported history included.
+
+        Returns:
+            Whether it was done; False when another process learns.
+        """
+        if not self.ensure_lease():
+            return False
+        while self.learn():
+            pass
+        self._model.refresh_components()
+        self._model.reload()
+        with double_precision():
+            state = self._fitted(self._step)
+            self._touched = set(self._model.roster.arm)
+            self.mark_unread()
+            if not self._write(state, "refit", {}, (), (), snapshot=True):
+                return False
+            self._publish(state)
+        return True
+
+    def republish(self) -> None:
+        """Let selection see the roster as it is now."""
+        with double_precision():
+            self._publish(self.view.state)
+
+    def mark_unread(self) -> None:
+        """Note that creatives have come or changed, so that what people read is written anew."""
+        self._unread = {entry.record.campaign_id for entry in self._model.roster.campaigns.values()}
+
+    def save(self) -> None:
+        """Write a snapshot of what was learnt since the last one, and what people read."""
+        if self._touched and self.lease is not None:
+            with double_precision():
+                try:
+                    self._write_snapshot()
+                except LeaseLostError:
+                    self.lease = None
+        self.refresh_statistics()
+
+    def release(self) -> None:
+        """Give the lease back."""
+        if self.lease is not None:
+            self._store.leases.release(self._model_id, self.lease)
+            self.lease = None
+
+    def refresh_statistics(self) -> None:
+        """Write what people read of the campaigns that have learnt since it was last written."""
+        if not self._unread:
+            return
+        entries = [e for e in self._model.roster.campaigns.values() if e.record.campaign_id in self._unread]
+        readouts = [readout for entry in entries for readout in self.readouts(entry)]
+        if readouts:
+            self._store.learning.refresh_statistics(readouts, refreshed_at=self._clock())
+        self._unread.clear()
+
+    def readouts(self, entry: CampaignEntry) -> list[ArmReadout]:
+        """Return the posterior of a campaign's arms as people read it."""
+        if not entry.creatives:
+            return []
+        view = self.view
+        contexts, weights = self._recent_contexts(entry)
+        arms = np.array([self._model.roster.arm[creative.creative_id] for creative in entry.creatives])
+        eligible = np.array([creative.status == "active" for creative in entry.creatives])
+        size = padded_size(len(arms), (4, 8, 16, 32))
+        padding = size - len(arms)
+        with double_precision():
+            summary = _summary(
+                view.state,
+                view.tables,
+                jnp.asarray(contexts),
+                jnp.asarray(weights),
+                jnp.asarray(np.pad(arms, (0, padding))),
+                jnp.asarray(entry.index),
+                # A campaign without an active creative is read as if all were.
+                jnp.asarray(np.pad(eligible if eligible.any() else ~eligible, (0, padding))),
+                jnp.asarray(self._model.record.seed),
+            )
+            columns = [np.asarray(column)[: len(arms)].tolist() for column in summary]
+        return [
+            ArmReadout(
+                creative_id=creative.creative_id,
+                ctr=ctr,
+                ctr_low=low,
+                ctr_high=high,
+                p_best=p_best,
+                expected_loss=max(loss, 0.0),
+                version=view.step,
+            )
+            for creative, ctr, low, high, p_best, loss in zip(entry.creatives, *columns, strict=True)
+        ]
+
+    def _recent_contexts(self, entry: CampaignEntry) -> tuple[np.ndarray, np.ndarray]:
+        """Return up to 32 of the campaign's recent context vectors, [32, 16], and their weights, [32]."""
+        vectors = np.zeros((N_CONTEXTS, 16))
+        weights = np.zeros(N_CONTEXTS)
+        recent = self._store.learning.recent_contexts(entry.record.campaign_id, limit=N_CONTEXTS)
+        for i, context in enumerate(recent):
+            vectors[i] = context_vector(context, self._model.schema)
+        n_used = max(len(recent), 1)
+        weights[:n_used] = 1 / n_used
+        return vectors, weights
+
+    def _prior(self) -> Prior:
+        return weight_prior(self._model.scales)
+
+    def _publish(self, state: State) -> None:
+        n_arms, n_campaigns = self._model.capacity()
+        if (n_arms, n_campaigns) != (len(state.arm_precision), len(state.campaign_precision)):
+            state = grow(state, n_arms, n_campaigns)
+        tables = self._model.tables(n_arms, n_campaigns)
+        self.view = View(state, tables, self._step, dict(self._model.activated))
+
+    def _updated(self, rows: Sequence[LearnRow]) -> State:
+        """Return the posterior with a batch learnt."""
+        if any(self._model.roster.arm[row.creative_id] >= len(self.view.state.arm_precision) for row in rows):
+            self.republish()
+        contexts = [context_vector(row.context, self._model.schema, row.slots_version) for row in rows]
+        arms = [self._model.roster.arm[row.creative_id] for row in rows]
+        clicks = [row.click for row in rows]
+        data = self._rows(contexts, arms, [1] * len(rows), clicks, padded_size(len(rows), ROWS))
+        state, _ = _update(self.view.state, self.view.tables, *data)
+        return state
+
+    def _rows(
+        self,
+        contexts: Sequence[np.ndarray],
+        arms: Sequence[int],
+        impressions: Sequence[int],
+        clicks: Sequence[int],
+        size: int,
+    ) -> tuple[np.ndarray, ...]:
+        """Return rows as padded arrays: contexts, arms, campaigns, impressions, clicks."""
+        padding = size - len(arms)
+        campaigns = self._model.roster.arm_campaign[list(arms)]
+        return (
+            np.pad(np.reshape(contexts, (len(arms), 16)), ((0, padding), (0, 0))),
+            np.pad(arms, (0, padding)),
+            np.pad(campaigns, (0, padding)),
+            np.pad(np.asarray(impressions, float), (0, padding)),
+            np.pad(np.asarray(clicks, float), (0, padding)),
+        )
+
+    def _fitted(self, step: int) -> State:
+        """Return the posterior fitted to all that was learnt up to a step, and to the history."""
+        counts = self._store.learning.counts(self._model_id, up_to_step=step)
+        history = self._store.learning.history_counts(self._model_id)
+        arm = self._model.roster.arm
+        contexts = [context_vector(row.context, self._model.schema, row.slots_version) for row in counts]
+        contexts += [np.zeros(16)] * len(history)
+        size = padded_size(max(len(contexts), 1), ROWS)
+        data = self._rows(
+            contexts,
+            [arm[row.creative_id] for row in (*counts, *history)],
+            [row.impressions for row in (*counts, *history)],
+            [row.clicks for row in (*counts, *history)],
+            size,
+        )
+        n_arms, n_campaigns = self._model.capacity()
+        arm_campaign = np.pad(self._model.roster.arm_campaign, (0, n_arms - len(arm)))
+        tables = self._model.tables(n_arms, n_campaigns)
+        state, _ = _refit(self._prior(), tables, *data, arm_campaign, n_campaigns)
+        return jax.block_until_ready(state)
+
+    def _note(self, rows: Sequence[LearnRow]) -> None:
+        self._touched.update(row.creative_id for row in rows)
+        self._unread.update(row.campaign_id for row in rows)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a second has passed since the last snapshot."""
+        return time.monotonic() - self._saved_at >= SNAPSHOT_EVERY_S
+
+    def _write(
+        self,
+        state: State,
+        kind: str,
+        parameters: Mapping[str, object],
+        decision_ids: tuple[str, ...],
+        counts: Sequence[object],
+        *,
+        snapshot: bool,
+    ) -> bool:
+        """Write a step; return False, with the posterior reread, when another process learns now."""
+        assert self.lease is not None  # noqa: S101  every caller has just ensured it
+        record = StepRecord(
+            model_id=self._model_id,
+            lease=self.lease,
+            step=self._step + 1,
+            kind=kind,
+            parameters=dict(parameters),
+            logged_at=self._clock(),
+            decision_ids=decision_ids,
+            context_counts=tuple(counts),
+            arm_states=self._arm_states(state) if snapshot else None,
+            snapshot=_snapshot(state) if snapshot else None,
+        )
+        try:
+            self._store.learning.write_step(record)
+        except LeaseLostError:
+            self.lease = None
+            self.resume()
+            return False
+        except StepConflictError:
+            self.resume()
+            return False
+        self._step += 1
+        if snapshot:
+            self._saved()
+        return True
+
+    def _write_snapshot(self) -> None:
+        assert self.lease is not None  # noqa: S101  the caller has just checked it
+        state = self.view.state
+        self._store.learning.write_snapshot(
+            self._model_id,
+            lease=self.lease,
+            step=self._step,
+            state=_snapshot(state),
+            arm_states=self._arm_states(state),
+            created_at=self._clock(),
+        )
+        self._saved()
+
+    def _saved(self) -> None:
+        self._touched.clear()
+        self._saved_at = time.monotonic()
+
+    def _arm_states(self, state: State) -> ArmStates:
+        """Return the states of the arms touched since the last snapshot."""
+        ids = np.array(sorted(self._touched), np.int64)
+        arms = np.array([self._model.roster.arm[creative_id] for creative_id in ids], np.int64)
+        return ArmStates(
+            creative_ids=ids,
+            u=np.asarray(state.arm_cross)[arms],
+            q=np.asarray(state.arm_precision)[arms],
+            k=np.asarray(state.arm_information)[arms],
+        )
+
+    def _restored(self, state: State, shared: Mapping[str, np.ndarray], arms: ArmStates) -> State:
+        index = np.array([self._model.roster.arm[int(i)] for i in arms.creative_ids], np.int64)
+        scale = jnp.asarray(shared["arm_scale"])
+        state = state._replace(
+            precision=jnp.asarray(shared["precision"]),
+            information=jnp.asarray(shared["information"]),
+            campaign_scale=jnp.asarray(shared["campaign_scale"]),
+            arm_scale=scale,
+            arm_precision=jnp.full_like(state.arm_precision, scale**-2),
+        )
+        if len(index):
+            state = state._replace(
+                arm_cross=state.arm_cross.at[index].set(arms.u),
+                arm_precision=state.arm_precision.at[index].set(arms.q),
+                arm_information=state.arm_information.at[index].set(arms.k),
+            )
+        n_arms = len(state.arm_precision)
+        arm_campaign = np.pad(self._model.roster.arm_campaign, (0, n_arms - len(self._model.roster.arm)))
+        return jax.jit(eliminate)(state, jnp.asarray(arm_campaign))
+
+
+def _snapshot(state: State) -> bytes:
+    """Return the shared arrays as safetensors bytes; arms are rows of their own."""
+    arrays = {name: np.asarray(getattr(state, name)) for name in SHARED}
+    return save(arrays, {"format": json.dumps({"version": 1})})
+
+
+SHARED = ("precision", "information", "campaign_scale", "arm_scale")
+
+
+def _designed(tables: Tables, context: jax.Array, arm: jax.Array, campaign: jax.Array) -> jax.Array:
+    return jax.vmap(lambda c, a, g: design(tables, c, a[None], g)[0])(context, arm, campaign)
+
+
+@jax.jit
+def _update(state: State, tables: Tables, context, arm, campaign, impressions, clicks):  # type: ignore[no-untyped-def]
+    features = _designed(tables, context, arm, campaign)
+    return update(state, Rows(features, arm, campaign, impressions, clicks))
+
+
+@partial(jax.jit, static_argnames="n_campaigns")
+def _refit(prior, tables, context, arm, campaign, impressions, clicks, arm_campaign, n_campaigns):  # type: ignore[no-untyped-def]
+    features = _designed(tables, context, arm, campaign)
+    return refit(prior, Rows(features, arm, campaign, impressions, clicks), arm_campaign, n_campaigns)
+
+
+@jax.jit
+def _summary(state, tables, contexts, weights, arm, campaign, eligible, seed):  # type: ignore[no-untyped-def]
+    features = jax.vmap(lambda context: design(tables, context, arm, campaign))(contexts)
+    return summarise(state, features, weights, arm, campaign, eligible, jax.random.key(seed))

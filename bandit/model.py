@@ -1,0 +1,280 @@
+"""One model in memory: its campaigns, contents and context schema, as they stand in SQL."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from bandit.components import (
+    Components,
+    components_from_bytes,
+    components_to_bytes,
+    fit_components,
+    random_components,
+    shipped_components,
+)
+from bandit.context import check_context, give_slots
+from bandit.errors import ContextError, EncoderChangedError
+from bandit.features import N_CONTENT, N_CONTEXT, PriorScales
+from bandit.roster import CampaignEntry, Roster, build_roster
+from bandit.selection import Tables, padded_size
+from encoders import Encoder, TextEncoder, encode_fields
+from storage import ContextKindError, ContextRecord, CreativeRecord, Store, UnknownCampaignError
+
+TEXT_FIELDS = ("headline", "body", "call_to_action")
+TEXTS_TO_FIT = 256  # distinct texts from which components of an unknown encoder are fitted
+
+
+class SqlVectors:
+    """The vectors kept in the database, as the encoder's cache."""
+
+    def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._clock = clock
+
+    def get(self, hashes: Sequence[str], fingerprint: str) -> Mapping[str, np.ndarray]:
+        """Return the vectors that are there, by hash."""
+        return self._store.embeddings.get(hashes, fingerprint)
+
+    def add(self, fingerprint: str, vectors: Mapping[str, np.ndarray]) -> None:
+        """Keep vectors, by hash."""
+        self._store.embeddings.add(fingerprint, vectors, created_at=self._clock())
+
+
+class LazyEncoder:
+    """The model's encoder, loaded when a text comes that the database has no vector of.
+
+    Args:
+        encoder: An encoder, a checkpoint's folder or hub id, or None for the default one.
+        fingerprint: Of the encoder that made the database's vectors; None before the first.
+        dim: Its width, if known.
+    """
+
+    def __init__(
+        self, encoder: Encoder | str | Path | None, fingerprint: str | None, dim: int | None
+    ) -> None:
+        self._given = encoder
+        self._fingerprint = fingerprint
+        self._dim = dim
+        self._loaded: Encoder | None = None
+
+    def load(self) -> Encoder:
+        """Return the encoder itself.
+
+        Raises:
+            MissingEncoderError: There is none; says how to get it.
+            EncoderChangedError: It is not the one that made the database's vectors.
+        """
+        if self._loaded is None:
+            given = self._given
+            loaded = TextEncoder(given) if given is None or isinstance(given, str | Path) else given
+            if self._fingerprint is not None and loaded.fingerprint != self._fingerprint:
+                raise EncoderChangedError(
+                    f"the database's vectors were made by the encoder {self._fingerprint}, this one is "
+                    f"{loaded.fingerprint}; open it with the same encoder, or start a new database"
+                )
+            self._loaded, self._fingerprint, self._dim = loaded, loaded.fingerprint, loaded.dim
+        return self._loaded
+
+    @property
+    def fingerprint(self) -> str:
+        """The encoder's fingerprint."""
+        return self._fingerprint or self.load().fingerprint
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+        return self._dim or self.load().dim
+
+    def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
+        """Encode texts."""
+        return self.load().encode(texts)
+
+
+class Model:
+    """One model's campaigns, creatives, contents and context schema; reread from SQL, never its own truth.
+
+    Args:
+        store: The database.
+        clock: Gives the time, aware.
+        seed: Seed of a new model; an old one keeps its own.
+        encoder: See `LazyEncoder`.
+
+    Attributes:
+        record: The stored settings.
+        scales: Prior scales.
+        roster: Campaigns and creatives; replaced as a whole.
+        schema: The context schema; replaced as a whole.
+        activated: Decisions that each campaign has had, by campaign id.
+    """
+
+    def __init__(
+        self, store: Store, clock: Callable[[], datetime], seed: int, encoder: Encoder | str | Path | None
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._lock = threading.RLock()
+        settings = {"scales": PriorScales()._asdict()}
+        self.record = store.models.get_or_create(seed=seed, encoder_fingerprint=None, settings=settings)
+        self.scales = PriorScales(**self.record.settings["scales"])
+        stored = self.record.components
+        self._components = None if stored is None else components_from_bytes(stored)
+        dim = None if self._components is None else len(self._components.centre)
+        self._encoder = LazyEncoder(encoder, self.record.encoder_fingerprint, dim)
+        self._vectors = SqlVectors(store, clock)
+        self._contents: dict[int, np.ndarray] = {}
+        self.roster = build_roster([], [], {})
+        self.schema: ContextRecord = store.models.context(self.record.model_id)
+        self.activated = store.learning.impressions(self.record.model_id)
+        self.reload()
+
+    def reload(self) -> None:
+        """Reread campaigns, creatives and the context schema."""
+        with self._lock:
+            campaigns = self._store.campaigns.all(self.record.model_id)
+            creatives = self._store.campaigns.all_creatives(self.record.model_id)
+            new = [creative for creative in creatives if creative.creative_id not in self._contents]
+            if new:
+                features = self._components_in_use().project(
+                    self._embed([_texts(creative) for creative in new])
+                )
+                self._contents.update(zip((creative.creative_id for creative in new), features, strict=True))
+            self.roster = build_roster(campaigns, creatives, self._contents, self.roster)
+            self.schema = self._store.models.context(self.record.model_id)
+
+    def prepare_texts(self, texts: Sequence[Mapping[str, str]]) -> None:
+        """Encode texts into the database before creatives refer to them."""
+        with self._lock:
+            self._components_in_use()
+            self._embed(texts)
+
+    def entry(self, campaign: str) -> CampaignEntry:
+        """Return a campaign; rereads once when it is not known yet.
+
+        Raises:
+            UnknownCampaignError: There is none of this name.
+        """
+        if campaign not in self.roster.campaigns:
+            self._store.campaigns.get(campaign)
+            self.reload()
+        if campaign not in self.roster.campaigns:
+            raise UnknownCampaignError(f"campaign {campaign!r} belongs to another model of this database")
+        return self.roster.campaigns[campaign]
+
+    def fix_mean_content(self, entry: CampaignEntry, *, reload: bool = True) -> CampaignEntry:
+        """Store the mean content of a campaign at its first decision; later ones use what is stored.
+
+        Args:
+            entry: The campaign.
+            reload: Whether to reread at once; a caller that fixes many does it itself.
+
+        Returns:
+            The campaign as it is now.
+        """
+        if entry.record.mean_content is not None:
+            return entry
+        with self._lock:
+            mean = self.roster.current_mean(entry).astype("<f4")
+            self._store.campaigns.set_mean_content(entry.record.campaign_id, mean.tobytes())
+            if reload:
+                self.reload()
+        return self.roster.campaigns[entry.record.name]
+
+    def check_contexts(self, contexts: Sequence[Mapping[str, object]]) -> None:
+        """Check contexts of requests; fields never seen before are added to the schema.
+
+        Raises:
+            ContextError: A context cannot be used.
+        """
+        new: dict[str, str] = {}
+        for context in contexts:
+            for field, kind in check_context(context, self.schema).items():
+                if new.setdefault(field, kind) != kind:
+                    raise ContextError(
+                        f"context field {field!r}: the requests of one call have both a {new[field]} and a {kind}"
+                    )
+        if new:
+            with self._lock:
+                try:
+                    self.schema = self._store.models.add_context_fields(
+                        self.record.model_id, new, max_slots=N_CONTEXT
+                    )
+                except ContextKindError as error:
+                    raise ContextError(str(error)) from error
+
+    def count_activated(self, campaign_id: int) -> None:
+        """Count a decision that was shown."""
+        with self._lock:
+            self.activated[campaign_id] = self.activated.get(campaign_id, 0) + 1
+
+    def give_slots(self) -> None:
+        """Give slots to levels that have been learnt often enough."""
+        with self._lock:
+            self.schema = give_slots(self._store, self.record.model_id, self.schema)
+
+    def tables(self, n_arms: int, n_campaigns: int) -> Tables:
+        """Return contents on the device, padded to a capacity; call it in double precision."""
+        content = np.zeros((n_arms, N_CONTENT))
+        content[: len(self.roster.content)] = self.roster.content
+        mean_content = np.zeros((n_campaigns, N_CONTENT))
+        mean_content[: len(self.roster.mean_content)] = self.roster.mean_content
+        return Tables(jnp.asarray(content), jnp.asarray(mean_content))
+
+    def capacity(self) -> tuple[int, int]:
+        """Return padded numbers of arms and campaigns; they only grow."""
+        return padded_size(len(self.roster.arm), (256,)), padded_size(len(self.roster.mean_content), (16,))
+
+    def refresh_components(self) -> bool:
+        """Fit components to the database's own texts, once there are enough, where none ship for the encoder.
+
+        Returns:
+            Whether they changed; then every feature did, and the posterior must be fitted anew.
+        """
+        if self._components is None or self.record.settings.get("components") != "random":
+            return False
+        with self._lock:
+            creatives = self._store.campaigns.all_creatives(self.record.model_id)
+            texts = sorted({text for creative in creatives for text in _texts(creative).values()})
+            if len(texts) < TEXTS_TO_FIT:
+                return False
+            self._components = fit_components(self._embed([{"headline": text} for text in texts]))
+            self._keep_components("fitted")
+            self._contents.clear()
+            self.reload()
+            for entry in self.roster.campaigns.values():
+                if entry.record.mean_content is not None:
+                    mean = self.roster.current_mean(entry).astype("<f4")
+                    self._store.campaigns.set_mean_content(
+                        entry.record.campaign_id, mean.tobytes(), force=True
+                    )
+            self.reload()
+            return True
+
+    def _embed(self, texts: Sequence[Mapping[str, str]]) -> Float[np.ndarray, "texts dim"]:
+        return encode_fields(self._encoder, texts, cache=self._vectors)
+
+    def _components_in_use(self) -> Components:
+        """Return the components; a new model takes those that ship for its encoder, or random ones."""
+        if self._components is None:
+            encoder = self._encoder.load()
+            shipped = shipped_components(getattr(encoder, "weights_sha256", None))
+            self._components = shipped or random_components(encoder.dim, self.record.seed)
+            self._keep_components("random" if shipped is None else "shipped")
+        return self._components
+
+    def _keep_components(self, origin: str) -> None:
+        assert self._components is not None  # noqa: S101  both callers have just set it
+        stored = components_to_bytes(self._components)
+        self.record = replace(self.record, settings={**self.record.settings, "components": origin})
+        self._store.models.set_encoder(
+            self.record.model_id, self._encoder.fingerprint, stored, settings=self.record.settings
+        )
+
+
+def _texts(creative: CreativeRecord) -> dict[str, str]:
+    return {name: creative.content[name] for name in TEXT_FIELDS if creative.content.get(name)}

@@ -1,0 +1,185 @@
+"""What goes into the engine and comes out of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from bandit.errors import InvalidCreativeError
+
+LONGEST_TEXT = 10_000  # characters
+
+
+@dataclass(frozen=True)
+class Creative:
+    """One candidate ad.
+
+    Attributes:
+        id: The caller's id, unique in its campaign.
+        headline: Text, may be empty when another field is not.
+        body: Text.
+        call_to_action: Text.
+        picture: A reference to a picture; kept, not read.
+
+    Raises:
+        InvalidCreativeError: A text is no string, all are empty, or one has over 10,000 characters.
+
+    Example:
+        >>> Creative("calm", headline="Free returns, always").texts
+        {'headline': 'Free returns, always'}
+    """
+
+    id: str
+    headline: str = field(default="", kw_only=True)
+    body: str = field(default="", kw_only=True)
+    call_to_action: str = field(default="", kw_only=True)
+    picture: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("headline", "body", "call_to_action"):
+            text = getattr(self, name)
+            if not isinstance(text, str):
+                raise InvalidCreativeError(
+                    f"creative {self.id!r}: expected {name} to be a string, got {type(text).__name__} {text!r}"
+                )
+            if len(text) > LONGEST_TEXT:
+                raise InvalidCreativeError(
+                    f"creative {self.id!r}: {name} has {len(text):,} characters; at most {LONGEST_TEXT:,} are allowed"
+                )
+        if not any(text.strip() for text in (self.headline, self.body, self.call_to_action)):
+            raise InvalidCreativeError(
+                f"creative {self.id!r}: all texts are empty; give a headline, a body or a call to action"
+            )
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The fields that have a text."""
+        fields = {"headline": self.headline, "body": self.body, "call_to_action": self.call_to_action}
+        return {name: text for name, text in fields.items() if text.strip()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One impression to be filled, for `Engine.select_many`.
+
+    Attributes:
+        campaign: The campaign's name.
+        context: What is known of the request: names to strings, numbers or booleans.
+        decision_id: The caller's id, 1 to 64 printable ASCII characters; None makes one.
+        eligible: Ids of the creatives that may be shown; None means all active ones.
+        exclude: Ids of creatives that may not be shown.
+        request_id: What the decisions of one page view share; logged.
+        defer_activation: Whether `activate` will say later that the creative was really shown.
+    """
+
+    campaign: str
+    context: Mapping[str, str | float | bool] = field(default_factory=dict)
+    decision_id: str | None = None
+    eligible: frozenset[str] | None = None
+    exclude: frozenset[str] = frozenset()
+    request_id: str | None = None
+    defer_activation: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """One answer of select.
+
+    Attributes:
+        id: The decision's id; report outcomes under it.
+        campaign: The campaign's name.
+        creative_id: The creative to show.
+        propensity: The exact probability with which it was chosen.
+        propensities: The same for every eligible creative; sums to 1.
+        model_version: The learning step at which the posterior stood.
+        decided_at: When, in UTC.
+    """
+
+    id: str
+    campaign: str
+    creative_id: str
+    propensity: float
+    propensities: Mapping[str, float]
+    model_version: int
+    decided_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One report, for `Engine.update_many`.
+
+    Attributes:
+        decision_id: Which decision.
+        click: Whether it was clicked; None when the report says nothing of it.
+        conversion: Whether it converted; None likewise.
+        value: What the conversion was worth.
+        key: Tells several conversions of one decision apart, such as an order number.
+        occurred_at: When it happened, aware; None means now.
+        final: No further report of a click will come.
+    """
+
+    decision_id: str
+    click: bool | None = None
+    conversion: bool | None = None
+    value: float = 1.0
+    key: str = ""
+    occurred_at: datetime | None = None
+    final: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryRow:
+    """Counts of a creative that ran before, for `Engine.warm_start`."""
+
+    campaign: str
+    creative: Creative
+    impressions: int
+    clicks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmReport:
+    """One arm as people read it; rates, shares and probabilities are fractions.
+
+    Attributes:
+        creative_id: The caller's id.
+        status: active, paused or retired.
+        impressions: Learnt decisions.
+        clicks: Of these.
+        conversions: Reported inside their window.
+        value: Their sum.
+        pending_impressions: Shown, not learnt yet.
+        history_impressions: Imported.
+        history_clicks: Imported.
+        ctr: Posterior mean of the click rate, over the campaign's recent contexts.
+        ctr_low: Lower end of its 95 % interval.
+        ctr_high: Upper end.
+        p_best: Probability that no other active creative has a higher click rate.
+        expected_loss: Click rate lost, on average, by showing only this one.
+        share: Of the campaign's impressions in the last 24 hours; None without any.
+        version: The learning step of the estimate.
+    """
+
+    creative_id: str
+    status: str
+    impressions: int
+    clicks: int
+    conversions: int
+    value: float
+    pending_impressions: int
+    history_impressions: int
+    history_clicks: int
+    ctr: float
+    ctr_low: float
+    ctr_high: float
+    p_best: float
+    expected_loss: float
+    share: float | None
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What `Engine.settle` did: decisions that became final, and decisions learnt."""
+
+    settled: int
+    learnt: int

@@ -1,0 +1,80 @@
+"""Between the caller's records and the rows of storage."""
+
+import math
+from datetime import datetime
+
+from bandit.errors import InvalidOutcomeError
+from bandit.records import ArmReport, Outcome
+from storage import ArmRow, NewOutcome
+
+
+def reports_of(outcome: Outcome, now: datetime) -> list[NewOutcome]:
+    """Return the rows of one report: its click first, then its conversion.
+
+    Raises:
+        InvalidOutcomeError: It says nothing, or something impossible; names the decision.
+    """
+    name = f"decision {outcome.decision_id!r}"
+    for field in ("click", "conversion"):
+        value = getattr(outcome, field)
+        if value is not None and not isinstance(value, bool):
+            raise InvalidOutcomeError(f"{name}: expected {field} to be True, False or None, got {value!r}")
+    if outcome.click is None and not outcome.conversion:
+        raise InvalidOutcomeError(
+            f"{name}: the report says nothing; give click=True or False, or conversion=True"
+        )
+    if isinstance(outcome.value, bool) or not isinstance(outcome.value, int | float):
+        raise InvalidOutcomeError(f"{name}: expected value to be a number, got {outcome.value!r}")
+    if not math.isfinite(outcome.value):
+        raise InvalidOutcomeError(f"{name}: expected a finite value, got {outcome.value!r}")
+    at = outcome.occurred_at
+    if at is not None and at.tzinfo is None:
+        raise InvalidOutcomeError(
+            f"{name}: expected occurred_at to be aware, got the naive {at}; add a time zone"
+        )
+    if at is not None and at > now:
+        raise InvalidOutcomeError(f"{name}: occurred_at {at} is in the future; now it is {now}")
+    rows = []
+    if outcome.click is not None:
+        rows.append(
+            NewOutcome(
+                decision_id=outcome.decision_id,
+                kind="click",
+                value=float(outcome.click),
+                occurred_at=at,
+                final=outcome.final,
+            )
+        )
+    if outcome.conversion:
+        rows.append(
+            NewOutcome(
+                decision_id=outcome.decision_id,
+                kind="conversion",
+                value=float(outcome.value),
+                key=outcome.key,
+                occurred_at=at,
+            )
+        )
+    return rows
+
+
+def arm_report(row: ArmRow) -> ArmReport:
+    """Return what people read of an arm; its statistics have just been refreshed."""
+    return ArmReport(
+        creative_id=row.external_id,
+        status=row.status,
+        impressions=row.impressions,
+        clicks=row.clicks,
+        conversions=row.conversions,
+        value=row.value,
+        pending_impressions=row.pending_impressions,
+        history_impressions=row.history_impressions,
+        history_clicks=row.history_clicks,
+        ctr=row.ctr or 0.0,
+        ctr_low=row.ctr_low or 0.0,
+        ctr_high=row.ctr_high or 0.0,
+        p_best=row.p_best or 0.0,
+        expected_loss=row.expected_loss or 0.0,
+        share=row.share,
+        version=row.version or 0,
+    )

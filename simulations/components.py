@@ -1,0 +1,49 @@
+"""Make the content components that ship for the default encoder: `python -m simulations.components FILE`.
+
+FILE is the archive of A/B tests. Headlines of its first fifth (never played, in tuning or scoring) and texts of the
+package's own catalogue are taken in equal numbers, so that both journalism and advertising span the components.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import bandit
+from bandit.components import SHIPPED, components_to_bytes, fit_components
+from encoders import TextEncoder
+from simulations.catalogue import MAX_PRODUCTS, catalogue
+from simulations.replay import TUNE_FROM, read_archive
+
+
+def make_components(archive: Path) -> Path:
+    """Fit the components and write them into the package.
+
+    Args:
+        archive: The archive's file, columns as in `replay.COLUMNS`.
+
+    Returns:
+        The file written.
+    """
+    tests = read_archive(archive)
+    first = tests[: round(TUNE_FROM * len(tests))]
+    headlines = sorted({headline for test in first for headline in test.headlines})
+    ads = catalogue(0, products=MAX_PRODUCTS, creatives_per_product=150)
+    own = sorted({text for ad in ads for text in (ad.headline, ad.body)})
+    picked = np.random.default_rng(0).permutation(len(own))[: len(headlines)]
+    encoder = TextEncoder()
+    components = fit_components(encoder.encode(headlines + [own[i] for i in picked]))
+    metadata = {
+        "encoder": "sentence-transformers/all-MiniLM-L6-v2",
+        "weights_sha256": encoder.weights_sha256,
+        "texts": f"{len(headlines)} headlines of the first fifth of the Upworthy Research Archive's exploratory "
+        f"set (CC BY 4.0, Matias et al. 2021) and {len(picked)} texts of simulations.catalogue",
+        "command": "python -m simulations.components packages.csv.gz",
+    }
+    path = Path(bandit.__file__).parent / SHIPPED[encoder.weights_sha256]
+    path.write_bytes(components_to_bytes(components, metadata))
+    return path
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{make_components(Path(sys.argv[1]))}\n")
