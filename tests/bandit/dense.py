@@ -110,7 +110,7 @@ def sample_logits(
 ) -> Moments:
     """Sample logits with a Gaussian prior under binomial counts, without approximation.
 
-    Hamiltonian Monte Carlo in many chains at once, in coordinates where the Gaussian at the mode is a unit one;
+    Hamiltonian Monte Carlo in many chains at once, in coordinates where the Gaussian at the mode is a unit;
     a draw goes about a quarter of the way around, so that successive draws are nearly independent.
     """
     random = np.random.default_rng(seed)
@@ -158,7 +158,7 @@ def sample_logits(
 def exact_moments(mean: float, variance: float, impressions: float, clicks: float) -> tuple[float, float]:
     """Return posterior mean and sd of one logit under binomial counts, by quadrature on a fine grid."""
     sd = np.sqrt(variance)
-    eta = np.linspace(mean - 30 * sd, mean + 30 * sd, 400_001)
+    eta = np.linspace(mean - 60 * sd, mean + 60 * sd, 1_000_001)
     log_density = -0.5 * (eta - mean) ** 2 / variance + clicks * eta - impressions * np.logaddexp(0, eta)
     density = np.exp(log_density - log_density.max())
     density /= density.sum()

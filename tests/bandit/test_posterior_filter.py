@@ -25,13 +25,19 @@ from bandit.posterior import (
 )
 from bandit.posterior.refit import assemble
 from tests.bandit.dense import Dense, add_sites, dense_prior, design, learn_in_weight_space, logits
+from tests.bandit.small import (
+    ARM_CAMPAIGN,
+    BATCH,
+    DIM,
+    N_ARMS,
+    N_CAMPAIGNS,
+    a_batch,
+    a_prior,
+    assert_same_state,
+)
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
-DIM, N_ARMS, N_CAMPAIGNS, BATCH = 6, 16, 5, 24
-# The last arms and the last campaign never get a row: they stand for new ones. No order in the assignment.
-ARM_CAMPAIGN = np.array([2, 0, 3, 1, 0, 2, 2, 1, 3, 0, 1, 2, 0, 3, 4, 4])
-KNOWN_ARMS = 12
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 absorb_jit, condition_jit, effects_jit, find_sites_jit, marginals_jit, predict_jit, update_jit = map(
@@ -45,23 +51,6 @@ class Learnt(NamedTuple):
     state: State
     batches: list[Rows]
     sites: list[Sites]
-
-
-def a_prior() -> Prior:
-    mean = jnp.asarray([-3.5, 0.1, -0.2, 0.0, 0.0, 0.3])
-    return Prior(mean, jnp.asarray([0.7, 0.3, 0.2, 0.22, 0.22, 0.3]), jnp.asarray(0.6), jnp.asarray(0.25))
-
-
-def a_batch(random: np.random.Generator, n_arms: int = KNOWN_ARMS, n_padding: int = 5) -> Rows:
-    """Return rows with repeated arms; the last ones are padding, with whatever arm and campaign."""
-    arm = random.integers(0, n_arms, BATCH)
-    campaign = ARM_CAMPAIGN[arm]
-    impressions = random.integers(1, 300, BATCH).astype(float)
-    clicks = random.binomial(impressions.astype(int), 0.05).astype(float)
-    arm[BATCH - n_padding :] = campaign[BATCH - n_padding :] = 0
-    impressions[BATCH - n_padding :] = clicks[BATCH - n_padding :] = 0
-    features = np.hstack([np.ones((BATCH, 1)), random.normal(size=(BATCH, DIM - 1))])
-    return Rows(*map(jnp.asarray, (features, arm, campaign, impressions, clicks)))
 
 
 def learn(n_batches: int = 4, seed: int = 0) -> Learnt:
@@ -96,11 +85,6 @@ def queries() -> Rows:
     features = np.random.default_rng(9).normal(size=(len(arm), DIM))
     none = np.zeros(len(arm))
     return Rows(*map(jnp.asarray, (features, arm, ARM_CAMPAIGN[arm], none, none)))
-
-
-def assert_same_state(first: State, second: State, **limits: float) -> None:
-    for name, left, right in zip(State._fields, first, second, strict=True):
-        np.testing.assert_allclose(left, right, err_msg=name, **limits)
 
 
 def test_logits_of_all_arms_are_those_of_the_dense_gaussian(learnt: Learnt, dense: Dense) -> None:
@@ -264,8 +248,8 @@ def test_conditioning_the_logits_is_absorbing_the_sites(learnt: Learnt) -> None:
 
 
 def test_search_says_how_it_went() -> None:
-    narrow = Gaussian(jnp.full(BATCH, -3.9), 0.05 * jnp.eye(BATCH))
-    seen = jnp.full(BATCH, 50.0)
-    _, _, info = find_sites_jit(narrow, seen, jnp.ones(BATCH))
+    narrow = Gaussian(np.full(BATCH, -3.9), 0.05 * np.eye(BATCH))
+    seen = np.full(BATCH, 50.0)
+    _, _, info = find_sites_jit(narrow, seen, np.ones(BATCH))
     assert 1 <= int(info.passes) <= 8
     assert float(info.largest_step) < 0.02
