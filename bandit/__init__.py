@@ -1,4 +1,4 @@
-"""creative-bandit: chooses ad creatives by contextual Thompson sampling over BERT features, with its state in SQL."""
+"""Chooses ad creatives by contextual Thompson sampling over BERT features, with its state in SQL."""
 
 from bandit.engine import Engine
 from bandit.errors import BanditError

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -124,7 +124,9 @@ def _choose_chunk(
     # A padded request has one candidate, so that nothing in it is undefined.
     eligible[len(items) :, 0] = True
     with double_precision():
-        batch = Batch(context, arm, campaign, eligible, Exploration(*exploration), words)
+        # NumPy arrays go in as they are: the compiled call moves them to the device faster than one by one.
+        arrays: list[Any] = [context, arm, campaign, eligible, Exploration(*exploration), words]
+        batch = Batch(*arrays)
         seed = np.uint32(model.record.seed & 0xFFFFFFFF)
         choice = jax.device_get(select_batch(view.state, view.tables, batch, _device_points(size), seed))
     return [

@@ -1,7 +1,9 @@
 """The context schema: from a request's mapping to the 16 slots of the context vector.
 
-A string field has an "other" slot and slots of its own for levels that came often; a boolean is ±½; a number is 0
-until its moments are known, then standardised. A missing field is 0. What a context means at one version of the
+A string field has an "other" slot and slots of its own for levels that came often; a boolean is ±½; a number
+is 0
+until its moments are known, then standardised. A missing field is 0. What a context means at one version of
+the
 schema never changes, so a decision can be learnt with the very features it was made with.
 """
 
@@ -16,6 +18,7 @@ from jaxtyping import Float
 from bandit.errors import ContextError
 from bandit.features import N_CONTEXT
 from storage import ContextCountRecord, ContextRecord, Store
+from storage.records import ContextKind
 
 LEVEL_DECISIONS = 50  # decisions after which a level gets a slot of its own
 MAX_LEVELS = 8  # of one string field
@@ -24,10 +27,10 @@ LARGEST_Z = 4.0  # standard deviations; one absurd value must not outweigh all o
 MOST_FIELDS = 64
 LONGEST_VALUE = 1_000  # characters
 
-KINDS = {bool: "boolean", int: "number", float: "number", str: "string"}
+KINDS: Mapping[type, ContextKind] = {bool: "boolean", int: "number", float: "number", str: "string"}
 
 
-def check_context(context: Mapping[str, Any], schema: ContextRecord) -> dict[str, str]:
+def check_context(context: Mapping[str, Any], schema: ContextRecord) -> dict[str, ContextKind]:
     """Check a request's context against the schema.
 
     Args:
@@ -38,14 +41,15 @@ def check_context(context: Mapping[str, Any], schema: ContextRecord) -> dict[str
         The kinds of the fields that are new, by name.
 
     Raises:
-        ContextError: It is no mapping, has too many fields, or a value cannot be used; names the field, what was
+        ContextError: It is no mapping, has too many fields, or a value cannot be used; names the field, what
+        was
             expected and what came.
     """
     if not isinstance(context, Mapping):
         raise ContextError(f"expected the context to be a mapping, got {type(context).__name__}")
     if len(context) > MOST_FIELDS:
         raise ContextError(f"the context has {len(context)} fields; at most {MOST_FIELDS} are allowed")
-    new = {}
+    new: dict[str, ContextKind] = {}
     for name, value in context.items():
         if not isinstance(name, str) or not name or len(name) > LONGEST_VALUE:
             raise ContextError(f"expected names of context fields to be short strings, got {name!r:.80}")
@@ -66,7 +70,8 @@ def check_context(context: Mapping[str, Any], schema: ContextRecord) -> dict[str
             new[name] = kind
         elif known != kind:
             raise ContextError(
-                f"context field {name!r}: expected a {known}, as in all requests before, got the {kind} {value!r:.80}"
+                f"context field {name!r}: expected a {known}, as in all requests before, "
+                f"got the {kind} {value!r:.80}"
             )
     return new
 

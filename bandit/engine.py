@@ -357,13 +357,14 @@ class Engine:
         reports = [reports_of(outcome, now) for outcome in outcomes]
         flat = [report for several in reports for report in several]
         records = iter(self._store.outcomes.record(flat, received_at=now))
-        results = [[next(records) for _ in several][0] for several in reports]
-        self._watch_for_missing_noes(outcomes, results)
+        results = [[next(records) for _ in several] for several in reports]
+        first = [several[0] for several in results]
+        self._watch_for_missing_noes(outcomes, first)
         if self._learn_mode == "inline" and self._may_learn:
             self._settle_and_learn()
         else:
             self._background.wake()
-        return results
+        return first
 
     def settle(self) -> Settled:
         """Settle what is due and learn it; the only place that learns with `learn="manual"`.
@@ -395,7 +396,7 @@ class Engine:
         return [arm_report(row) for row in rows]
 
     def warm_start(self, history: Iterable[HistoryRow]) -> None:
-        """Make counts of creatives that ran before part of the prior; unknown campaigns and creatives are added.
+        """Make counts of creatives that ran before part of the prior; what is unknown is added.
 
         Args:
             history: Counts; those of one creative are added up, and to what was imported before.
@@ -487,8 +488,8 @@ class Engine:
             ]
             if differs:
                 raise DecisionConflictError(
-                    f"decision {first.decision_id!r} was made for another request: its {' and '.join(differs)} "
-                    "differ; use a new id for a new request"
+                    f"decision {first.decision_id!r} was made for another request: its "
+                    f"{' and '.join(differs)} differ; use a new id for a new request"
                 )
         return stored
 

@@ -2,8 +2,10 @@
 
     φ = [1 · context 16 · content 64 · campaign's mean content 64 · context × first 4 contents 64]
 
-Contents are un-whitened principal components of unit-norm text embeddings: a Gaussian prior of one scale on them
-is a ridge penalty in the embedding's own metric. The campaign's mean beside the content (Mundlak's device) lets
+Contents are un-whitened principal components of unit-norm text embeddings: a Gaussian prior of one scale on
+them
+is a ridge penalty in the embedding's own metric. The campaign's mean beside the content (Mundlak's device)
+lets
 differences inside a campaign and between campaigns have different effects.
 """
 

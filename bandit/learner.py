@@ -1,40 +1,41 @@
 """Learning: settled decisions in, posterior and arm statistics out, every step a row of the log.
 
-A step is computed outside any transaction and then written whole: log row, learnt marks, counters and, now and
-then, a snapshot. The posterior in memory follows only after the commit, so it never knows more than SQL does; the
+A step is computed outside any transaction and then written whole: log row, learnt marks, counters and, now
+and
+then, a snapshot. The posterior in memory follows only after the commit, so it never knows more than SQL
+does; the
 fold over the log, from the prior or from any snapshot, gives it again.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load, save
 
 from bandit.context import context_vector, count_contexts
-from bandit.features import weight_prior
+from bandit.features import N_CONTEXT, weight_prior
 from bandit.model import Model
 from bandit.numerics import double_precision
-from bandit.posterior import (
-    Prior,
-    Rows,
-    State,
-    eliminate,
-    grow,
-    initial_state,
-    refit,
-    summarise,
-    update,
-)
+from bandit.posterior import Prior, State, grow, initial_state
+from bandit.programs import CountedRows, fit_counts, learn_batch, summarise_campaign
 from bandit.roster import CampaignEntry
-from bandit.selection import Tables, design, padded_size
-from storage import ArmReadout, ArmStates, LeaseLostError, LearnRow, StepConflictError, StepRecord, Store
+from bandit.selection import Tables, padded_size
+from bandit.snapshot import restored, snapshot_to_bytes
+from storage import (
+    ArmReadout,
+    ArmStates,
+    ContextCountRecord,
+    LearnRow,
+    LeaseLostError,
+    StepConflictError,
+    StepRecord,
+    Store,
+)
+from storage.learning_records import StepKind
 
 BATCH = 256  # decisions a step learns at most
 ROWS = (8, 64, BATCH)
@@ -90,15 +91,16 @@ class Learner:
             state = initial_state(self._prior(), n_arms, n_campaigns)
             snapshot = self._store.learning.newest_snapshot(self._model_id)
             if snapshot is not None:
-                shared = load(snapshot.state)
-                state = self._restored(state, shared, self._store.learning.arm_states(self._model_id))
+                arms = self._store.learning.arm_states(self._model_id)
+                index = np.array([self._model.roster.arm[int(i)] for i in arms.creative_ids], np.int64)
+                state = restored(state, snapshot.state, arms, index, self._model.arm_campaign(n_arms))
             self._step = 0 if snapshot is None else snapshot.step
             self._touched.clear()
             self._publish(state)
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Fold the steps that the log has and this posterior has not; its own after a failure, or another's."""
+        """Fold the steps that only the log has: its own after a failure, or another process's."""
         log = self._store.learning.log(self._model_id, after_step=self._step)
         if not log:
             return
@@ -225,7 +227,7 @@ class Learner:
         size = padded_size(len(arms), (4, 8, 16, 32))
         padding = size - len(arms)
         with double_precision():
-            summary = _summary(
+            summary = summarise_campaign(
                 view.state,
                 view.tables,
                 jnp.asarray(contexts),
@@ -252,7 +254,7 @@ class Learner:
 
     def _recent_contexts(self, entry: CampaignEntry) -> tuple[np.ndarray, np.ndarray]:
         """Return up to 32 of the campaign's recent context vectors, [32, 16], and their weights, [32]."""
-        vectors = np.zeros((N_CONTEXTS, 16))
+        vectors = np.zeros((N_CONTEXTS, N_CONTEXT))
         weights = np.zeros(N_CONTEXTS)
         recent = self._store.learning.recent_contexts(entry.record.campaign_id, limit=N_CONTEXTS)
         for i, context in enumerate(recent):
@@ -279,7 +281,7 @@ class Learner:
         arms = [self._model.roster.arm[row.creative_id] for row in rows]
         clicks = [row.click for row in rows]
         data = self._rows(contexts, arms, [1] * len(rows), clicks, padded_size(len(rows), ROWS))
-        state, _ = _update(self.view.state, self.view.tables, *data)
+        state, _ = learn_batch(self.view.state, self.view.tables, data)
         return state
 
     def _rows(
@@ -289,17 +291,18 @@ class Learner:
         impressions: Sequence[int],
         clicks: Sequence[int],
         size: int,
-    ) -> tuple[np.ndarray, ...]:
-        """Return rows as padded arrays: contexts, arms, campaigns, impressions, clicks."""
+    ) -> CountedRows:
+        """Return rows as padded arrays."""
         padding = size - len(arms)
         campaigns = self._model.roster.arm_campaign[list(arms)]
-        return (
-            np.pad(np.reshape(contexts, (len(arms), 16)), ((0, padding), (0, 0))),
+        arrays: list[Any] = [
+            np.pad(np.reshape(contexts, (len(arms), N_CONTEXT)), ((0, padding), (0, 0))),
             np.pad(arms, (0, padding)),
             np.pad(campaigns, (0, padding)),
             np.pad(np.asarray(impressions, float), (0, padding)),
             np.pad(np.asarray(clicks, float), (0, padding)),
-        )
+        ]
+        return CountedRows(*arrays)
 
     def _fitted(self, step: int) -> State:
         """Return the posterior fitted to all that was learnt up to a step, and to the history."""
@@ -307,20 +310,19 @@ class Learner:
         history = self._store.learning.history_counts(self._model_id)
         arm = self._model.roster.arm
         contexts = [context_vector(row.context, self._model.schema, row.slots_version) for row in counts]
-        contexts += [np.zeros(16)] * len(history)
+        contexts += [np.zeros(N_CONTEXT)] * len(history)
         size = padded_size(max(len(contexts), 1), ROWS)
         data = self._rows(
             contexts,
-            [arm[row.creative_id] for row in (*counts, *history)],
-            [row.impressions for row in (*counts, *history)],
-            [row.clicks for row in (*counts, *history)],
+            [arm[row.creative_id] for row in counts] + [arm[row.creative_id] for row in history],
+            [row.impressions for row in counts] + [row.impressions for row in history],
+            [row.clicks for row in counts] + [row.clicks for row in history],
             size,
         )
         n_arms, n_campaigns = self._model.capacity()
-        arm_campaign = np.pad(self._model.roster.arm_campaign, (0, n_arms - len(arm)))
         tables = self._model.tables(n_arms, n_campaigns)
-        state, _ = _refit(self._prior(), tables, *data, arm_campaign, n_campaigns)
-        return jax.block_until_ready(state)
+        state, _ = fit_counts(self._prior(), tables, data, self._model.arm_campaign(n_arms), n_campaigns)
+        return state
 
     def _note(self, rows: Sequence[LearnRow]) -> None:
         self._touched.update(row.creative_id for row in rows)
@@ -334,10 +336,10 @@ class Learner:
     def _write(
         self,
         state: State,
-        kind: str,
+        kind: StepKind,
         parameters: Mapping[str, object],
         decision_ids: tuple[str, ...],
-        counts: Sequence[object],
+        counts: Sequence[ContextCountRecord],
         *,
         snapshot: bool,
     ) -> bool:
@@ -353,7 +355,7 @@ class Learner:
             decision_ids=decision_ids,
             context_counts=tuple(counts),
             arm_states=self._arm_states(state) if snapshot else None,
-            snapshot=_snapshot(state) if snapshot else None,
+            snapshot=snapshot_to_bytes(state) if snapshot else None,
         )
         try:
             self._store.learning.write_step(record)
@@ -376,7 +378,7 @@ class Learner:
             self._model_id,
             lease=self.lease,
             step=self._step,
-            state=_snapshot(state),
+            state=snapshot_to_bytes(state),
             arm_states=self._arm_states(state),
             created_at=self._clock(),
         )
@@ -396,54 +398,3 @@ class Learner:
             q=np.asarray(state.arm_precision)[arms],
             k=np.asarray(state.arm_information)[arms],
         )
-
-    def _restored(self, state: State, shared: Mapping[str, np.ndarray], arms: ArmStates) -> State:
-        index = np.array([self._model.roster.arm[int(i)] for i in arms.creative_ids], np.int64)
-        scale = jnp.asarray(shared["arm_scale"])
-        state = state._replace(
-            precision=jnp.asarray(shared["precision"]),
-            information=jnp.asarray(shared["information"]),
-            campaign_scale=jnp.asarray(shared["campaign_scale"]),
-            arm_scale=scale,
-            arm_precision=jnp.full_like(state.arm_precision, scale**-2),
-        )
-        if len(index):
-            state = state._replace(
-                arm_cross=state.arm_cross.at[index].set(arms.u),
-                arm_precision=state.arm_precision.at[index].set(arms.q),
-                arm_information=state.arm_information.at[index].set(arms.k),
-            )
-        n_arms = len(state.arm_precision)
-        arm_campaign = np.pad(self._model.roster.arm_campaign, (0, n_arms - len(self._model.roster.arm)))
-        return jax.jit(eliminate)(state, jnp.asarray(arm_campaign))
-
-
-def _snapshot(state: State) -> bytes:
-    """Return the shared arrays as safetensors bytes; arms are rows of their own."""
-    arrays = {name: np.asarray(getattr(state, name)) for name in SHARED}
-    return save(arrays, {"format": json.dumps({"version": 1})})
-
-
-SHARED = ("precision", "information", "campaign_scale", "arm_scale")
-
-
-def _designed(tables: Tables, context: jax.Array, arm: jax.Array, campaign: jax.Array) -> jax.Array:
-    return jax.vmap(lambda c, a, g: design(tables, c, a[None], g)[0])(context, arm, campaign)
-
-
-@jax.jit
-def _update(state: State, tables: Tables, context, arm, campaign, impressions, clicks):  # type: ignore[no-untyped-def]
-    features = _designed(tables, context, arm, campaign)
-    return update(state, Rows(features, arm, campaign, impressions, clicks))
-
-
-@partial(jax.jit, static_argnames="n_campaigns")
-def _refit(prior, tables, context, arm, campaign, impressions, clicks, arm_campaign, n_campaigns):  # type: ignore[no-untyped-def]
-    features = _designed(tables, context, arm, campaign)
-    return refit(prior, Rows(features, arm, campaign, impressions, clicks), arm_campaign, n_campaigns)
-
-
-@jax.jit
-def _summary(state, tables, contexts, weights, arm, campaign, eligible, seed):  # type: ignore[no-untyped-def]
-    features = jax.vmap(lambda context: design(tables, context, arm, campaign))(contexts)
-    return summarise(state, features, weights, arm, campaign, eligible, jax.random.key(seed))

@@ -21,10 +21,11 @@ from bandit.components import (
 from bandit.context import check_context, give_slots
 from bandit.errors import ContextError, EncoderChangedError
 from bandit.features import N_CONTENT, N_CONTEXT, PriorScales
-from bandit.roster import CampaignEntry, Roster, build_roster
+from bandit.roster import CampaignEntry, build_roster
 from bandit.selection import Tables, padded_size
 from encoders import Encoder, TextEncoder, encode_fields
 from storage import ContextKindError, ContextRecord, CreativeRecord, Store, UnknownCampaignError
+from storage.records import ContextKind
 
 TEXT_FIELDS = ("headline", "body", "call_to_action")
 TEXTS_TO_FIT = 256  # distinct texts from which components of an unknown encoder are fitted
@@ -191,12 +192,13 @@ class Model:
         Raises:
             ContextError: A context cannot be used.
         """
-        new: dict[str, str] = {}
+        new: dict[str, ContextKind] = {}
         for context in contexts:
             for field, kind in check_context(context, self.schema).items():
                 if new.setdefault(field, kind) != kind:
                     raise ContextError(
-                        f"context field {field!r}: the requests of one call have both a {new[field]} and a {kind}"
+                        f"context field {field!r}: the requests of one call have "
+                        f"both a {new[field]} and a {kind}"
                     )
         if new:
             with self._lock:
@@ -224,6 +226,10 @@ class Model:
         mean_content = np.zeros((n_campaigns, N_CONTENT))
         mean_content[: len(self.roster.mean_content)] = self.roster.mean_content
         return Tables(jnp.asarray(content), jnp.asarray(mean_content))
+
+    def arm_campaign(self, n_arms: int) -> np.ndarray:
+        """Return the campaign's index of every arm, padded to a capacity."""
+        return np.pad(self.roster.arm_campaign, (0, n_arms - len(self.roster.arm_campaign)))
 
     def capacity(self) -> tuple[int, int]:
         """Return padded numbers of arms and campaigns; they only grow."""

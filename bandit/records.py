@@ -39,11 +39,13 @@ class Creative:
             text = getattr(self, name)
             if not isinstance(text, str):
                 raise InvalidCreativeError(
-                    f"creative {self.id!r}: expected {name} to be a string, got {type(text).__name__} {text!r}"
+                    f"creative {self.id!r}: expected {name} to be a string, "
+                    f"got {type(text).__name__} {text!r}"
                 )
             if len(text) > LONGEST_TEXT:
                 raise InvalidCreativeError(
-                    f"creative {self.id!r}: {name} has {len(text):,} characters; at most {LONGEST_TEXT:,} are allowed"
+                    f"creative {self.id!r}: {name} has {len(text):,} characters; "
+                    f"at most {LONGEST_TEXT:,} are allowed"
                 )
         if not any(text.strip() for text in (self.headline, self.body, self.call_to_action)):
             raise InvalidCreativeError(

@@ -1,4 +1,4 @@
-"""Campaigns and creatives in memory, as the numerical code needs them: indices, contents, who may be shown."""
+"""Campaigns and creatives in memory, as numerical code needs them: indices, contents, who may be shown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Roster:
     names: Mapping[int, str]
 
     def current_mean(self, entry: CampaignEntry) -> Float[np.ndarray, "content"]:
-        """Return the mean content of the creatives that a campaign has now; active ones when there are any."""
+        """Return the mean content of the creatives that a campaign has now; of the active ones if any."""
         counted = entry.active or entry.creatives
         arms = [self.arm[creative.creative_id] for creative in counted]
         mean: np.ndarray = self.content[arms].mean(axis=0)

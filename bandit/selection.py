@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
@@ -31,12 +30,12 @@ class Tables(NamedTuple):
 class Batch(NamedTuple):
     """Requests as arrays; `eligible` is False for padded candidates and for all of a padded request."""
 
-    context: Float[np.ndarray, "batch 16"]
-    arm: Int[np.ndarray, "batch candidates"]
-    campaign: Int[np.ndarray, "batch"]
-    eligible: Bool[np.ndarray, "batch candidates"]
+    context: Float[Array, "batch 16"]
+    arm: Int[Array, "batch candidates"]
+    campaign: Int[Array, "batch"]
+    eligible: Bool[Array, "batch candidates"]
     exploration: Exploration
-    words: Int[np.ndarray, "batch 3"]
+    words: Int[Array, "batch 3"]
 
 
 def padded_size(n: int, sizes: tuple[int, ...]) -> int:

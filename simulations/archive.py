@@ -1,4 +1,4 @@
-"""Playing an archive of A/B tests by the protocol of `replay`, and the share of the lift that a policy gets."""
+"""Playing an archive of A/B tests by the protocol of `replay`, and the share of the lift a policy gets."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass

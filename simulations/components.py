@@ -1,7 +1,9 @@
 """Make the content components that ship for the default encoder: `python -m simulations.components FILE`.
 
-FILE is the archive of A/B tests. Headlines of its first fifth (never played, in tuning or scoring) and texts of the
-package's own catalogue are taken in equal numbers, so that both journalism and advertising span the components.
+FILE is the archive of A/B tests. Headlines of its first fifth (never played, in tuning or scoring) and texts
+of the
+package's own catalogue are taken in equal numbers, so that both journalism and advertising span the
+components.
 """
 
 import sys
@@ -36,8 +38,8 @@ def make_components(archive: Path) -> Path:
     metadata = {
         "encoder": "sentence-transformers/all-MiniLM-L6-v2",
         "weights_sha256": encoder.weights_sha256,
-        "texts": f"{len(headlines)} headlines of the first fifth of the Upworthy Research Archive's exploratory "
-        f"set (CC BY 4.0, Matias et al. 2021) and {len(picked)} texts of simulations.catalogue",
+        "texts": f"{len(headlines)} headlines of the first fifth of the Upworthy Research Archive's "
+        f"exploratory set (CC BY 4.0, Matias et al. 2021) and {len(picked)} texts of simulations.catalogue",
         "command": "python -m simulations.components packages.csv.gz",
     }
     path = Path(bandit.__file__).parent / SHIPPED[encoder.weights_sha256]

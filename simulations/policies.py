@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from bandit.posterior import Gaussian, Rows, State, condition, find_sites, predict, update
+from bandit.posterior import Gaussian, Rows, State, find_sites, predict, update
 from bandit.thompson import KAPPA, UNIFORM_SHARE, Choice, Exploration, choose
 
 
@@ -102,7 +102,7 @@ def thompson_on_logits(
 
     def learn(state: LogitState, outcomes: Outcomes) -> LogitState:
         batch = no_counts(prior.mean.shape[0]).plus(outcomes)
-        sites, logits, _ = find_sites(state.logits, *batch)
+        _, logits, _ = find_sites(state.logits, *batch)
         return LogitState(logits, state.so_far + outcomes.clicks.shape[0])
 
     return Policy(name, LogitState(prior, jnp.zeros(())), decide, learn)
@@ -123,7 +123,7 @@ def thompson_on_weights(
     kappa: Array | float = KAPPA,
     uniform_share: Array | float = UNIFORM_SHARE,
 ) -> Policy:
-    """Return the engine's policy for one campaign with contexts; its arms are 0, 1, … and its campaign is 0."""
+    """Return the engine's policy for one campaign with contexts: campaign 0, its arms 0, 1, …."""
 
     def decide(state: ContextualState, request: Request, words: Array) -> Choice:
         arms = jnp.arange(request.eligible.shape[0])
@@ -189,7 +189,7 @@ def _beta(key: Array, a: Array, b: Array) -> Array:
 
 
 def _gamma(key: Array, shape: Array, tries: int = 3) -> Array:
-    """Draw from Gamma(shape ≥ 1) by rejection, unrolled: all three tries fail for less than one draw in 8,000.
+    """Draw from Gamma(shape ≥ 1) by rejection, unrolled; three tries fail for less than one draw in 8,000.
 
     `jax.random.gamma` loops until the slowest element of a batch accepts, ten times as slow here.
 

@@ -1,7 +1,9 @@
-"""Real logs as worlds: an archive of past A/B tests, each a campaign whose observed click rates are the truth.
+"""Real logs as worlds: an archive of past A/B tests, each a campaign whose observed rates are the truth.
 
-Protocol: variants of a test that share a headline are pooled; tests are ordered by (first week, id) and cut at
-20 % and 40 %. A policy's prior comes from the earlier tests' counts; a headline that occurs there is not scored.
+Protocol: variants of a test that share a headline are pooled; tests are ordered by (first week, id) and cut
+at
+20 % and 40 %. A policy's prior comes from the earlier tests' counts; a headline that occurs there is not
+scored.
 """
 
 import csv
@@ -52,7 +54,8 @@ def read_archive(path: Path) -> list[PastTest]:
     """Read a file of A/B tests, pooled and in order.
 
     Args:
-        path: CSV, gzipped when its name ends in .gz, with columns test_id, week (201446), headline, impressions,
+        path: CSV, gzipped when its name ends in .gz, with columns test_id, week (201446), headline,
+        impressions,
             clicks; others are ignored.
 
     Returns:

@@ -22,7 +22,12 @@ class Models:
         self._database = database
 
     def get_or_create(
-        self, name: str = "default", *, seed: int, encoder_fingerprint: str | None, settings: Mapping[str, Any]
+        self,
+        name: str = "default",
+        *,
+        seed: int,
+        encoder_fingerprint: str | None,
+        settings: Mapping[str, Any],
     ) -> ModelRecord:
         """Return the model of this name; make it when there is none.
 

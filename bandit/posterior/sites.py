@@ -21,7 +21,7 @@ LARGEST_STEP = 2.0  # logits a pass; keeps 256 clicks at once from overshooting 
 
 
 class Sites(NamedTuple):
-    """What each row adds to the information: weight W and t = W η + c − n p, both exactly 0 without impressions."""
+    """What each row adds to the information: W and t = W η + c − n p, both exactly 0 for padding."""
 
     weight: Float[Array, "rows"]
     information: Float[Array, "rows"]

@@ -143,10 +143,10 @@ def effects(state: State, arm: Array, campaign: Array) -> Effects:
     r_a = 1/(τ² q_a)    b_g = (l_g − v_g·w)/c_g    e_a = (k_a − u_a·w − s_a b_g)/q_a    s_a = q_a − 1/τ²
     """
     q, u, k = state.arm_precision[arm], state.arm_cross[arm], state.arm_information[arm]
-    c, v, l = state.campaign_precision[campaign], state.campaign_cross[campaign], state.campaign_information[campaign]  # fmt: skip  # noqa: E741, E501 the paper's l
+    c, v = state.campaign_precision[campaign], state.campaign_cross[campaign]
     prior = state.arm_scale**-2
     r = prior / q
-    b = (l - v @ state.weights) / c
+    b = (state.campaign_information[campaign] - v @ state.weights) / c
     e = (k - u @ state.weights - (q - prior) * b) / q
     return Effects(b, e, r, u / q[:, None] + (r / c)[:, None] * v)
 

@@ -1,4 +1,4 @@
-"""What people read of the posterior: click rates with intervals, P(best) and expected loss, from joint draws."""
+"""What people read of the posterior: click rates, intervals, P(best), expected loss, from joint draws."""
 
 from typing import NamedTuple
 

@@ -1,0 +1,69 @@
+"""Compiled programs of the learner: contents and contexts in, posterior or summary out."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+from jax import Array
+from jaxtyping import Float, Int
+
+from bandit.posterior import Prior, RefitInfo, Rows, SiteInfo, State, Summary, refit, summarise, update
+from bandit.selection import Tables, design
+
+
+class CountedRows(NamedTuple):
+    """Outcomes before their features are made; rows without impressions are padding.
+
+    Attributes:
+        context: Context vectors.
+        arm: Indices of the arms.
+        campaign: Indices of their campaigns.
+        impressions: n.
+        clicks: c.
+    """
+
+    context: Float[Array, "rows 16"]
+    arm: Int[Array, "rows"]
+    campaign: Int[Array, "rows"]
+    impressions: Float[Array, "rows"]
+    clicks: Float[Array, "rows"]
+
+
+@jax.jit
+def learn_batch(state: State, tables: Tables, rows: CountedRows) -> tuple[State, SiteInfo]:
+    """Learn one mini-batch; see `posterior.update`."""
+    return update(state, _designed(tables, rows))
+
+
+@partial(jax.jit, static_argnames="n_campaigns")
+def fit_counts(
+    prior: Prior, tables: Tables, rows: CountedRows, arm_campaign: Array, n_campaigns: int
+) -> tuple[State, RefitInfo]:
+    """Fit the posterior to all counts; see `posterior.refit`."""
+    return refit(prior, _designed(tables, rows), arm_campaign, n_campaigns)
+
+
+@jax.jit
+def summarise_campaign(
+    state: State,
+    tables: Tables,
+    contexts: Array,
+    weights: Array,
+    arm: Array,
+    campaign: Array,
+    eligible: Array,
+    seed: Array,
+) -> Summary:
+    """Summarise one campaign's arms over some contexts; see `posterior.summarise`."""
+    features = jax.vmap(lambda context: design(tables, context, arm, campaign))(contexts)
+    return summarise(state, features, weights, arm, campaign, eligible, jax.random.key(seed))
+
+
+def _designed(tables: Tables, rows: CountedRows) -> Rows:
+    """Return the rows with their design rows φ."""
+
+    def one(context: Array, arm: Array, campaign: Array) -> Array:
+        return design(tables, context, arm[None], campaign)[0]
+
+    features = jax.vmap(one)(rows.context, rows.arm, rows.campaign)
+    return Rows(features, rows.arm, rows.campaign, rows.impressions, rows.clicks)

@@ -1,0 +1,134 @@
+"""Running the archive from file to report: encode, fit the prior, play every policy, score, write."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bandit.components import Components, random_components, shipped_components
+from bandit.features import PriorScales
+from bandit.numerics import double_precision, keep_compiled_programs
+from encoders import Encoder, FileCache, TextEncoder, encode_cached
+from simulations.archive import (
+    BATCHES,
+    DEFAULT_SETTINGS,
+    N_SEEDS,
+    Score,
+    Setting,
+    is_sound,
+    play_archive,
+    prepared,
+    scored,
+)
+from simulations.errors import ArchiveError
+from simulations.replay import PastTest, read_archive
+from simulations.report import lift_section, write_csv, write_html
+
+FEWEST_TESTS = 20  # below, the cuts at 20 % and 40 % leave nothing to learn from or to play
+
+
+def run_archive(
+    path: Path,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    part: str = "score",
+    settings: Sequence[Setting] = DEFAULT_SETTINGS,
+    encoder: Encoder | None = None,
+    console: Console | None = None,
+) -> list[Score]:
+    """Play an archive of A/B tests with every policy; write results.csv and report.html.
+
+    Args:
+        path: The archive's file, columns as in `replay.COLUMNS`.
+        out: Folder for the results; made when it is not there.
+        cache: File that keeps the headlines' vectors for the next run.
+        part: "score", or "tune" to choose settings without looking at the scored tests.
+        settings: The policies; the first is the one that others are compared with.
+        encoder: Makes the vectors; None is the default encoder.
+        console: Where progress is shown; None shows none.
+
+    Returns:
+        A row per policy, T and choice of weeks.
+
+    Raises:
+        ArchiveError: The file cannot be used; names every bad line.
+        MissingEncoderError: There is no encoder.
+    """
+    keep_compiled_programs()
+    shown = console or Console(quiet=True)
+    tests = read_archive(path)
+    if len(tests) < FEWEST_TESTS:
+        raise ArchiveError(
+            f"{path}: {len(tests)} tests; at least {FEWEST_TESTS} are needed to cut at 20 % and 40 %"
+        )
+    shown.print(f"{len(tests):,} tests, {sum(len(test.headlines) for test in tests):,} headlines")
+    vectors, components = encode_archive(tests, encoder or TextEncoder(), cache)
+    with double_precision():
+        played, groups = prepared(tests, part, vectors, components)
+        shown.print(f"{len(played):,} tests are played from the prior of the tests before them")
+        outcomes = {}
+        with _progress(shown) as progress:
+            total = len(settings) * len(played) * N_SEEDS * sum(BATCHES)
+            task = progress.add_task("playing", total=total)
+            for per_arm in BATCHES:
+                for setting in settings:
+                    progress.update(task, description=f"{setting.policy}, T = {per_arm}")
+                    outcomes[per_arm, setting] = play_archive(
+                        groups,
+                        setting,
+                        per_arm,
+                        partial(_advance, progress, task, per_arm),
+                    )
+    everything, sound = np.ones(len(played), bool), is_sound(played)
+    rows = [
+        row
+        for weeks, keep in (("all", everything), ("sound", sound))
+        for per_arm in BATCHES
+        for row in scored({s: outcomes[per_arm, s] for s in settings}, per_arm, weeks, keep)
+    ]
+    _write(out, rows, path, part)
+    return rows
+
+
+def encode_archive(
+    tests: Sequence[PastTest], encoder: Encoder, cache: Path | None
+) -> tuple[Mapping[str, np.ndarray], Components]:
+    """Return the vector of every headline, and the components for the encoder."""
+    headlines = sorted({headline for test in tests for headline in test.headlines})
+    vectors = encode_cached(encoder, headlines, None if cache is None else FileCache(cache))
+    shipped = shipped_components(getattr(encoder, "weights_sha256", None))
+    return dict(zip(headlines, vectors, strict=True)), shipped or random_components(encoder.dim, 0)
+
+
+def _advance(progress: Progress, task: TaskID, per_arm: int, n_runs: int) -> None:
+    progress.advance(task, n_runs * per_arm)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:24}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def _write(out: Path, rows: Sequence[Score], path: Path, part: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(rows, out / "results.csv", names={"per_arm": "T"})
+    settings = {
+        "file": path.name,
+        "part": part,
+        "seeds": N_SEEDS,
+        "batches": ", ".join(f"{batch} at T = {per_arm}" for per_arm, batch in BATCHES.items()),
+        "prior scales": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
+        "jax": jax.__version__,
+    }
+    sections = [lift_section([row for row in rows if row.weeks == "all"])]
+    if any(row.weeks == "sound" and row.tests != rows[0].tests for row in rows):
+        without = lift_section([row for row in rows if row.weeks == "sound"])
+        heading = f"{without.heading}: without the weeks of faulty randomisation"
+        sections.append(replace(without, heading=heading))
+    write_html(out / "report.html", f"Archive of A/B tests: {path.name}", sections, settings=settings)
