@@ -1,9 +1,8 @@
 """Make the content components that ship for the default encoder: `python -m simulations.components FILE`.
 
-FILE is the archive of A/B tests. Headlines of its first fifth (never played, in tuning or scoring) and texts
-of the
-package's own catalogue are taken in equal numbers, so that both journalism and advertising span the
-components.
+FILE is the archive of A/B tests. Headlines of its first fifth (never played, in tuning or scoring) are taken with
+one text of the package's own catalogue for every four: by then 60 % of the variance of headlines and 55 % of that of
+new ads lies in 64 components; headlines alone hold 63 % and 37 %, equal numbers 54 % and 67 %.
 """
 
 import sys
@@ -16,6 +15,8 @@ from bandit.components import SHIPPED, components_to_bytes, fit_components
 from encoders import TextEncoder
 from simulations.catalogue import MAX_PRODUCTS, catalogue
 from simulations.replay import TUNE_FROM, read_archive
+
+HEADLINES_PER_AD_TEXT = 4
 
 
 def make_components(archive: Path) -> Path:
@@ -32,7 +33,7 @@ def make_components(archive: Path) -> Path:
     headlines = sorted({headline for test in first for headline in test.headlines})
     ads = catalogue(0, products=MAX_PRODUCTS, creatives_per_product=150)
     own = sorted({text for ad in ads for text in (ad.headline, ad.body)})
-    picked = np.random.default_rng(0).permutation(len(own))[: len(headlines)]
+    picked = np.random.default_rng(0).permutation(len(own))[: len(headlines) // HEADLINES_PER_AD_TEXT]
     encoder = TextEncoder()
     components = fit_components(encoder.encode(headlines + [own[i] for i in picked]))
     metadata = {
