@@ -1,4 +1,3 @@
-import os
 import shutil
 from pathlib import Path
 
@@ -8,18 +7,6 @@ import pytest
 from encoders import TextEncoder
 
 TINY = Path(__file__).parent / "tiny-bert"
-
-
-@pytest.fixture(scope="session")
-def data_dir() -> Path:
-    """The folder of real data; its absence fails in CI and skips elsewhere."""
-    named = os.environ.get("CREATIVE_BANDIT_DATA")
-    folder = Path(named) if named else Path(__file__).parents[2].parent / "shared" / "data"
-    if not folder.is_dir():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
-            f"no real data at {folder}; set CREATIVE_BANDIT_DATA to its folder"
-        )
-    return folder
 
 
 @pytest.fixture(scope="session")
