@@ -112,7 +112,7 @@ def _choose_chunk(
         n = len(item.candidates)
         record = item.entry.record
         context[i] = context_vector(item.request.context, schema)
-        arm[i, :n] = [model.roster.arm[creative.creative_id] for creative in item.candidates]
+        arm[i, :n] = [view.roster.arm[creative.creative_id] for creative in item.candidates]
         eligible[i, :n] = True
         campaign[i] = item.entry.index
         if record.campaign_id not in horizons:

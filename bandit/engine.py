@@ -17,7 +17,7 @@ from bandit.background import Background
 from bandit.choosing import Prepared, candidates_of, choose_all
 from bandit.errors import EngineClosedError, ForkedEngineError, LearnerElsewhereError
 from bandit.history import by_campaign, check_history, import_history, new_creative
-from bandit.learner import Learner
+from bandit.learner import Learner, View
 from bandit.model import Model
 from bandit.numerics import keep_compiled_programs
 from bandit.records import ArmReport, Creative, Decision, HistoryRow, Outcome, Request, Settled
@@ -37,6 +37,7 @@ Horizon = int | Literal["auto"] | None
 Role = Literal["both", "select", "learn"]
 Learn = Literal["background", "inline", "manual"]
 FOLLOW_EVERY_S = 1.0
+RECOUNT_EVERY_S = 10.0  # how often the traffic of other processes is counted
 SETTLE_AT_ONCE = 10_000  # decisions a transaction
 CLICKS_WITHOUT_A_NO = 100  # after which a campaign of window 0 seems to report clicks only
 
@@ -70,8 +71,8 @@ class Engine:
         self._may_learn = role != "select"
         self._learn_mode = learn
         self._clicks_in_a_row: int | None = 0
-        self._followed_at = time.monotonic()
-        self._roster_version = store.campaigns.version(model.record.model_id)
+        self._followed_at = self._counted_at = time.monotonic()
+        self._roster_version: tuple[int, ...] = ()  # what was read at the opening may be old already
         self._learner = Learner(store, model, clock, owner=f"pid {self._pid}")
         if self._may_learn:
             self._learner.ensure_lease()
@@ -272,16 +273,16 @@ class Engine:
         self._check_open()
         self._follow()
         requests = list(requests)
-        self._model.check_contexts([request.context for request in requests])
+        new_fields = self._model.check_contexts([request.context for request in requests])
         now = self._clock()
         ids = [request.decision_id or new_decision_id(now) for request in requests]
         stored = self._repeated(requests)
-        prepared = [
-            self._prepare(request, i) for request, i in zip(requests, ids, strict=True) if i not in stored
-        ]
-        for record in self._store.decisions.record(
-            choose_all(prepared, self._learner.view, self._model, now)
-        ):
+        new = [(request, i) for request, i in zip(requests, ids, strict=True) if i not in stored]
+        view = self._view_of(request for request, _ in new)
+        if new_fields and new:
+            self._model.add_context_fields(new_fields)
+        prepared = [_prepare(request, i, view) for request, i in new]
+        for record in self._store.decisions.record(choose_all(prepared, view, self._model, now)):
             if record.decision_id not in stored and record.activated_at is not None:
                 self._model.count_activated(record.campaign_id)
             stored[record.decision_id] = record
@@ -388,7 +389,7 @@ class Engine:
         self._check_open()
         self._follow()
         with self._lock:
-            entry = self._model.entry(campaign)
+            entry = self._entry(campaign)
             now = self._clock()
             readouts = self._learner.readouts(entry)
             self._store.learning.refresh_statistics(readouts, refreshed_at=now)
@@ -411,8 +412,7 @@ class Engine:
         with self._lock:
             self._need_lease("warm_start")
             import_history(self._store, self._model, by_campaign(rows), now=self._clock())
-            self._learner.refit()
-            self._learner.save()
+            self._refit("warm_start's refit")
 
     def refit(self) -> None:
         """Fit the posterior anew to all counts, imported history included.
@@ -423,8 +423,7 @@ class Engine:
         self._check_open()
         with self._lock:
             self._need_lease("refit")
-            self._learner.refit()
-            self._learner.save()
+            self._refit("refit")
 
     def close(self) -> None:
         """Learn what has settled, write a snapshot and statistics, and let go of the database."""
@@ -452,18 +451,31 @@ class Engine:
 
     # Inside
 
-    def _prepare(self, request: Request, decision_id: str) -> Prepared:
-        entry = self._model.entry(request.campaign)
-        candidates = candidates_of(request, entry)
-        return Prepared(request, self._fixed(entry), candidates, decision_id)
-
-    def _fixed(self, entry: CampaignEntry) -> CampaignEntry:
-        """Return the campaign with the mean content that its first decision fixes."""
-        if entry.record.mean_content is None:
-            with self._lock:
-                entry = self._model.fix_mean_content(entry)
-                self._learner.republish()
+    def _entry(self, campaign: str) -> CampaignEntry:
+        """Return a campaign as selection sees it; rereads once when it is not known yet."""
+        known = self._learner.view.roster.campaigns.get(campaign)
+        if known is not None:
+            return known
+        with self._lock:
+            entry = self._model.entry(campaign)
+            self._learner.republish()
         return entry
+
+    def _view_of(self, requests: Iterable[Request]) -> View:
+        """Return the posterior for requests that can be answered; nothing is written when one cannot.
+
+        A campaign's first decision fixes its mean content, so the view may be newer than before.
+        """
+        entries = {}
+        for request in requests:
+            entry = entries[request.campaign] = self._entry(request.campaign)
+            candidates_of(request, entry)
+        for entry in entries.values():
+            if entry.record.mean_content is None:
+                with self._lock:
+                    self._model.fix_mean_content(entry)
+                    self._learner.republish()
+        return self._learner.view
 
     def _repeated(self, requests: Sequence[Request]) -> dict[str, DecisionRecord]:
         """Return the stored decisions of ids that are there already.
@@ -476,7 +488,7 @@ class Engine:
             first = stored.get(request.decision_id or "")
             if first is None:
                 continue
-            entry = self._model.entry(request.campaign)
+            entry = self._entry(request.campaign)
             differs = [
                 name
                 for name, is_other in (
@@ -494,13 +506,21 @@ class Engine:
         return stored
 
     def _same_candidates(self, request: Request, first: DecisionRecord) -> bool:
-        if request.eligible is None:
-            return True
-        names = {self._model.roster.names[creative] for creative in first.candidate_creative_ids}
-        return names <= request.eligible - request.exclude
+        known = self._names_of(first)
+        names = {known[creative] for creative in first.candidate_creative_ids}
+        return names.isdisjoint(request.exclude) and (request.eligible is None or names <= request.eligible)
+
+    def _names_of(self, record: DecisionRecord) -> Mapping[int, str]:
+        """Return the names of creatives; rereads once when another process has just added one of these."""
+        names = self._learner.view.roster.names
+        if any(creative not in names for creative in record.candidate_creative_ids):
+            with self._lock:
+                self._reload()
+            names = self._learner.view.roster.names
+        return names
 
     def _decision(self, campaign: str, record: DecisionRecord) -> Decision:
-        names = self._model.roster.names
+        names = self._names_of(record)
         pairs = zip(record.candidate_creative_ids, record.propensities, strict=True)
         return Decision(
             id=record.decision_id,
@@ -520,7 +540,7 @@ class Engine:
             if self._may_learn:
                 while batch := self._learner.learn():
                     learnt += batch
-                if self._learner.is_due:
+                if self._learner.is_due or self._learner.is_readout_due:
                     self._learner.save()
             return Settled(settled=settled, learnt=learnt)
 
@@ -565,6 +585,10 @@ class Engine:
                 self._reload()
             if self._learner.lease is None:
                 self._learner.catch_up()
+            if self._followed_at - self._counted_at >= RECOUNT_EVERY_S:
+                self._counted_at = self._followed_at
+                self._model.recount()
+                self._learner.republish()
 
     def _reload(self) -> None:
         self._model.reload()
@@ -574,6 +598,11 @@ class Engine:
     def _renew(self) -> None:
         # Without the engine's lock: a long refit must not cost the lease.
         self._learner.renew()
+
+    def _refit(self, what: str) -> None:
+        while not self._learner.refit():
+            self._need_lease(what)
+        self._learner.save()
 
     def _need_lease(self, what: str) -> None:
         if not (self._may_learn and self._learner.ensure_lease()):
@@ -589,6 +618,11 @@ class Engine:
             raise ForkedEngineError(
                 "this engine was opened before a fork; open one in each process, after the fork"
             )
+
+
+def _prepare(request: Request, decision_id: str, view: View) -> Prepared:
+    entry = view.roster.campaigns[request.campaign]
+    return Prepared(request, entry, candidates_of(request, entry), decision_id)
 
 
 def new_decision_id(now: datetime) -> str:

@@ -130,6 +130,7 @@ def import_history(
     for name in campaigns:
         model.fix_mean_content(model.roster.campaigns[name], reload=False)
     model.reload()
+    model.mark_refit(is_due=True)
     counts = [
         (creative.creative_id, *campaigns[name][creative.external_id][1:])
         for name in campaigns
@@ -171,6 +172,8 @@ def _is_integer(value: str) -> bool:
 
 
 def _counts_problem(impressions: int, clicks: int) -> str | None:
+    if any(isinstance(count, bool) or not isinstance(count, int) for count in (impressions, clicks)):
+        return f"expected whole numbers, got {impressions!r} impressions, {clicks!r} clicks"
     if impressions < 0 or clicks < 0:
         return f"negative counts: {impressions} impressions, {clicks} clicks"
     if clicks > impressions:

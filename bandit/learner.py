@@ -22,7 +22,7 @@ from bandit.model import Model
 from bandit.numerics import double_precision
 from bandit.posterior import Prior, State, grow, initial_state
 from bandit.programs import CountedRows, fit_counts, learn_batch, summarise_campaign
-from bandit.roster import CampaignEntry
+from bandit.roster import CampaignEntry, Roster
 from bandit.selection import Tables, padded_size
 from bandit.snapshot import restored, snapshot_to_bytes
 from storage import (
@@ -31,6 +31,7 @@ from storage import (
     ContextCountRecord,
     LearnRow,
     LeaseLostError,
+    Snapshot,
     StepConflictError,
     StepRecord,
     Store,
@@ -40,6 +41,8 @@ from storage.learning_records import StepKind
 BATCH = 256  # decisions a step learns at most
 ROWS = (8, 64, BATCH)
 SNAPSHOT_EVERY_S = 1.0
+READOUTS_EVERY_S = 1.0
+SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
 N_CONTEXTS = 32  # recent contexts that a campaign's click rates are averaged over
 
 
@@ -49,12 +52,14 @@ class View(NamedTuple):
     Attributes:
         state: The posterior.
         tables: Contents on the device.
+        roster: The campaigns and creatives that the tables hold.
         step: The learning step at which the posterior stands.
         so_far: Decisions that each campaign had had by then, by campaign id.
     """
 
     state: State
     tables: Tables
+    roster: Roster
     step: int
     so_far: Mapping[int, int]
 
@@ -81,20 +86,22 @@ class Learner:
         self.lease: int | None = None
         self._touched: set[int] = set()
         self._unread: set[int] = set()
-        self._saved_at = time.monotonic()
+        self._saved_at = self._read_out_at = time.monotonic()
         self.resume()
 
     def resume(self) -> None:
         """Read the posterior from the newest snapshot and fold what the log has since."""
+        stored = self._stored_state()
+        # The arms that a snapshot knows may be newer than what was read at the opening.
+        self._model.reload()
         with double_precision():
             n_arms, n_campaigns = self._model.capacity()
             state = initial_state(self._prior(), n_arms, n_campaigns)
-            snapshot = self._store.learning.newest_snapshot(self._model_id)
-            if snapshot is not None:
-                arms = self._store.learning.arm_states(self._model_id)
+            if stored is not None:
+                snapshot, arms = stored
                 index = np.array([self._model.roster.arm[int(i)] for i in arms.creative_ids], np.int64)
                 state = restored(state, snapshot.state, arms, index, self._model.arm_campaign(n_arms))
-            self._step = 0 if snapshot is None else snapshot.step
+            self._step = 0 if stored is None else stored[0].step
             self._touched.clear()
             self._publish(state)
             self.catch_up()
@@ -104,15 +111,18 @@ class Learner:
         log = self._store.learning.log(self._model_id, after_step=self._step)
         if not log:
             return
+        refits = [position for position, row in enumerate(log) if row.kind == "refit"]
+        if refits:
+            log = log[refits[-1] :]
+            self._model.reread_components()
         self._model.reload()
-        for position in range(len(log) - 1, -1, -1):
-            if log[position].kind == "refit":
-                log = log[position:]
-                break
+        self.republish()
         with double_precision():
             for row in log:
                 if row.kind == "refit":
                     state = self._fitted(row.step)
+                    self._touched.update(self._model.roster.arm)
+                    self.mark_unread()
                 else:
                     rows = self._store.learning.rows_of_batch(self._model_id, row.step)
                     state = self._updated(rows)
@@ -126,6 +136,9 @@ class Learner:
             self.lease = self._store.leases.acquire(self._model_id, self._owner)
             if self.lease is not None:
                 self.catch_up()
+                self._model.reread_components()
+                if self._model.is_refit_due():
+                    self.refit()
         return self.lease is not None
 
     def renew(self) -> None:
@@ -144,8 +157,9 @@ class Learner:
         rows = self._store.learning.unlearnt(self._model_id, limit=BATCH)
         if not rows:
             return 0
-        if any(row.creative_id not in self._model.roster.arm for row in rows):
+        if not self._model.knows(rows):
             self._model.reload()
+            self.republish()
         with double_precision():
             state = jax.block_until_ready(self._updated(rows))
             self._note(rows)
@@ -179,6 +193,7 @@ class Learner:
             if not self._write(state, "refit", {}, (), (), snapshot=True):
                 return False
             self._publish(state)
+        self._model.mark_refit(is_due=False)
         return True
 
     def republish(self) -> None:
@@ -208,6 +223,7 @@ class Learner:
 
     def refresh_statistics(self) -> None:
         """Write what people read of the campaigns that have learnt since it was last written."""
+        self._read_out_at = time.monotonic()
         if not self._unread:
             return
         entries = [e for e in self._model.roster.campaigns.values() if e.record.campaign_id in self._unread]
@@ -263,6 +279,17 @@ class Learner:
         weights[:n_used] = 1 / n_used
         return vectors, weights
 
+    def _stored_state(self) -> tuple[Snapshot, ArmStates] | None:
+        """Return the newest snapshot with the arms as of the same step; None to begin from the prior."""
+        for _ in range(SNAPSHOT_TRIES):
+            snapshot = self._store.learning.newest_snapshot(self._model_id)
+            if snapshot is None:
+                return None
+            arms = self._store.learning.arm_states(self._model_id)
+            if arms.steps is None or max(arms.steps, default=0) <= snapshot.step:
+                return snapshot, arms
+        return None
+
     def _prior(self) -> Prior:
         return weight_prior(self._model.scales)
 
@@ -271,7 +298,7 @@ class Learner:
         if (n_arms, n_campaigns) != (len(state.arm_precision), len(state.campaign_precision)):
             state = grow(state, n_arms, n_campaigns)
         tables = self._model.tables(n_arms, n_campaigns)
-        self.view = View(state, tables, self._step, dict(self._model.activated))
+        self.view = View(state, tables, self._model.roster, self._step, dict(self._model.activated))
 
     def _updated(self, rows: Sequence[LearnRow]) -> State:
         """Return the posterior with a batch learnt."""
@@ -333,6 +360,11 @@ class Learner:
         """Whether a second has passed since the last snapshot."""
         return time.monotonic() - self._saved_at >= SNAPSHOT_EVERY_S
 
+    @property
+    def is_readout_due(self) -> bool:
+        """Whether a second has passed since what people read was last written."""
+        return time.monotonic() - self._read_out_at >= READOUTS_EVERY_S
+
     def _write(
         self,
         state: State,
@@ -344,7 +376,9 @@ class Learner:
         snapshot: bool,
     ) -> bool:
         """Write a step; return False, with the posterior reread, when another process learns now."""
-        assert self.lease is not None  # noqa: S101  every caller has just ensured it
+        if self.lease is None:  # the renewing thread has just found it lost
+            self.resume()
+            return False
         record = StepRecord(
             model_id=self._model_id,
             lease=self.lease,

@@ -24,7 +24,14 @@ from bandit.features import N_CONTENT, N_CONTEXT, PriorScales
 from bandit.roster import CampaignEntry, build_roster
 from bandit.selection import Tables, padded_size
 from encoders import Encoder, TextEncoder, encode_fields
-from storage import ContextKindError, ContextRecord, CreativeRecord, Store, UnknownCampaignError
+from storage import (
+    ContextKindError,
+    ContextRecord,
+    CreativeRecord,
+    LearnRow,
+    Store,
+    UnknownCampaignError,
+)
 from storage.records import ContextKind
 
 TEXT_FIELDS = ("headline", "body", "call_to_action")
@@ -75,12 +82,19 @@ class LazyEncoder:
             given = self._given
             loaded = TextEncoder(given) if given is None or isinstance(given, str | Path) else given
             if self._fingerprint is not None and loaded.fingerprint != self._fingerprint:
-                raise EncoderChangedError(
-                    f"the database's vectors were made by the encoder {self._fingerprint}, this one is "
-                    f"{loaded.fingerprint}; open it with the same encoder, or start a new database"
-                )
+                raise EncoderChangedError(_changed(self._fingerprint, loaded))
             self._loaded, self._fingerprint, self._dim = loaded, loaded.fingerprint, loaded.dim
         return self._loaded
+
+    def expect(self, fingerprint: str | None, dim: int) -> None:
+        """Take note of the encoder that made the database's vectors, stored since by another process.
+
+        Raises:
+            EncoderChangedError: Another one is loaded already.
+        """
+        if self._loaded is not None and self._loaded.fingerprint != fingerprint:
+            raise EncoderChangedError(_changed(fingerprint, self._loaded))
+        self._fingerprint, self._dim = fingerprint, dim
 
     @property
     def fingerprint(self) -> str:
@@ -137,6 +151,8 @@ class Model:
     def reload(self) -> None:
         """Reread campaigns, creatives and the context schema."""
         with self._lock:
+            if self._components is None:
+                self.reread_components()
             campaigns = self._store.campaigns.all(self.record.model_id)
             creatives = self._store.campaigns.all_creatives(self.record.model_id)
             new = [creative for creative in creatives if creative.creative_id not in self._contents]
@@ -147,6 +163,46 @@ class Model:
                 self._contents.update(zip((creative.creative_id for creative in new), features, strict=True))
             self.roster = build_roster(campaigns, creatives, self._contents, self.roster)
             self.schema = self._store.models.context(self.record.model_id)
+
+    def reread_components(self) -> None:
+        """Take the encoder and components that another process has stored; contents follow at `reload`."""
+        with self._lock:
+            stored = self._store.models.get_or_create(
+                seed=self.record.seed, encoder_fingerprint=None, settings=self.record.settings
+            )
+            if stored.components is not None and stored.components != self.record.components:
+                self._components = components_from_bytes(stored.components)
+                self._encoder.expect(stored.encoder_fingerprint, len(self._components.centre))
+                self._contents.clear()
+            self.record = stored
+
+    def is_refit_due(self) -> bool:
+        """Whether contents or history have changed and the refit that must follow was never finished."""
+        return bool(self.record.settings.get("refit_due"))
+
+    def mark_refit(self, *, is_due: bool) -> None:
+        """Note before a change that a refit must follow, or that it did: a killed process finds the note."""
+        with self._lock:
+            if self.is_refit_due() != is_due and self._components is not None:
+                self.record = replace(self.record, settings={**self.record.settings, "refit_due": is_due})
+                self._store_components()
+
+    def knows(self, rows: Sequence[LearnRow]) -> bool:
+        """Whether all that the features of decisions depend on has been read, whichever process made them."""
+        campaigns = {entry.record.campaign_id: entry.record for entry in self.roster.campaigns.values()}
+        return all(
+            row.creative_id in self.roster.arm
+            and row.slots_version <= self.schema.version
+            # A campaign that has decisions has a mean content.
+            and campaigns[row.campaign_id].mean_content is not None
+            for row in rows
+        )
+
+    def recount(self) -> None:
+        """Count decisions anew, with those of other processes and those activated since."""
+        counted = self._store.learning.impressions(self.record.model_id)
+        with self._lock:
+            self.activated = counted
 
     def prepare_texts(self, texts: Sequence[Mapping[str, str]]) -> None:
         """Encode texts into the database before creatives refer to them."""
@@ -186,8 +242,11 @@ class Model:
                 self.reload()
         return self.roster.campaigns[entry.record.name]
 
-    def check_contexts(self, contexts: Sequence[Mapping[str, object]]) -> None:
-        """Check contexts of requests; fields never seen before are added to the schema.
+    def check_contexts(self, contexts: Sequence[Mapping[str, object]]) -> dict[str, ContextKind]:
+        """Check contexts of requests.
+
+        Returns:
+            The kinds of fields never seen before, by name.
 
         Raises:
             ContextError: A context cannot be used.
@@ -200,14 +259,21 @@ class Model:
                         f"context field {field!r}: the requests of one call have "
                         f"both a {new[field]} and a {kind}"
                     )
-        if new:
-            with self._lock:
-                try:
-                    self.schema = self._store.models.add_context_fields(
-                        self.record.model_id, new, max_slots=N_CONTEXT
-                    )
-                except ContextKindError as error:
-                    raise ContextError(str(error)) from error
+        return new
+
+    def add_context_fields(self, new: Mapping[str, ContextKind]) -> None:
+        """Add fields never seen before to the schema.
+
+        Raises:
+            ContextError: Another process has just added one with another kind.
+        """
+        with self._lock:
+            try:
+                self.schema = self._store.models.add_context_fields(
+                    self.record.model_id, new, max_slots=N_CONTEXT
+                )
+            except ContextKindError as error:
+                raise ContextError(str(error)) from error
 
     def count_activated(self, campaign_id: int) -> None:
         """Count a decision that was shown."""
@@ -249,7 +315,7 @@ class Model:
             if len(texts) < TEXTS_TO_FIT:
                 return False
             self._components = fit_components(self._embed([{"headline": text} for text in texts]))
-            self._keep_components("fitted")
+            self._keep_components("fitted", refit_due=True)
             self._contents.clear()
             self.reload()
             for entry in self.roster.campaigns.values():
@@ -267,19 +333,35 @@ class Model:
     def _components_in_use(self) -> Components:
         """Return the components; a new model takes those that ship for its encoder, or random ones."""
         if self._components is None:
+            self.reread_components()
+        if self._components is None:
             encoder = self._encoder.load()
             shipped = shipped_components(getattr(encoder, "weights_sha256", None))
             self._components = shipped or random_components(encoder.dim, self.record.seed)
             self._keep_components("random" if shipped is None else "shipped")
         return self._components
 
-    def _keep_components(self, origin: str) -> None:
-        assert self._components is not None  # noqa: S101  both callers have just set it
-        stored = components_to_bytes(self._components)
-        self.record = replace(self.record, settings={**self.record.settings, "components": origin})
-        self._store.models.set_encoder(
-            self.record.model_id, self._encoder.fingerprint, stored, settings=self.record.settings
+    def _keep_components(self, origin: str, **settings: bool) -> None:
+        self.record = replace(
+            self.record, settings={**self.record.settings, "components": origin, **settings}
         )
+        self._store_components()
+
+    def _store_components(self) -> None:
+        assert self._components is not None  # noqa: S101  every caller has just set or checked it
+        stored = components_to_bytes(self._components)
+        fingerprint = self._encoder.fingerprint
+        self.record = replace(self.record, components=stored, encoder_fingerprint=fingerprint)
+        self._store.models.set_encoder(
+            self.record.model_id, fingerprint, stored, settings=self.record.settings
+        )
+
+
+def _changed(expected: str | None, encoder: Encoder) -> str:
+    return (
+        f"the database's vectors were made by the encoder {expected}, this one is {encoder.fingerprint}; "
+        "open it with the same encoder, or start a new database"
+    )
 
 
 def _texts(creative: CreativeRecord) -> dict[str, str]:

@@ -21,7 +21,8 @@ class Creative:
         picture: A reference to a picture; kept, not read.
 
     Raises:
-        InvalidCreativeError: A text is no string, all are empty, or one has over 10,000 characters.
+        InvalidCreativeError: The id is empty, a text is no string, all are empty, or one has over 10,000
+            characters.
 
     Example:
         >>> Creative("calm", headline="Free returns, always").texts
@@ -35,6 +36,10 @@ class Creative:
     picture: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id:
+            raise InvalidCreativeError(
+                f"expected a creative's id to be a string that is not empty, got {self.id!r}"
+            )
         for name in ("headline", "body", "call_to_action"):
             text = getattr(self, name)
             if not isinstance(text, str):

@@ -3,6 +3,8 @@ from collections.abc import Iterator
 import pytest
 
 from bandit.numerics import double_precision as in_double_precision
+from encoders import TextEncoder
+from tests.bandit.engines import TINY, Clock, Engines
 
 
 @pytest.fixture(scope="module")
@@ -10,3 +12,31 @@ def double_precision() -> Iterator[None]:
     """JAX in float64, as the package runs its numerical core."""
     with in_double_precision():
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder() -> TextEncoder:
+    """A real BERT, tiny and random."""
+    return TextEncoder(TINY, dtype="float32")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that moves only when it is told to."""
+    return Clock()
+
+
+@pytest.fixture
+def engines(migrated_sqlite_url: str, tiny_encoder: TextEncoder, clock: Clock) -> Iterator[Engines]:
+    """Engines on a fresh SQLite file."""
+    opener = Engines(migrated_sqlite_url, tiny_encoder, clock)
+    yield opener
+    opener.close()
+
+
+@pytest.fixture
+def engines_on_both(url: str, tiny_encoder: TextEncoder, clock: Clock) -> Iterator[Engines]:
+    """Engines on a fresh SQLite file and on a fresh PostgreSQL database, in turn."""
+    opener = Engines(url, tiny_encoder, clock)
+    yield opener
+    opener.close()
