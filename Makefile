@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
+LOCK_FILE ?= requirements-dev.lock
 PIP     = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: demo test lint bench lock clean
@@ -18,15 +19,17 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)
-	$(BIN)/python -m pytest tests/benchmarks -m benchmark -s
+# The benchmarks have an environment of their own, with the libraries they compare with.
+bench:
+	@$(MAKE) --no-print-directory VENV=.venv-bench LOCK_FILE=requirements-bench.lock .venv-bench/.installed
+	.venv-bench/bin/python -m pytest tests/benchmarks -s -q
 
-$(STAMP): requirements-dev.lock pyproject.toml
+$(STAMP): $(LOCK_FILE) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "creative-bandit needs Python 3.11, 3.12 or 3.13; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 demo"; exit 1; }
 	@echo "setting up $(VENV) (once; a minute or two)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --require-hashes --no-deps -r requirements-dev.lock
+	@$(PIP) --require-hashes --no-deps -r $(LOCK_FILE)
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -36,6 +39,8 @@ LOCK = uv pip compile --quiet --universal --fork-strategy fewest --python-versio
 lock:
 	$(LOCK) pyproject.toml requirements.in -o requirements.lock
 	$(LOCK) pyproject.toml requirements.in requirements-dev.in -c requirements.lock -o requirements-dev.lock
+	$(LOCK) pyproject.toml requirements.in requirements-dev.in requirements-bench.in -c requirements-dev.lock \
+		-o requirements-bench.lock
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench .cache build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
