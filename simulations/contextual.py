@@ -1,7 +1,8 @@
 """The engine's policy in a world of known contents: the same choices as `thompson_on_weights`, much faster.
 
-In one campaign every row is φ_a(x) = φ_a(0) + Σ_j (1, contents)_aj (x in block j), so the logits of all candidates
-in all contexts follow from one small Gram matrix a batch, where `predict` solves a triangular system a request.
+In one campaign every row is φ_a(x) = φ_a(0) + Σ_j (1, contents)_aj (x in block j), so the logits of all
+candidates in all contexts follow from one small Gram matrix a batch, where `predict` solves a triangular
+system for each request.
 """
 
 from typing import NamedTuple
@@ -21,9 +22,9 @@ _FIRST_INTERACTION = 1 + N_CONTEXT + 2 * N_CONTENT
 
 
 class LogitMap(NamedTuple):
-    """The joint posterior of one campaign's logits as a function of the context x, in J = 5 blocks of slots.
+    """The joint posterior of one campaign's logits as a function of the context x, in 5 blocks of slots.
 
-        m(x) = mean + Z (Mᵀ x)        C(x) = within + P Zᵀ + Z Pᵀ + Z Q Zᵀ        P = cross · x    Q = x · between · x
+        m(x) = mean + Z (Mᵀ x)    C(x) = within + P Zᵀ + Z Pᵀ + Z Q Zᵀ    P = cross · x    Q = x · between · x
 
     Attributes:
         mean: m(0).

@@ -1,0 +1,134 @@
+"""What policies earned in the runs of the loop: regret curves, traffic shares, and rows of results."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from simulations.archive import Setting
+from simulations.results import RegretCurve, TrafficShares
+
+
+class Played(NamedTuple):
+    """What one policy earned in some runs, per batch and in expected clicks; a run is a world and a seed.
+
+    Attributes:
+        setting: the policy.
+        batch: impressions of one batch.
+        earned: of the shown creatives.
+        best: of the best creative of each request.
+        uniform: of all creatives alike.
+        shown: impressions of each creative.
+    """
+
+    setting: Setting
+    batch: int
+    earned: Float[np.ndarray, "runs batches"]
+    best: Float[np.ndarray, "runs batches"]
+    uniform: Float[np.ndarray, "runs batches"]
+    shown: Float[np.ndarray, "runs batches arms"]
+
+
+def uniform_of(played: Played) -> Played:
+    """Return what showing all creatives alike would have earned on the same requests; exact, not played."""
+    n_arms = played.shown.shape[-1]
+    shown = np.full_like(played.shown, played.batch / n_arms)
+    return played._replace(setting=Setting(policy="uniform"), earned=played.uniform, shown=shown)
+
+
+def oracle_of(played: Played) -> Played:
+    """Return what the best creative of every request would have earned; whom it shows is not recorded."""
+    shown = np.full_like(played.shown, np.nan)
+    return played._replace(setting=Setting(policy="oracle"), earned=played.best, shown=shown)
+
+
+def regret_curve(played: Played, n_campaigns: int = 1) -> RegretCurve:
+    """Return cumulative regret, summed over the campaigns of a seed; runs come campaign by campaign."""
+    lost = (played.best - played.earned).cumsum(axis=1)
+    return RegretCurve(played.setting.policy, lost.reshape(n_campaigns, -1, lost.shape[1]).sum(axis=0))
+
+
+def impressions_of(played: Played, n_campaigns: int = 1) -> Int[np.ndarray, "time"]:
+    """Return the times of the columns of `regret_curve`."""
+    return np.arange(1, played.earned.shape[1] + 1) * played.batch * n_campaigns
+
+
+def traffic_shares(
+    played: Played, creative_ids: Sequence[str], runs: Sequence[int] | slice = slice(None), n_times: int = 25
+) -> TrafficShares:
+    """Return who got the traffic, as means over runs of one world and over stretches of time.
+
+    Args:
+        played: the runs.
+        creative_ids: names of the creatives.
+        runs: which runs.
+        n_times: stretches, at most.
+    """
+    shown = played.shown[runs].sum(axis=0)
+    stretches = np.array_split(shown, min(n_times, len(shown)))
+    counts = np.stack([stretch.sum(axis=0) for stretch in stretches])
+    ends = np.cumsum([len(stretch) for stretch in stretches]) * played.batch
+    return TrafficShares(
+        played.setting.policy, ends, tuple(creative_ids), counts / counts.sum(axis=1, keepdims=True)
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
+    """A row of results: one policy over all runs.
+
+    Attributes:
+        policy: its name.
+        setting: its settings, in words.
+        impressions: of one seed, all campaigns together.
+        seeds: how many.
+        clicks: expected clicks, mean over seeds.
+        share_of_lift: (clicks − uniform's) / (oracle's − uniform's), a fraction.
+        standard_error: of that share, by the delta method over seeds.
+        regret: expected clicks lost against the oracle, mean over seeds.
+        regret_error: standard error of that.
+    """
+
+    policy: str
+    setting: str
+    impressions: int
+    seeds: int
+    clicks: float
+    share_of_lift: float
+    standard_error: float
+    regret: float
+    regret_error: float
+
+
+def score(played: Played, n_campaigns: int = 1) -> Score:
+    """Return a policy's row of results; errors are 0 with a single seed.
+
+    Args:
+        played: its runs, campaign by campaign.
+        n_campaigns: runs of one seed, whose clicks are summed.
+    """
+    earned, best, uniform = (
+        leaf.sum(axis=1).reshape(n_campaigns, -1).sum(axis=0)
+        for leaf in (played.earned, played.best, played.uniform)
+    )
+    gain, lift, lost = earned - uniform, best - uniform, best - earned
+    share = gain.sum() / lift.sum() if lift.sum() > 0 else 0.0
+    residual = (gain - share * lift) / lift.mean() if lift.sum() > 0 else np.zeros_like(gain)
+    return Score(
+        policy=played.setting.policy,
+        setting=played.setting.setting_id,
+        impressions=int(impressions_of(played, n_campaigns)[-1]),
+        seeds=len(earned),
+        clicks=float(earned.mean()),
+        share_of_lift=float(share),
+        standard_error=_error(residual),
+        regret=float(lost.mean()),
+        regret_error=_error(lost),
+    )
+
+
+def _error(values: np.ndarray) -> float:
+    """Return the standard error of a mean; 0 for a single value."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0

@@ -1,0 +1,143 @@
+"""Policies on synthetic worlds: the loop, compiled, over worlds and seeds."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from bandit.features import N_CONTENT, PriorScales, weight_prior
+from bandit.numerics import double_precision
+from bandit.points import normal_points
+from bandit.posterior import initial_state
+from simulations.archive import DEFAULT_SETTINGS, Setting, Settings
+from simulations.contextual import thompson_on_contents
+from simulations.played import Played
+from simulations.policies import Policy, beta_thompson, ucb1
+from simulations.run import Step, play
+from simulations.visits import WorldError
+from simulations.worlds import EffectSizes, World, draw_truth, make_world, traffic_of
+
+BATCH = 200  # impressions between two updates
+N_SEEDS = 8
+CONTENT_LENGTH = (
+    0.7  # root mean square distance of an ad from its campaign's mean, in the catalogue by MiniLM
+)
+BY_COUNTS = ("beta-thompson", "ucb1")
+POLICIES = tuple(setting.policy for setting in DEFAULT_SETTINGS)
+
+
+def draw_worlds(
+    seed: int, *, n_worlds: int = N_SEEDS, n_creatives: int = 20, sizes: EffectSizes | None = None
+) -> list[World]:
+    """Draw worlds of different shops, one campaign each, for runs without an encoder.
+
+    Contents are random directions of the length that the catalogue's ads have.
+
+    Args:
+        seed: a non-negative integer; the same one draws the same worlds.
+        n_worlds: how many.
+        n_creatives: creatives of each.
+        sizes: how strong the effects are.
+
+    Raises:
+        WorldError: a number is out of range.
+    """
+    if seed < 0 or n_worlds < 1 or n_creatives < 1:
+        raise WorldError(
+            "expected seed >= 0, n_worlds >= 1 and n_creatives >= 1, "
+            f"got seed={seed}, n_worlds={n_worlds}, n_creatives={n_creatives}"
+        )
+    sizes = sizes or EffectSizes()
+    with double_precision():
+        keys = jax.random.split(jax.random.key(seed), n_worlds)
+        return [_drawn_world(key, n_creatives, sizes) for key in keys]
+
+
+def _drawn_world(key: Array, n_creatives: int, sizes: EffectSizes) -> World:
+    key_truth, key_content, key_world = jax.random.split(key, 3)
+    content = jax.random.normal(key_content, (n_creatives, N_CONTENT))
+    content *= CONTENT_LENGTH / jnp.linalg.norm(content, axis=1, keepdims=True)
+    truth = draw_truth(key_truth, 0, sizes)
+    return make_world(key_world, truth, content, jnp.zeros((n_creatives, 0)), sizes)
+
+
+def play_worlds(
+    worlds: Sequence[World],
+    setting: Setting,
+    impressions: int,
+    *,
+    seeds: Sequence[int] | None = None,
+    batch: int = BATCH,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Played:
+    """Let one policy play worlds from the engine's default prior.
+
+    The traffic of a run depends on its seed alone, so that policies meet the same requests and the same luck.
+
+    Args:
+        worlds: one per run, with the same number of creatives.
+        setting: the policy.
+        impressions: of each run, in whole batches; also the horizon that the policy is told.
+        seeds: one per run; 0, 1, … when absent.
+        batch: impressions between two updates.
+        advance: told the number of finished runs now and then.
+
+    Returns:
+        What it earned.
+
+    Raises:
+        WorldError: the policy is unknown, no batch fits the impressions, or seeds do not match the worlds.
+    """
+    seeds = range(len(worlds)) if seeds is None else seeds
+    _check(worlds, setting, impressions, seeds, batch)
+    run = _compiled(
+        setting.policy if setting.policy in BY_COUNTS else "thompson", batch, impressions // batch
+    )
+    steps = []
+    with double_precision():
+        numbers = (setting.kappa, setting.uniform_share, setting.is_endless, setting.scale)
+        settings = Settings(*map(jnp.asarray, numbers))
+        # One run at a time: mapped over runs, the program is no faster on a CPU and takes longer to compile.
+        for world, seed in zip(worlds, seeds, strict=True):
+            steps.append(jax.tree.map(np.asarray, run(settings, world, jax.random.key(seed))))
+            advance(1)
+    return Played(setting, batch, *(np.stack(leaves) for leaves in zip(*steps, strict=True)))
+
+
+def _check(
+    worlds: Sequence[World], setting: Setting, impressions: int, seeds: Sequence[int], batch: int
+) -> None:
+    if setting.policy not in POLICIES:
+        raise WorldError(f"expected a policy out of {', '.join(POLICIES)}, got {setting.policy!r}")
+    if not worlds or len(worlds) != len(seeds):
+        raise WorldError(
+            f"expected a seed for each of at least one world, got {len(worlds)} worlds and {len(seeds)} seeds"
+        )
+    if not 1 <= batch <= impressions:
+        raise WorldError(f"expected 1 <= batch <= impressions, got batch={batch}, impressions={impressions}")
+
+
+@cache
+def _compiled(name: str, batch: int, n_batches: int) -> Callable[[Settings, World, Array], Step]:
+    def one(settings: Settings, world: World, key: Array) -> Step:
+        policy = _policy(name, settings, world, batch * n_batches)
+        return play(policy, traffic_of(world, batch), n_batches, key)[1]
+
+    return jax.jit(one)
+
+
+def _policy(name: str, settings: Settings, world: World, horizon: int) -> Policy:
+    n_arms = world.appeal.shape[0]
+    if name == "beta-thompson":
+        return beta_thompson(n_arms)
+    if name == "ucb1":
+        return ucb1(n_arms, settings.scale)
+    posterior = initial_state(weight_prior(PriorScales()), n_arms, 1)
+    reach = jnp.where(settings.is_endless, jnp.inf, float(horizon))
+    points = jnp.asarray(normal_points(n_arms))
+    return thompson_on_contents(
+        name, posterior, world.content, reach, points, settings.kappa, settings.uniform_share
+    )
