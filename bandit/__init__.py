@@ -1,10 +1,14 @@
 """Chooses ad creatives by contextual Thompson sampling over BERT features, with its state in SQL."""
 
-from bandit.engine import Engine
-from bandit.errors import BanditError
-from bandit.records import ArmReport, Creative, Decision, HistoryRow, Outcome, Request, Settled
-from encoders.errors import EncoderError
-from storage.errors import StorageError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bandit.engine import Engine
+    from bandit.errors import BanditError
+    from bandit.records import ArmReport, Creative, Decision, HistoryRow, Outcome, Request, Settled
+    from encoders.errors import EncoderError
+    from storage.errors import StorageError
 
 __all__ = [
     "ArmReport",
@@ -19,3 +23,23 @@ __all__ = [
     "Settled",
     "StorageError",
 ]
+
+_PLACES = {
+    "BanditError": "bandit.errors",
+    "EncoderError": "encoders.errors",
+    "Engine": "bandit.engine",
+    "StorageError": "storage.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: JAX takes seconds, and `--help` needs none of it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_PLACES.get(name, "bandit.records")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,75 @@
+"""`demo`, `simulate archive`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bandit.cli.options import AsJson, example, group, show_help
+from bandit.cli.printing import console, percent, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from simulations.archive import Score
+
+demo_app = group()
+app = group(callback=show_help, invoke_without_command=True)
+
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; made when it is not there.")]
+
+
+@demo_app.command(epilog=example("demo", "demo --out demo --impressions 5000 --overwrite"))
+def demo(
+    *,
+    out: Out = Path(),
+    impressions: Annotated[int, typer.Option(metavar="N", min=1, help="Impressions in all.")] = 20_000,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the simulated traffic.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace ads.db and report.html of an earlier demo.")
+    ] = False,
+) -> None:
+    """Play three campaigns on simulated traffic: encode, choose, learn, and show it in SQL."""
+    from simulations.demo import run_demo
+
+    run_demo(out, impressions=impressions, seed=seed, overwrite=overwrite, console=console())
+
+
+@app.command(
+    epilog=example(
+        "simulate archive packages.csv.gz --out out", "simulate archive packages.csv.gz --out out --json"
+    )
+)
+def archive(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV of past A/B tests, gzipped or not.")],
+    *,
+    out: Out,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keeps the texts' vectors for the next run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play past A/B tests with the engine and other policies: what share of the lift does each get?"""
+    from simulations.archive_run import run_archive
+
+    scores = run_archive(file, out, cache=cache, console=console(is_error=True))
+    if as_json:
+        print_json({"scores": [asdict(score) for score in scores]})
+        return
+    print_table(
+        ("policy", "setting", "weeks", "T", "tests", "share of lift", "behind engine"),
+        [_score_row(score) for score in scores],
+        n_words=3,
+    )
+    print_line(f"written: {out / 'results.csv'}, {out / 'report.html'}")
+
+
+def _score_row(score: "Score") -> tuple[str, ...]:
+    return (
+        score.policy,
+        score.setting,
+        score.weeks,
+        f"{score.per_arm:,}",
+        f"{score.tests:,}",
+        f"{100 * score.share_of_lift:.1f} ± {percent(score.standard_error)}",
+        f"{100 * score.behind_engine:.1f} ± {100 * score.behind_engine_error:.1f} points",
+    )
