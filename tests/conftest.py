@@ -16,4 +16,3 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("CREATIVE_BANDIT_CACHE", str(PROGRAMS))
     jax.config.update("jax_compilation_cache_dir", os.environ["CREATIVE_BANDIT_CACHE"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,0 +1,109 @@
+"""The archive is played by compiled functions; the same tests through `Engine` give the same decisions."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bandit import Creative, Engine, HistoryRow, Outcome
+from bandit import Request as EngineRequest
+from bandit.features import PriorScales
+from bandit.numerics import double_precision
+from bandit.points import normal_points
+from bandit.posterior import Gaussian
+from bandit.thompson import Choice, decision_words
+from encoders import TextEncoder
+from simulations.archive_run import encode_archive
+from simulations.policies import LogitState, Outcomes, Policy, Request, thompson_on_logits
+from simulations.replay import PastTest, Problems, archive_prior, problems, read_archive
+
+N_HISTORY, N_PLAYED, PER_ARM, BATCH, MOST_ARMS = 60, 20, 40, 20, 8
+
+
+def _history(tests: list[PastTest]) -> list[HistoryRow]:
+    return [
+        HistoryRow(
+            campaign=test.test_id,
+            creative=Creative(str(i), headline=headline),
+            impressions=int(test.impressions[i]),
+            clicks=int(test.clicks[i]),
+        )
+        for test in tests
+        for i, headline in enumerate(test.headlines)
+    ]
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_engine_and_compiled_play_decide_alike(data_dir: Path, tmp_path: Path) -> None:
+    tests = [
+        test
+        for test in read_archive(data_dir / "upworthy" / "packages.csv.gz")[:200]
+        if 2 <= len(test.headlines) <= MOST_ARMS
+    ][: N_HISTORY + N_PLAYED]
+    history, played = tests[:N_HISTORY], tests[N_HISTORY:]
+    encoder = TextEncoder()
+    vectors, components = encode_archive(tests, encoder, None)
+    with double_precision():
+        state = archive_prior(history, vectors, components, PriorScales())
+        worlds = problems(played, state, vectors, components, MOST_ARMS)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    rng = np.random.default_rng(0)
+    warmed = tmp_path / "warmed.db"
+    with Engine.open(warmed, learn="manual", clock=lambda: now, encoder=encoder) as engine:
+        engine.warm_start(_history(history))
+    for number, test in enumerate(played):
+        # Every test starts from the history alone, not from the tests played before it.
+        copied = shutil.copyfile(warmed, tmp_path / f"{number}.db")
+        with Engine.open(copied, learn="manual", clock=lambda: now, encoder=encoder) as engine:
+            _play_both(engine, test, jax.tree.map(lambda leaf, n=number: leaf[n], worlds), rng)
+
+
+def _play_both(engine: Engine, test: PastTest, world: Problems, rng: np.random.Generator) -> None:
+    n_arms = len(test.headlines)
+    engine.add_campaign("played", horizon=n_arms * PER_ARM, attribution_window=0)
+    engine.add_creatives(
+        "played", [Creative(f"{i:02d}", headline=text) for i, text in enumerate(test.headlines)]
+    )
+    # The engine pads to the same number of arms, so both draw on the same points.
+    size = 4 if n_arms <= 4 else 8
+    with double_precision():
+        prior = Gaussian(world.prior.mean[:size], world.prior.covariance[:size, :size])
+        horizon = jnp.asarray(float(n_arms * PER_ARM))
+        request = Request(jnp.zeros((size, 0)), world.eligible[:size])
+        belief = LogitState(prior, jnp.zeros(()))
+    for first in range(0, n_arms * PER_ARM, BATCH):
+        ids = [f"{test.test_id}-{first + i}" for i in range(BATCH)]
+        decisions = engine.select_many([EngineRequest(campaign="played", decision_id=i) for i in ids])
+        with double_precision():
+            choice = _choose(belief, request, np.stack([decision_words(i) for i in ids]), horizon)
+        assert [decision.creative_id for decision in decisions] == [f"{int(i):02d}" for i in choice.chosen]
+        for decision, propensities in zip(decisions, choice.propensities, strict=True):
+            expected = np.asarray(propensities[:n_arms])
+            np.testing.assert_allclose(list(decision.propensities.values()), expected, rtol=0, atol=1e-9)
+        clicks = rng.random(BATCH) < test.truth[np.asarray(choice.chosen)]
+        engine.update_many([Outcome(decision_id=i, click=bool(c)) for i, c in zip(ids, clicks, strict=True)])
+        assert engine.settle().learnt == BATCH
+        with double_precision():
+            seen = Outcomes(jnp.zeros((BATCH, 0)), choice.chosen, jnp.asarray(clicks, float))
+            belief = _learn(belief, seen)
+
+
+def _policy(belief: LogitState, horizon: jax.Array) -> Policy:
+    points = jnp.asarray(normal_points(belief.logits.mean.shape[0]))
+    return thompson_on_logits("engine", belief.logits, horizon, points)
+
+
+@jax.jit
+def _choose(belief: LogitState, request: Request, words: jax.Array, horizon: jax.Array) -> Choice:
+    choose = jax.vmap(_policy(belief, horizon).choose, in_axes=(None, None, 0))
+    return choose(belief, request, words)
+
+
+@jax.jit
+def _learn(belief: LogitState, seen: Outcomes) -> LogitState:
+    return _policy(belief, jnp.zeros(())).learn(belief, seen)
