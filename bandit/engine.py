@@ -533,6 +533,7 @@ class Engine:
         )
 
     def _settle_and_learn(self) -> Settled:
+        self._follow()
         with self._lock:
             settled = learnt = 0
             while due := self._store.outcomes.settle_due(now=self._clock(), limit=SETTLE_AT_ONCE):
@@ -591,9 +592,10 @@ class Engine:
                 self._learner.republish()
 
     def _reload(self) -> None:
+        before = self._learner.view.roster
         self._model.reload()
         self._learner.republish()
-        self._learner.mark_unread()
+        self._learner.mark_unread(before)
 
     def _renew(self) -> None:
         # Without the engine's lock: a long refit must not cost the lease.

@@ -43,7 +43,8 @@ ROWS = (8, 64, BATCH)
 SNAPSHOT_EVERY_S = 1.0
 READOUTS_EVERY_S = 1.0
 SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
-N_CONTEXTS = 32  # recent contexts that a campaign's click rates are averaged over
+CONTEXTS = (1, 8, 32)
+N_CONTEXTS = CONTEXTS[-1]  # recent contexts that a campaign's click rates are averaged over
 
 
 class View(NamedTuple):
@@ -201,18 +202,30 @@ class Learner:
         with double_precision():
             self._publish(self.view.state)
 
-    def mark_unread(self) -> None:
-        """Note that creatives have come or changed, so that what people read is written anew."""
-        self._unread = {entry.record.campaign_id for entry in self._model.roster.campaigns.values()}
+    def mark_unread(self, before: Roster | None = None) -> None:
+        """Note campaigns of which what people read must be written anew.
+
+        Args:
+            before: The roster before a change; marks campaigns whose creatives differ. None marks all.
+        """
+        known = {} if before is None else before.campaigns
+        self._unread |= {
+            entry.record.campaign_id
+            for name, entry in self._model.roster.campaigns.items()
+            if name not in known or known[name].creatives != entry.creatives
+        }
 
     def save(self) -> None:
         """Write a snapshot of what was learnt since the last one, and what people read."""
-        if self._touched and self.lease is not None:
+        if self.lease is None:
+            return
+        if self._touched:
             with double_precision():
                 try:
                     self._write_snapshot()
                 except LeaseLostError:
                     self.lease = None
+                    return
         self.refresh_statistics()
 
     def release(self) -> None:
@@ -269,15 +282,12 @@ class Learner:
         ]
 
     def _recent_contexts(self, entry: CampaignEntry) -> tuple[np.ndarray, np.ndarray]:
-        """Return up to 32 of the campaign's recent context vectors, [32, 16], and their weights, [32]."""
-        vectors = np.zeros((N_CONTEXTS, N_CONTEXT))
-        weights = np.zeros(N_CONTEXTS)
+        """Return the distinct vectors of a campaign's recent contexts, [contexts, 16], and their weights."""
         recent = self._store.learning.recent_contexts(entry.record.campaign_id, limit=N_CONTEXTS)
-        for i, context in enumerate(recent):
-            vectors[i] = context_vector(context, self._model.schema)
-        n_used = max(len(recent), 1)
-        weights[:n_used] = 1 / n_used
-        return vectors, weights
+        stacked = [context_vector(context, self._model.schema) for context in recent] or [np.zeros(N_CONTEXT)]
+        vectors, counts = np.unique(np.stack(stacked), axis=0, return_counts=True)
+        padding = padded_size(len(vectors), CONTEXTS) - len(vectors)
+        return np.pad(vectors, ((0, padding), (0, 0))), np.pad(counts / counts.sum(), (0, padding))
 
     def _stored_state(self) -> tuple[Snapshot, ArmStates] | None:
         """Return the newest snapshot with the arms as of the same step; None to begin from the prior."""
