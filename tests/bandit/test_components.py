@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from bandit.components import (
+    components_from_bytes,
+    components_to_bytes,
+    fit_components,
+    random_components,
+    shipped_components,
+)
+from bandit.features import N_CONTENT
+
+
+def unit_rows(n: int, dim: int, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    # Directions of falling weight, so that the order of components is definite.
+    rows = random.normal(size=(n, dim)) * 0.9 ** np.arange(dim) + 0.3
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_components_are_the_leading_eigenvectors() -> None:
+    embeddings = unit_rows(300, 80).astype(float)
+    components = fit_components(embeddings)
+    values, vectors = np.linalg.eigh(np.cov(embeddings.T))
+    leading = vectors[:, ::-1][:, :N_CONTENT]
+    overlap = np.abs(np.sum(leading * components.basis, axis=0))
+    np.testing.assert_allclose(overlap[:20], 1, atol=1e-4)
+    features = components.project(embeddings)
+    assert features.dtype == np.float32
+    # Not whitened: each column keeps its own variance.
+    np.testing.assert_allclose(features.var(axis=0, ddof=1), values[::-1][:N_CONTENT], rtol=1e-3)
+    np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-6)
+
+
+def test_signs_do_not_depend_on_the_order_of_texts() -> None:
+    embeddings = unit_rows(200, 70)
+    first, second = fit_components(embeddings), fit_components(embeddings[::-1])
+    np.testing.assert_allclose(first.basis[:, :20], second.basis[:, :20], atol=1e-4)
+    largest = np.abs(first.basis).argmax(axis=0)
+    assert (first.basis[largest, np.arange(N_CONTENT)] > 0).all()
+
+
+def test_a_narrow_encoder_keeps_all_it_has() -> None:
+    embeddings = unit_rows(100, 24)
+    for components in (fit_components(embeddings), random_components(24, seed=1)):
+        assert components.basis.shape == (24, N_CONTENT)
+        assert not components.basis[:, 24:].any()
+        features = components.project(embeddings)
+        centred = embeddings - components.centre
+        # A rotation: distances between texts stay what they were.
+        np.testing.assert_allclose(features @ features.T, centred @ centred.T, atol=1e-5)
+
+
+def test_random_components_are_orthonormal_and_repeatable() -> None:
+    components = random_components(384, seed=5)
+    np.testing.assert_allclose(components.basis.T @ components.basis, np.eye(N_CONTENT), atol=1e-6)
+    np.testing.assert_array_equal(components.basis, random_components(384, seed=5).basis)
+    assert np.abs(components.basis - random_components(384, seed=6).basis).max() > 0.01
+    assert not components.centre.any()
+
+
+def test_all_zero_embedding_gives_finite_features() -> None:
+    components = fit_components(unit_rows(100, 70))
+    assert np.isfinite(components.project(np.zeros((1, 70), np.float32))).all()
+
+
+def test_components_survive_storage() -> None:
+    components = fit_components(unit_rows(100, 70))
+    again = components_from_bytes(components_to_bytes(components))
+    np.testing.assert_array_equal(components.basis, again.basis)
+    np.testing.assert_array_equal(components.centre, again.centre)
+
+
+@pytest.mark.parametrize("sha256", [None, "", "0" * 64])
+def test_an_unknown_encoder_has_no_shipped_components(sha256: str | None) -> None:
+    assert shipped_components(sha256) is None
