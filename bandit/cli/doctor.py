@@ -47,7 +47,7 @@ def doctor(url: DatabaseArgument = DEFAULT_DATABASE, *, as_json: AsJson = False)
     if as_json:
         print_json({"checks": [asdict(diagnosis) for diagnosis in found]})
     else:
-        print_table(("", "what", "found"), [(d.state, d.name, d.detail) for d in found], n_words=3)
+        print_table(("state", "what", "found"), [(d.state, d.name, d.detail) for d in found], n_words=3)
     if any(diagnosis.state == "bad" for diagnosis in found):
         raise typer.Exit(1)
 
@@ -76,8 +76,8 @@ def _linter() -> Diagnosis:
         name="name clash",
         state="bad",
         detail=f"the linter called bandit ({found}) is installed here too, in a package of the same name; "
-        f"run: pip uninstall {LINTER} && pip install --force-reinstall --no-deps creative-bandit (ruff's rules S "
-        "find what the linter finds)",
+        f"run: pip uninstall {LINTER} && pip install --force-reinstall --no-deps creative-bandit "
+        "(ruff's rules S find what the linter finds)",
     )
 
 

@@ -44,18 +44,15 @@ def print_fields(fields: Mapping[str, str]) -> None:
     console().print(grid)
 
 
-def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None, n_words: int = 1
-) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, n_words: int = 1) -> None:
     """Print a table.
 
     Args:
         columns: The headings.
         rows: A text per column.
-        title: Above the table.
         n_words: How many of the first columns hold words; the others hold numbers, and end at the right.
     """
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index < n_words else "right", overflow="fold")
     for row in rows:

@@ -1,0 +1,183 @@
+"""The commands do what they say, and print nothing but the result."""
+
+import re
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from storage import Store, schema_status
+from storage.versions import head_revision
+from tests.bandit.cli.conftest import Run
+from tests.storage.sql import execute, fetch
+
+
+def test_from_nothing_to_a_learnt_click(run: Run) -> None:
+    assert run("campaign", "add", "spring-sale", "--horizon", "200000", "--attribution-window", "0").out == (
+        "added campaign spring-sale\n"
+    )
+    assert run("creative", "add", "spring-sale", "calm", "--headline", "Free returns, always").out == (
+        "added creative calm to campaign spring-sale\n"
+    )
+    assert run("creative", "add", "spring-sale", "urgent", "--body", "48-hour flash sale").code == 0
+    shown = run("select", "spring-sale", "--context", "device=mobile", "-c", "new=true", "--id", "d1").out
+    words = re.fullmatch(r"creative +(calm|urgent)\npropensity +([\d.]+) %\ndecision +d1 *\n", shown)
+    assert words is not None, shown
+    assert run("update", "d1", "--click").out == "recorded and learnt\n"
+    arms = {arm["creative_id"]: arm for arm in run("arms", "spring-sale", "--json").json["arms"]}
+    assert list(arms) == ["calm", "urgent"]
+    assert (arms[words[1]]["impressions"], arms[words[1]]["clicks"]) == (1, 1)
+    assert fetch("sqlite:///ads.db", "SELECT horizon, attribution_window_s FROM campaigns") == [(200_000, 0.0)]
+    assert fetch("sqlite:///ads.db", "SELECT context FROM decisions") == [('{"device":"mobile","new":true}',)]
+
+
+def test_settings_of_a_campaign(run: Run) -> None:
+    options = "--horizon none --attribution-window 2h --conversion-window 3d --uniform-share 0.05"
+    times = "--starts-at 2026-03-01T00:00:00+01:00 --ends-at 2026-04-01T00:00:00Z"
+    assert run("campaign", "add", "autumn", *options.split(), *times.split()).code == 0
+    with Store.open("ads.db") as store:
+        record = store.campaigns.get("autumn")
+    assert (record.horizon, record.attribution_window_s, record.conversion_window_s) == (None, 7200, 259_200)
+    assert record.uniform_share == 0.05
+    assert str(record.starts_at) == "2026-02-28 23:00:00+00:00"
+    assert str(record.ends_at) == "2026-04-01 00:00:00+00:00"
+
+
+def test_select_as_json(run: Run, ads: Path) -> None:
+    decision = run("select", "spring-sale", "--json", "--eligible", "calm", "--eligible", "urgent").json
+    assert set(decision) == {
+        *("id", "campaign", "creative_id", "propensity", "propensities", "model_version", "decided_at")
+    }
+    assert sum(decision["propensities"].values()) == pytest.approx(1)
+    assert decision["propensities"][decision["creative_id"]] == decision["propensity"]
+    assert decision["decided_at"].endswith("+00:00")
+    assert run("select", "spring-sale", "--id", "x", "--exclude", "calm", "--json").json["creative_id"] == "urgent"
+    again = run("select", "spring-sale", "--id", "x", "--exclude", "calm", "--json").json
+    assert fetch(str(ads.as_uri()).replace("file:", "sqlite:"), "SELECT count(*) FROM decisions") == [(2,)]
+    assert again["id"] == "x"
+
+
+def test_what_became_of_a_report(run: Run, ads: Path) -> None:
+    run("select", "spring-sale", "--id", "d1")
+    answer = run("update", "d1", "--no-click", "--json").json
+    assert answer == {"decision_id": "d1", "status": "recorded", "has_settled": True, "n_learnt": 1}
+    assert run("update", "d1", "--no-click").out == "already reported; nothing changed\n"
+    conversion = ("update", "d1", "--conversion", "--value", "12.5", "--key", "order-7")
+    assert run(*conversion).out == "recorded\n"
+    assert run(*conversion).out == "already reported; nothing changed\n"
+    assert run(*conversion[:-1], "order-8", "--json").json["status"] == "recorded"
+    arms = run("arms", "spring-sale", "--json").json["arms"]
+    assert sum(arm["value"] for arm in arms) == 25.0
+    assert sum(arm["clicks"] for arm in arms) == 0
+
+
+def test_a_report_waits_for_its_window(run: Run, ads: Path) -> None:
+    run("campaign", "add", "slow")
+    run("creative", "add", "slow", "calm", "--headline", "Free returns")
+    run("select", "slow", "--id", "d1")
+    assert run("update", "d1", "--click").out == "recorded; it is learnt when its attribution window is over\n"
+    assert run("arms", "slow", "--json").json["arms"][0]["pending_impressions"] == 1
+
+
+def test_a_click_after_its_window(run: Run, ads: Path) -> None:
+    run("campaign", "add", "quick", "--attribution-window", "0.1s", "--conversion-window", "0.1")
+    run("creative", "add", "quick", "calm", "--headline", "Free returns")
+    run("select", "quick", "--id", "d1")
+    time.sleep(0.15)
+    assert run("update", "d1", "--click").out == "kept, but its attribution window was over: not learnt\n"
+    assert run("update", "d1", "--conversion").out == "kept, but its conversion window was over: not learnt\n"
+    arm = run("arms", "quick", "--json").json["arms"][0]
+    assert (arm["impressions"], arm["clicks"], arm["conversions"]) == (1, 0, 0)
+
+
+def test_the_table_of_arms(run: Run, ads: Path) -> None:
+    table = run("arms", "spring-sale").out.splitlines()
+    heading = "creative status impressions clicks pending imported CTR 95 % interval P(best) share of 24 h"
+    assert table[0].split() == heading.split()
+    assert table[2].split()[:4] == ["calm", "active", "0", "0"]
+    assert re.search(r"\d\.\d\d % +\d\.\d\d to \d+\.\d\d % +\d+\.\d %$", table[2].rstrip())
+
+
+def test_pausing(run: Run, ads: Path) -> None:
+    assert run("creative", "pause", "spring-sale", "calm").out == "paused creative calm of campaign spring-sale\n"
+    assert run("select", "spring-sale", "--json").json["propensities"] == {"urgent": 1.0}
+    assert run("creative", "resume", "spring-sale", "calm").code == 0
+    assert len(run("select", "spring-sale", "--json").json["propensities"]) == 2
+    assert run("creative", "retire", "spring-sale", "urgent").code == 0
+    assert "is retired and cannot become active" in run("creative", "resume", "spring-sale", "urgent").error
+    assert run("campaign", "pause", "spring-sale").out == "paused campaign spring-sale\n"
+    assert "'spring-sale' is paused" in run("select", "spring-sale").error
+    assert run("campaign", "resume", "spring-sale").code == 0
+    assert run("select", "spring-sale").code == 0
+
+
+def test_creatives_of_a_file(run: Run, ads: Path) -> None:
+    Path("more.csv").write_text(
+        "creative,headline,body,picture,note\nwarm,Warm shoes,,https://shop.example/1.png,x\n"
+        '\ncosy,"Cosy, and ""soft""","two\nlines",,\n',
+        encoding="utf-8-sig",
+    )
+    assert run("creative", "add", "spring-sale", "--csv", "more.csv").out == (
+        "added 2 creatives to campaign spring-sale\n"
+    )
+    with Store.open(ads) as store:
+        added = {creative.external_id: creative for creative in store.campaigns.creatives("spring-sale")}
+    assert added["warm"].picture == "https://shop.example/1.png"
+    assert added["cosy"].content == {"headline": 'Cosy, and "soft"', "body": "two\nlines"}
+
+
+def test_importing_history(run: Run) -> None:
+    Path("history.csv").write_text(
+        "campaign,creative,headline,impressions,clicks\n"
+        "spring-sale,calm,Free returns,4000,80\nspring-sale,urgent,Flash sale,1000,30\nautumn,calm,Boots,10,0\n"
+    )
+    totals = run("import", "history.csv", "--json").json["campaigns"]
+    assert totals == [
+        {"campaign": "spring-sale", "creatives": 2, "impressions": 5000, "clicks": 110},
+        {"campaign": "autumn", "creatives": 1, "impressions": 10, "clicks": 0},
+    ]
+    arms = run("arms", "spring-sale", "--json").json["arms"]
+    assert [(arm["history_clicks"], arm["history_impressions"]) for arm in arms] == [(80, 4000), (30, 1000)]
+    assert arms[0]["ctr"] == pytest.approx(0.02, rel=0.2)
+    assert "80 of 4,000" in run("arms", "spring-sale").out
+
+
+def test_a_database_by_option_and_by_environment(
+    run: Run, ads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = ads.rename(tmp_path / "elsewhere.db")
+    assert run("arms", "spring-sale", "-d", f"sqlite:///{elsewhere}").code == 0
+    monkeypatch.setenv("CREATIVE_BANDIT_DATABASE", str(elsewhere))
+    assert run("arms", "spring-sale").code == 0
+    assert run("storage", "check").out == f"sqlite:///{elsewhere} is sound\n"
+
+
+def test_names_that_look_like_markup(run: Run, ads: Path) -> None:
+    name = "[red]50 % :smile:[/red]"
+    assert run("campaign", "add", name).out == f"added campaign {name}\n"
+    assert run("creative", "add", name, "[bold]a", "--headline", "Free").code == 0
+    assert "[bold]a " in run("arms", name).out
+    assert run("campaign", "add", name).error == f"campaign {name!r} exists; choose another name"
+
+
+def test_upgrading(run: Run, ads: Path) -> None:
+    head = head_revision()
+    place = f"sqlite:///{ads}"
+    assert run("storage", "upgrade", ads).out == f"{place} has the newest schema already ({head})\n"
+    new = ads.with_name("old.db")
+    sqlite3.connect(new).close()
+    # As a database from before the first stamp: our version table, and nothing in it.
+    execute(f"sqlite:///{new}", "CREATE TABLE creative_bandit_version (version_num VARCHAR(32) NOT NULL)")
+    assert run("storage", "upgrade", new).out == f"upgraded sqlite:///{new} from schema none to {head}\n"
+    assert schema_status(new).state == "current"
+
+
+def test_checking(run: Run, ads: Path) -> None:
+    assert run("storage", "check", ads, "--json").json["findings"] == []
+    execute(f"sqlite:///{ads}", "UPDATE arm_statistics SET impressions = 7, clicks = 3 WHERE creative_id = 1")
+    answer = run("storage", "check", ads)
+    assert answer.code == 1
+    assert "statistics say 3 clicks of 7 impressions" in answer.out
+    assert answer.out.splitlines()[-1] == f"1 finding in sqlite:///{ads}"
+    assert run("storage", "check", ads, "--json").code == 1
