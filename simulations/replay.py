@@ -1,13 +1,13 @@
 """Real logs as worlds: an archive of past A/B tests, each a campaign whose observed rates are the truth.
 
 Protocol: variants of a test that share a headline are pooled; tests are ordered by (first week, id) and cut
-at
-20 % and 40 %. A policy's prior comes from the earlier tests' counts; a headline that occurs there is not
+at 20 % and 40 %. A policy's prior comes from the earlier tests' counts; a headline that occurs there is not
 scored.
 """
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,14 +55,13 @@ def read_archive(path: Path) -> list[PastTest]:
 
     Args:
         path: CSV, gzipped when its name ends in .gz, with columns test_id, week (201446), headline,
-        impressions,
-            clicks; others are ignored.
+            impressions, clicks; others are ignored.
 
     Returns:
         Tests ordered by (first week, id), headlines in order of appearance.
 
     Raises:
-        ArchiveError: missing columns, or lines with bad counts; all bad lines are named at once.
+        ArchiveError: not a readable CSV, missing columns, or bad lines: all are counted, the first 20 named.
         FileNotFoundError: there is no such file.
     """
     weeks: dict[str, int] = {}
@@ -98,16 +97,18 @@ def read_archive(path: Path) -> list[PastTest]:
 def _opened(path: Path) -> Iterator[IO[str]]:
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8", newline="") as file:
+        # utf-8-sig: spreadsheets begin a file with a mark that would join the first column's name.
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             yield file
-    except (UnicodeDecodeError, gzip.BadGzipFile, csv.Error) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as error:
         raise ArchiveError(f"{path}: expected a CSV in UTF-8 (gzipped if named .gz): {error}") from error
 
 
-def _problem(row: Mapping[str, str | None]) -> str | None:
+def _problem(row: Mapping[str | None, str | None]) -> str | None:
     """Return what is wrong with a line, or None."""
-    if any(row[name] is None for name in COLUMNS):
-        return "fewer columns than the header"
+    if None in row or any(row[name] is None for name in COLUMNS):  # under None, `csv` has what is left over
+        much = "more" if None in row else "fewer"
+        return f"{much} columns than the header; a text with a comma needs quotes"
     numbers = {name: row[name] or "" for name in ("week", "impressions", "clicks")}
     not_whole = [
         f"{name} {value!r}" for name, value in numbers.items() if not value.isascii() or not value.isdigit()
