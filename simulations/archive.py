@@ -1,6 +1,6 @@
 """Playing an archive of A/B tests by the protocol of `replay`, and the share of the lift a policy gets."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from simulations.run import Step, Traffic, play_total
 BATCHES = {100: 20, 400: 50, 1000: 100}  # impressions per arm -> impressions between two updates
 N_SEEDS = 6
 CHUNK = 96  # runs compiled together: more do not fit the cache
+WITHOUT_PRIOR = ("beta-thompson", "ucb1")
 PADDED_ARMS = (4, 8, 16, 32, 64)
 
 
@@ -87,16 +88,27 @@ class Played(NamedTuple):
 def prepared(
     tests: list[PastTest],
     part: str,
+    weeks: str,
     vectors: Mapping[str, np.ndarray],
     components: Components,
     scales: PriorScales | None = None,
 ) -> tuple[list[PastTest], list[tuple[np.ndarray, Problems]]]:
     """Fit the prior on the history and group the played tests by their padded number of arms.
 
+    Args:
+        tests: All tests in order.
+        part: "tune" or "score", see `replay.split`.
+        weeks: "all", or "sound" to leave out the weeks of faulty randomisation, in history and play.
+        vectors: Embedding of each headline.
+        components: The content components.
+        scales: Prior scales; None means the defaults.
+
     Returns:
         The played tests, and per group the indices of its tests and their problems.
     """
     history, played = split(tests, part)
+    if weeks == "sound":
+        history, played = ([test for test in some if not test.is_faulty] for some in (history, played))
     state = archive_prior(history, vectors, components, scales or PriorScales())
     sizes = np.array([next(n for n in PADDED_ARMS if n >= len(test.headlines)) for test in played])
     groups = []
@@ -132,7 +144,7 @@ def play_archive(
     numbers = (setting.kappa, setting.uniform_share, setting.is_endless, setting.scale)
     settings = Settings(*map(jnp.asarray, numbers))
     for members, group in groups:
-        run = _compiled(setting.policy if setting.policy in ("beta-thompson", "ucb1") else "thompson", batch)
+        run = _compiled(setting.policy if setting.policy in WITHOUT_PRIOR else "thompson", batch)
         runs = np.repeat(np.arange(len(members)), N_SEEDS)
         seeds = np.tile(np.arange(N_SEEDS), len(members))
         for chosen in _chunks(len(runs)):
@@ -151,10 +163,8 @@ def _compiled(name: str, batch: int) -> Callable[..., Step]:
     def one(settings: Settings, per_arm: Array, problem: Problems, test: Array, seed: Array) -> Step:
         n_arms = problem.eligible.sum()
         policy = policy_for(name, settings, problem, (n_arms * per_arm).astype(float))
-        request = Request(
-            jnp.zeros((batch, problem.truth.shape[0], 0)), jnp.tile(problem.eligible, (batch, 1))
-        )
-        traffic = Traffic(request, jnp.tile(problem.truth, (batch, 1)))
+        request = Request(jnp.zeros((1, problem.truth.shape[0], 0)), problem.eligible[None])
+        traffic = Traffic(request, problem.truth[None], batch)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(per_arm), test), seed)
         return play_total(policy, lambda *_: traffic, n_arms * per_arm // batch, key)[1]
 
@@ -181,7 +191,7 @@ class Score:
         policy: its name.
         setting: its settings.
         per_arm: T, impressions per headline.
-        weeks: "all", or "sound" without the weeks of faulty randomisation.
+        weeks: "all", or "sound" without the weeks of faulty randomisation, in history and play.
         tests: how many were played.
         clicks: expected clicks, mean over seeds.
         share_of_lift: (clicks − uniform's) / (oracle's − uniform's), a fraction.
@@ -203,27 +213,26 @@ class Score:
 
 
 def scored(
-    outcomes: Mapping[Setting, Played], per_arm: int, weeks: str, keep: np.ndarray, n_bootstrap: int = 1000
+    outcomes: Mapping[Setting, Played], per_arm: int, weeks: str, n_bootstrap: int = 1000
 ) -> list[Score]:
     """Return the scores of all policies at one T, with paired differences from the first one.
 
     Args:
         outcomes: per setting, the engine first.
         per_arm: T.
-        weeks: what `keep` selects, in words.
-        keep: which tests count, bool [tests].
+        weeks: which tests were used, for the rows.
         n_bootstrap: resamples of tests.
     """
     reference = next(iter(outcomes.values()))
-    n_tests = int(keep.sum())
+    n_tests = len(reference.earned)
     resamples = np.random.default_rng(per_arm).multinomial(
         n_tests, np.full(n_tests, 1 / n_tests), n_bootstrap
     )
     weights = np.vstack([np.ones(n_tests), resamples])
 
     def shares(earned: np.ndarray) -> np.ndarray:
-        lift = weights @ (reference.best - reference.uniform)[keep]
-        return np.asarray(weights @ (earned - reference.uniform)[keep] / lift)
+        lift = weights @ (reference.best - reference.uniform)
+        return np.asarray(weights @ (earned - reference.uniform) / lift)
 
     engine = shares(reference.earned)
 
@@ -236,7 +245,7 @@ def scored(
             per_arm=per_arm,
             weeks=weeks,
             tests=n_tests,
-            clicks=float(earned[keep].sum()),
+            clicks=float(earned.sum()),
             share_of_lift=float(share[0]),
             standard_error=float(share[1:].std(ddof=1)),
             behind_engine=float(behind[0]),
@@ -246,8 +255,3 @@ def scored(
     rows = [score(setting.policy, setting.setting_id, played.earned) for setting, played in outcomes.items()]
     bounds = [score("uniform", "-", reference.uniform), score("oracle", "-", reference.best)]
     return rows + bounds
-
-
-def is_sound(tests: Iterable[PastTest]) -> np.ndarray:
-    """Return which tests ran outside the weeks of faulty randomisation."""
-    return np.array([not test.is_faulty for test in tests])

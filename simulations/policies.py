@@ -196,7 +196,7 @@ def _gamma(key: Array, shape: Array, tries: int = 3) -> Array:
     References:
         G. Marsaglia, W. W. Tsang, "A simple method for generating gamma variables", ACM TOMS 26, 2000.
     """
-    d = shape - 1 / 3
+    d = shape.astype(jnp.float32) - 1 / 3
     key_normal, key_uniform = jax.random.split(key)
     z = jax.random.normal(key_normal, (tries, *shape.shape), jnp.float32)
     u = jax.random.uniform(key_uniform, (tries, *shape.shape), jnp.float32, 1e-12)

@@ -12,10 +12,18 @@ from simulations.policies import Outcomes, Policy, Request
 
 
 class Traffic(NamedTuple):
-    """One batch of impressions as the world makes it; only the loop reads the truth."""
+    """One batch of impressions as the world makes it; only the loop reads the truth.
+
+    Attributes:
+        requests: one per impression, leaves [batch, …]; or a single one, [1, …], that all impressions share,
+            so that a policy computes what does not depend on the impression once.
+        truth: click rates, likewise.
+        size: impressions in the batch.
+    """
 
     requests: Request
-    truth: Float[Array, "batch arms"]
+    truth: Float[Array, "requests arms"]
+    size: int
 
 
 class Step(NamedTuple):
@@ -47,17 +55,24 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
         The policy's state after, and what the batch earned.
     """
     key_words, key_clicks = jax.random.split(key)
-    size = traffic.truth.shape[0]
+    size, n_requests = traffic.size, traffic.truth.shape[0]
     words = jax.random.bits(key_words, (size, 3), jnp.uint32)
-    chosen = jax.vmap(policy.choose, in_axes=(None, 0, 0))(state, traffic.requests, words).chosen
-    rate = jnp.take_along_axis(traffic.truth, chosen[:, None], axis=1)[:, 0]
+    if n_requests == 1:
+        request = jax.tree.map(lambda leaf: leaf[0], traffic.requests)
+        chosen = jax.vmap(policy.choose, in_axes=(None, None, 0))(state, request, words).chosen
+    else:
+        chosen = jax.vmap(policy.choose, in_axes=(None, 0, 0))(state, traffic.requests, words).chosen
+    of_request = jnp.arange(size) if n_requests > 1 else jnp.zeros(size, int)
+    rate = traffic.truth[of_request, chosen]
     clicks = (jax.random.uniform(key_clicks, (size,)) < rate).astype(rate.dtype)
-    features = jnp.take_along_axis(traffic.requests.features, chosen[:, None, None], axis=1)[:, 0]
+    features = traffic.requests.features[of_request, chosen]
     eligible = traffic.requests.eligible
+    known = jnp.where(eligible, traffic.truth, 0.0)
+    per_request = size // n_requests
     step = Step(
         earned=rate.sum(),
-        best=jnp.max(jnp.where(eligible, traffic.truth, 0.0), axis=1).sum(),
-        uniform=(jnp.sum(jnp.where(eligible, traffic.truth, 0.0), axis=1) / eligible.sum(axis=1)).sum(),
+        best=jnp.max(known, axis=1).sum() * per_request,
+        uniform=(jnp.sum(known, axis=1) / eligible.sum(axis=1)).sum() * per_request,
         shown=jnp.zeros(traffic.truth.shape[1]).at[chosen].add(1.0),
     )
     return policy.learn(state, Outcomes(features, chosen, clicks)), step

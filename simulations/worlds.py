@@ -150,7 +150,8 @@ def traffic_of(world: World, batch: int) -> Callable[[Array, Array], Traffic]:
     def traffic_at(number: Array, key: Array) -> Traffic:
         vectors = context_vectors(draw_visits(key, batch))
         features = jax.vmap(lambda vector: rows_of_one(vector, world.content, mean))(vectors)
-        return Traffic(Request(features, jnp.ones((batch, n_arms), bool)), click_rates(world, vectors))
+        requests = Request(features, jnp.ones((batch, n_arms), bool))
+        return Traffic(requests, click_rates(world, vectors), batch)
 
     return traffic_at
 
