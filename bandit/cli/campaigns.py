@@ -13,6 +13,7 @@ from bandit.cli.options import (
     group,
     parse_duration,
     parse_horizon,
+    parse_number,
     parse_time,
     show_help,
 )
@@ -49,8 +50,8 @@ def add(
         str, typer.Option(metavar="TIME", help="How long conversions count, in the same form.")
     ] = "7d",
     uniform_share: Annotated[
-        float, typer.Option(metavar="FRACTION", help="Share of traffic that all creatives get alike.")
-    ] = 0.01,
+        str, typer.Option(metavar="FRACTION", help="Share of traffic that all creatives get alike.")
+    ] = "0.01",
     starts_at: Annotated[
         str | None, typer.Option(metavar="TIME", help="Its start: ISO 8601 with a zone.")
     ] = None,
@@ -64,6 +65,7 @@ def add(
         "attribution_window": parse_duration(attribution_window, "--attribution-window"),
         "conversion_window": parse_duration(conversion_window, "--conversion-window"),
     }
+    share = parse_number(uniform_share, "--uniform-share")
     impressions = parse_horizon(horizon)
     start, end = parse_time(starts_at, "--starts-at"), parse_time(ends_at, "--ends-at")
     with opened_engine(database, is_created=True) as engine:
@@ -71,7 +73,7 @@ def add(
             campaign,
             horizon=impressions,
             **settings,
-            uniform_share=uniform_share,
+            uniform_share=share,
             starts_at=start,
             ends_at=end,
         )

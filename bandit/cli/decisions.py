@@ -14,6 +14,7 @@ from bandit.cli.options import (
     example,
     group,
     parse_context,
+    parse_number,
     parse_time,
 )
 from bandit.cli.printing import percent, print_fields, print_json, print_line, print_table
@@ -99,7 +100,7 @@ def update(
     click: Annotated[bool | None, typer.Option("--click/--no-click", help="Whether it was clicked.")] = None,
     conversion: Annotated[bool, typer.Option("--conversion", help="It led to a purchase.")] = False,
     value: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="What the conversion was worth; 1 by default.")
+        str | None, typer.Option(metavar="NUMBER", help="What the conversion was worth; 1 by default.")
     ] = None,
     key: Annotated[
         str | None,
@@ -116,13 +117,14 @@ def update(
     """Report what happened after a decision; what is final is learnt at once."""
     if not conversion and (value is not None or key is not None):
         raise typer.BadParameter("it belongs to a conversion; add --conversion", param_hint="--value / --key")
+    worth = 1.0 if value is None else parse_number(value, "--value")
     occurred_at = parse_time(at, "--at")
     with opened_engine(database, is_learning=True) as engine:
         record = engine.update(
             decision_id,
             click=click,
             conversion=conversion or None,
-            value=1.0 if value is None else value,
+            value=worth,
             key=key or "",
             occurred_at=occurred_at,
             final=final,

@@ -35,7 +35,7 @@ def example(*commands: str) -> str:
 def show_help(context: typer.Context) -> None:
     """Show the help of a group that was called without a command."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), nl=False)
+        typer.echo(context.get_help())
         raise typer.Exit(0)
 
 
@@ -90,6 +90,41 @@ def parse_horizon(text: str) -> int | Literal["auto"] | None:
         raise typer.BadParameter(
             f"expected a whole number of impressions, 'auto' or 'none', got {text!r}", param_hint="--horizon"
         ) from error
+
+
+def parse_number(text: str, option: str) -> float:
+    """Read a number; what it may be is the engine's to say.
+
+    Args:
+        text: The number.
+        option: Where it was given, for the error.
+
+    Raises:
+        typer.BadParameter: It is none; unlike typer's own message, this one says what came.
+    """
+    try:
+        return float(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"expected a number, got {text!r}", param_hint=option) from error
+
+
+def parse_integer(text: str, option: str) -> int:
+    """Read a whole number from 0, likewise.
+
+    Args:
+        text: The number.
+        option: Where it was given, for the error.
+
+    Raises:
+        typer.BadParameter: It is none, or negative.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise typer.BadParameter(f"expected a whole number from 0, got {text!r}", param_hint=option)
+    return number
 
 
 def parse_duration(text: str, option: str) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bandit.cli.options import AsJson, example, group, show_help
+from bandit.cli.options import AsJson, example, group, parse_integer, show_help
 from bandit.cli.printing import console, percent, print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -22,16 +22,17 @@ Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; 
 def demo(
     *,
     out: Out = Path(),
-    impressions: Annotated[int, typer.Option(metavar="N", min=1, help="Impressions in all.")] = 20_000,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the simulated traffic.")] = 0,
+    impressions: Annotated[str, typer.Option(metavar="N", help="Impressions in all.")] = "20000",
+    seed: Annotated[str, typer.Option(metavar="N", help="Seed of the simulated traffic.")] = "0",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace ads.db and report.html of an earlier demo.")
     ] = False,
 ) -> None:
     """Play three campaigns on simulated traffic: encode, choose, learn, and show it in SQL."""
+    n_impressions, number = parse_integer(impressions, "--impressions"), parse_integer(seed, "--seed")
     from simulations.demo import run_demo
 
-    run_demo(out, impressions=impressions, seed=seed, overwrite=overwrite, console=console())
+    run_demo(out, impressions=n_impressions, seed=number, overwrite=overwrite, console=console())
 
 
 @app.command(

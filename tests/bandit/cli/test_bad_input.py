@@ -25,7 +25,10 @@ EXPECTED_CONTEXT = "expected a string, a number or a boolean, got"
         ("arms winter", "there is no campaign 'winter'"),
         ("campaign pause winter", "there is no campaign 'winter'"),
         ("creative add winter warm --headline Warm", "there is no campaign 'winter'"),
-        ("creative pause spring-sale clam", "campaign 'spring-sale' has no creative 'clam'; did you mean 'calm'?"),
+        (
+            "creative pause spring-sale clam",
+            "campaign 'spring-sale' has no creative 'clam'; did you mean 'calm'?",
+        ),
         ("select spring-sale --eligible clam", "campaign 'spring-sale' has no creative 'clam'"),
         ("update d99 --click", "'d99'"),
         ("campaign add spring-sale", "campaign 'spring-sale' exists; choose another name"),
@@ -40,25 +43,45 @@ EXPECTED_CONTEXT = "expected a string, a number or a boolean, got"
         ("select spring-sale -c device=", "got 'device='"),
         ("select spring-sale -c age=3 -c age=4", "the field 'age' is given twice: 3 and '4'"),
         ("creative add spring-sale warm", "creative 'warm': all texts are empty; give a headline, a body or"),
-        (f"creative add spring-sale warm --body {'x' * 10_001}", "creative 'warm': body has 10,001 characters"),
-        ("campaign add new --horizon soon", "expected a whole number of impressions, 'auto' or 'none', got 'soon'"),
+        (
+            f"creative add spring-sale warm --body {'x' * 10_001}",
+            "creative 'warm': body has 10,001 characters",
+        ),
+        (
+            "campaign add new --horizon soon",
+            "expected a whole number of impressions, 'auto' or 'none', got 'soon'",
+        ),
         ("campaign add new --horizon -3", "must be a whole number from 0 to 2**63 - 1, got -3"),
-        ("campaign add new --attribution-window 5w", "expected seconds, or a time such as 30m, 2h or 7d, got '5w'"),
-        ("campaign add new --ends-at 2026-12-01T00:00", "a time with its zone, such as 2026-11-23T18:00:00+01:00, "),
+        (
+            "campaign add new --attribution-window 5w",
+            "expected seconds, or a time such as 30m, 2h or 7d, got '5w'",
+        ),
+        (
+            "campaign add new --ends-at 2026-12-01T00:00",
+            "a time with its zone, such as 2026-11-23T18:00:00+01:00, ",
+        ),
         ("campaign add new --uniform-share 2", "uniform_share"),
-        ("campaign add new --uniform-share much", "'much'"),
+        ("campaign add new --uniform-share much", "expected a number, got 'much'"),
         ("creative add spring-sale", "give either one creative's id and texts, or --csv"),
         ("creative add spring-sale warm --csv x.csv", "give either one creative's id and texts, or --csv"),
-        ("creative add spring-sale --csv x.csv --body Warm", "give either one creative's id and texts, or --csv"),
+        (
+            "creative add spring-sale --csv x.csv --body Warm",
+            "give either one creative's id and texts, or --csv",
+        ),
         ("creative add spring-sale --csv none.csv", "none.csv: no such file or directory"),
         ("import none.csv", "none.csv: no such file or directory"),
         ("import .", ".: is a directory"),
         ("simulate archive none.csv --out out", "none.csv"),
         ("select", "Missing argument 'CAMPAIGN'; see creative-bandit select --help"),
         ("simulate archive x.csv", "Missing option '--out'; see creative-bandit simulate archive --help"),
-        ("sellect spring-sale", "No such command 'sellect'. Did you mean 'select'?; see creative-bandit --help"),
+        (
+            "sellect spring-sale",
+            "No such command 'sellect'. Did you mean 'select'?; see creative-bandit --help",
+        ),
         ("arms spring-sale --jsno", "--jsno"),
-        ("demo --impressions 0", "0"),
+        ("demo --impressions 3k", "expected a whole number from 0, got '3k'"),
+        ("demo --impressions 10", "10"),
+        ("demo", "ads.db"),
     ],
 )
 def test_one_line(run: Run, ads: Path, command: str, message: str) -> None:
@@ -86,11 +109,8 @@ def test_a_new_type_for_a_known_field(run: Run, ads: Path) -> None:
 
 def test_an_id_taken_by_another_request(run: Run, ads: Path) -> None:
     assert run("select", "spring-sale", "--id", "d1", "-c", "device=mobile").code == 0
-    assert run("select", "spring-sale", "--id", "d1", "-c", "device=desktop").error == (
-        "decision 'd1' was made for another request: its context differ; use a new id for a new request"
-    ) or "decision 'd1' was made for another request" in run(
-        "select", "spring-sale", "--id", "d1", "-c", "device=desktop"
-    ).error
+    error = run("select", "spring-sale", "--id", "d1", "-c", "device=desktop").error
+    assert error.startswith("decision 'd1' was made for another request: its context")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +120,10 @@ def test_an_id_taken_by_another_request(run: Run, ads: Path) -> None:
         ("--value 3", "it belongs to a conversion; add --conversion"),
         ("--key order-7 --click", "it belongs to a conversion; add --conversion"),
         ("--conversion --value nan", "decision 'd1': expected a finite value, got nan"),
-        ("--click --at 2099-01-01T00:00:00Z", "decision 'd1': occurred_at 2099-01-01 00:00:00+00:00 is in the future"),
+        (
+            "--click --at 2099-01-01T00:00:00Z",
+            "decision 'd1': occurred_at 2099-01-01 00:00:00+00:00 is in the future",
+        ),
         ("--click --at yesterday", "got 'yesterday'"),
     ],
 )
@@ -130,7 +153,11 @@ def test_all_bad_lines_of_creatives(run: Run, ads: Path) -> None:
 def test_a_file_with_nothing_but_bad_lines(run: Run, ads: Path) -> None:
     Path("bad.csv").write_text("creative,headline\n" + "a,\n" * 30)
     lines = run("creative", "add", "spring-sale", "--csv", "bad.csv").error_lines
-    assert (lines[0], len(lines), lines[-1]) == ("bad.csv: 30 bad lines; nothing was added", 22, "  and 10 more")
+    assert (lines[0], len(lines), lines[-1]) == (
+        "bad.csv: 30 bad lines; nothing was added",
+        22,
+        "  and 10 more",
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,9 +222,11 @@ def test_files_that_are_no_database_of_ours(run: Run) -> None:
         connection.execute("CREATE TABLE visits (page TEXT)")
     for command in (("campaign", "add", "x", "-d"), ("arms", "x", "-d"), ("storage", "check")):
         assert "notes.txt is not an SQLite database" in run(*command, "notes.txt").error
-        assert "history.db holds tables that creative-bandit did not make" in run(*command, "history.db").error
+        assert (
+            "history.db holds tables that creative-bandit did not make" in run(*command, "history.db").error
+        )
         assert "databases of kind 'mysql' are not supported" in run(*command, "mysql://host/ads").error
-        assert "the folder" in run(*command, "no/ads.db").error
+        assert "no/ads.db" in run(*command, "no/ads.db").error
 
 
 def test_a_password_is_not_shown(run: Run) -> None:
@@ -260,7 +289,9 @@ def test_a_missing_encoder(run: Run, ads: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_an_archive_with_bad_lines(run: Run) -> None:
     Path("archive.csv").write_text("test,headline,impressions,clicks\n")
-    assert run("simulate", "archive", "archive.csv", "--out", "out").error_lines[0].startswith("archive.csv: ")
+    assert (
+        run("simulate", "archive", "archive.csv", "--out", "out").error_lines[0].startswith("archive.csv: ")
+    )
     assert not Path("out").exists()
 
 

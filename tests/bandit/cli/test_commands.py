@@ -28,7 +28,9 @@ def test_from_nothing_to_a_learnt_click(run: Run) -> None:
     arms = {arm["creative_id"]: arm for arm in run("arms", "spring-sale", "--json").json["arms"]}
     assert list(arms) == ["calm", "urgent"]
     assert (arms[words[1]]["impressions"], arms[words[1]]["clicks"]) == (1, 1)
-    assert fetch("sqlite:///ads.db", "SELECT horizon, attribution_window_s FROM campaigns") == [(200_000, 0.0)]
+    assert fetch("sqlite:///ads.db", "SELECT horizon, attribution_window_s FROM campaigns") == [
+        (200_000, 0.0)
+    ]
     assert fetch("sqlite:///ads.db", "SELECT context FROM decisions") == [('{"device":"mobile","new":true}',)]
 
 
@@ -52,9 +54,12 @@ def test_select_as_json(run: Run, ads: Path) -> None:
     assert sum(decision["propensities"].values()) == pytest.approx(1)
     assert decision["propensities"][decision["creative_id"]] == decision["propensity"]
     assert decision["decided_at"].endswith("+00:00")
-    assert run("select", "spring-sale", "--id", "x", "--exclude", "calm", "--json").json["creative_id"] == "urgent"
+    assert (
+        run("select", "spring-sale", "--id", "x", "--exclude", "calm", "--json").json["creative_id"]
+        == "urgent"
+    )
     again = run("select", "spring-sale", "--id", "x", "--exclude", "calm", "--json").json
-    assert fetch(str(ads.as_uri()).replace("file:", "sqlite:"), "SELECT count(*) FROM decisions") == [(2,)]
+    assert fetch(f"sqlite:///{ads}", "SELECT count(*) FROM decisions") == [(2,)]
     assert again["id"] == "x"
 
 
@@ -76,7 +81,9 @@ def test_a_report_waits_for_its_window(run: Run, ads: Path) -> None:
     run("campaign", "add", "slow")
     run("creative", "add", "slow", "calm", "--headline", "Free returns")
     run("select", "slow", "--id", "d1")
-    assert run("update", "d1", "--click").out == "recorded; it is learnt when its attribution window is over\n"
+    assert (
+        run("update", "d1", "--click").out == "recorded; it is learnt when its attribution window is over\n"
+    )
     assert run("arms", "slow", "--json").json["arms"][0]["pending_impressions"] == 1
 
 
@@ -100,7 +107,10 @@ def test_the_table_of_arms(run: Run, ads: Path) -> None:
 
 
 def test_pausing(run: Run, ads: Path) -> None:
-    assert run("creative", "pause", "spring-sale", "calm").out == "paused creative calm of campaign spring-sale\n"
+    assert (
+        run("creative", "pause", "spring-sale", "calm").out
+        == "paused creative calm of campaign spring-sale\n"
+    )
     assert run("select", "spring-sale", "--json").json["propensities"] == {"urgent": 1.0}
     assert run("creative", "resume", "spring-sale", "calm").code == 0
     assert len(run("select", "spring-sale", "--json").json["propensities"]) == 2
@@ -130,7 +140,8 @@ def test_creatives_of_a_file(run: Run, ads: Path) -> None:
 def test_importing_history(run: Run) -> None:
     Path("history.csv").write_text(
         "campaign,creative,headline,impressions,clicks\n"
-        "spring-sale,calm,Free returns,4000,80\nspring-sale,urgent,Flash sale,1000,30\nautumn,calm,Boots,10,0\n"
+        "spring-sale,calm,Free returns,4000,80\nspring-sale,urgent,Flash sale,1000,30\n"
+        "autumn,calm,Boots,10,0\n"
     )
     totals = run("import", "history.csv", "--json").json["campaigns"]
     assert totals == [
