@@ -29,7 +29,8 @@ class Components(NamedTuple):
 
     def project(self, embeddings: Float[np.ndarray, "texts embedding"]) -> Float[np.ndarray, "texts content"]:
         """Return the content features of unit-norm embeddings, float32 [texts, 64]."""
-        return np.asarray((embeddings - self.centre) @ self.basis, np.float32)
+        # In single precision the last bits would depend on how many texts come at once, and a replay on that.
+        return np.asarray((embeddings.astype(float) - self.centre) @ self.basis.astype(float), np.float32)
 
 
 def fit_components(embeddings: Float[np.ndarray, "texts embedding"]) -> Components:

@@ -334,7 +334,7 @@ class Learner:
         campaigns = self._model.roster.arm_campaign[list(arms)]
         arrays: list[Any] = [
             np.pad(np.reshape(contexts, (len(arms), N_CONTEXT)), ((0, padding), (0, 0))),
-            np.pad(arms, (0, padding)),
+            np.pad(np.asarray(arms, np.int64), (0, padding)),
             np.pad(campaigns, (0, padding)),
             np.pad(np.asarray(impressions, float), (0, padding)),
             np.pad(np.asarray(clicks, float), (0, padding)),

@@ -1,11 +1,15 @@
 """Between the caller's records and the rows of storage."""
 
 import math
+import warnings
+from collections.abc import Sequence
 from datetime import datetime
 
 from bandit.errors import InvalidOutcomeError
 from bandit.records import ArmReport, Outcome
-from storage import ArmRow, NewOutcome
+from storage import ArmRow, NewOutcome, OutcomeRecord
+
+CLICKS_WITHOUT_A_NO = 100  # after which a campaign of window 0 seems to report clicks only
 
 
 def reports_of(outcome: Outcome, now: datetime) -> list[NewOutcome]:
@@ -28,6 +32,8 @@ def reports_of(outcome: Outcome, now: datetime) -> list[NewOutcome]:
     if not math.isfinite(outcome.value):
         raise InvalidOutcomeError(f"{name}: expected a finite value, got {outcome.value!r}")
     at = outcome.occurred_at
+    if at is not None and not isinstance(at, datetime):
+        raise InvalidOutcomeError(f"{name}: expected occurred_at to be a datetime, got {at!r}")
     if at is not None and at.tzinfo is None:
         raise InvalidOutcomeError(
             f"{name}: expected occurred_at to be aware, got the naive {at}; add a time zone"
@@ -56,6 +62,31 @@ def reports_of(outcome: Outcome, now: datetime) -> list[NewOutcome]:
             )
         )
     return rows
+
+
+class NoWatch:
+    """Warns once when clicks settle at once and nobody ever reports a non-click."""
+
+    def __init__(self) -> None:
+        self._clicks_in_a_row: int | None = 0
+
+    def watch(self, outcomes: Sequence[Outcome], results: Sequence[OutcomeRecord]) -> None:
+        """Look at reports that were just stored, with what became of them."""
+        if self._clicks_in_a_row is None:
+            return
+        for outcome, result in zip(outcomes, results, strict=True):
+            if outcome.click is False:
+                self._clicks_in_a_row = None
+                return
+            self._clicks_in_a_row += bool(outcome.click and result.has_settled)
+        if self._clicks_in_a_row >= CLICKS_WITHOUT_A_NO:
+            self._clicks_in_a_row = None
+            warnings.warn(
+                f"{CLICKS_WITHOUT_A_NO} clicks were reported and not one non-click, in campaigns with an "
+                "attribution window of 0: report click=False too, or give the campaign a window",
+                UserWarning,
+                stacklevel=4,  # the caller of `Engine.update_many`, or of `update` one above
+            )
 
 
 def arm_report(row: ArmRow) -> ArmReport:

@@ -40,3 +40,9 @@ def engines_on_both(url: str, tiny_encoder: TextEncoder, clock: Clock) -> Iterat
     opener = Engines(url, tiny_encoder, clock)
     yield opener
     opener.close()
+
+
+@pytest.fixture(scope="session")
+def default_encoder() -> TextEncoder:
+    """The default encoder."""
+    return TextEncoder(dtype="float32")

@@ -18,9 +18,10 @@ START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 WORDS = ("free", "returns", "flash", "sale", "warm", "winter", "shoes", "buy", "now", "new")
 TABLES = (
-    "arm_states arm_statistics campaigns candidate_sets context_counts context_fields context_slots creatives "
-    "decisions embeddings history_counts learn_log model_log models outcomes posteriors pruned_counts"
-).split()
+    *("models", "context_fields", "context_slots", "context_counts", "campaigns", "creatives", "embeddings"),
+    *("candidate_sets", "decisions", "outcomes", "learn_log", "model_log", "posteriors", "arm_states"),
+    *("arm_statistics", "history_counts", "pruned_counts"),
+)
 
 
 class Clock:
@@ -123,9 +124,9 @@ def assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], tole
         theirs["precision"] / np.outer(scale, scale),
         atol=tolerance,
     )
-    for name in theirs:
-        largest = np.max(np.abs(theirs[name]))
-        assert_allclose(ours[name], theirs[name], rtol=0, atol=tolerance * max(largest, 1.0), err_msg=name)
+    for name, expected in theirs.items():
+        largest = np.max(np.abs(expected))
+        assert_allclose(ours[name], expected, rtol=0, atol=tolerance * max(largest, 1.0), err_msg=name)
 
 
 def wait_for(condition: Callable[[], bool], *, at_most_s: float) -> float:

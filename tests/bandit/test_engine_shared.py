@@ -1,0 +1,279 @@
+"""Several engines on one database, and several threads on one engine."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from bandit import Creative, Engine, HistoryRow
+from bandit.errors import LearnerElsewhereError
+from tests.bandit.engines import (
+    Engines,
+    add_campaign,
+    assert_same,
+    creatives,
+    learnt,
+    play,
+    posterior,
+    wait_for,
+)
+
+HISTORY = [HistoryRow(campaign="old", creative=Creative("a", headline="warm"), impressions=100, clicks=3)]
+
+
+def lets_go_of_time(engine: Engine) -> None:
+    """Let the next call look for changes at once, as it would a second later."""
+    engine._selector._followed_at -= 1.0
+
+
+def test_one_learns_and_the_other_follows(engines_on_both: Engines) -> None:
+    engines = engines_on_both
+    first, second = engines.open(), engines.open()
+    add_campaign(first)
+    play(first, 20, learn_every=5)
+    # The campaign is found at once; the posterior follows within a second.
+    assert second.select("spring").model_version in {0, 4}
+    lets_go_of_time(second)
+    assert second.select("spring").model_version == 4
+    assert_same(posterior(second), posterior(first))
+
+    second.update(second.select("spring", decision_id="by the second").id, click=True)
+    assert second.settle().learnt == 0
+    assert first.settle().learnt == 1
+
+
+def test_changes_are_seen_within_a_second(engines: Engines) -> None:
+    first, second = engines.open(), engines.open()
+    add_campaign(first)
+    second.select("spring")
+    first.pause("spring", "calm")
+    first.add_creatives("spring", creatives("x", "later"))
+    wait_for(
+        lambda: set(second.select("spring").propensities) == {"urgent", "plain", "x", "later"}, at_most_s=1.5
+    )
+    first.pause("spring")
+    lets_go_of_time(second)
+    with pytest.raises(RuntimeError, match="campaign 'spring' is paused"):
+        second.select("spring")
+
+
+def test_a_decision_of_a_creative_that_is_not_known_here_yet(engines: Engines) -> None:
+    first, second = engines.open(), engines.open()
+    add_campaign(first)
+    second.select("spring")
+    first.add_creatives("spring", creatives("x", "later"))
+    decision = first.select("spring", eligible=["later"], decision_id="a")
+    assert second.select("spring", eligible=["later"], decision_id="a") == decision
+
+
+@pytest.mark.parametrize("role", ["both", "select"])
+def test_what_another_process_added_is_learnt_as_it_was_chosen(engines: Engines, role: str) -> None:
+    """The learner, or who takes over, has no campaign, no mean content, no slots and no creative of these."""
+    learner = engines.open()
+    selector = engines.open(role=role)
+    add_campaign(selector)
+    selector.select("spring", {"device": "mobile"}, decision_id="a")
+    selector.update("a", click=True)
+    assert learner.settle().learnt == 1
+    selector.add_creatives("spring", creatives("x", "later"))
+    selector.select("spring", {"device": "mobile", "age": 7.0}, eligible=["later"], decision_id="b")
+    selector.update("b", click=True)
+    assert learner.settle().learnt == 1
+    before = posterior(learner)
+    assert abs(before["arm_cross"][4]).max() > 0
+    lets_go_of_time(selector)
+    selector.select("spring")
+    assert_same(posterior(selector), before)
+    learner.close()
+    engines.forget_states()
+    assert_same(posterior(engines.open(role="select")), before)
+
+
+def test_a_follower_that_takes_over_learns_with_newer_slots(engines: Engines) -> None:
+    first, second = engines.open(), engines.open()
+    add_campaign(first)
+    second.select("spring", decision_id="early")
+    play(first, 160, learn_every=80)
+    first.select("spring", {"device": "mobile", "age": 21.0}, decision_id="after")
+    first.update("after", click=True)
+    first.close()
+    assert second.settle().learnt == 1
+    before = posterior(second)
+    second.close()
+    engines.forget_states()
+    assert_same(posterior(engines.open(role="select")), before)
+
+
+def test_select_only_never_learns(engines: Engines) -> None:
+    engine = engines.open(role="select", learn="background")
+    add_campaign(engine)
+    engine.update(engine.select("spring").id, click=True)
+    assert engine.settle().learnt == 0
+    time.sleep(1.3)
+    engine.close()
+    assert learnt(engines) == []
+    assert engines.fetch("SELECT * FROM leases") == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda engine: engine.refit(), lambda engine: engine.warm_start(HISTORY)],
+    ids=["refit", "warm_start"],
+)
+@pytest.mark.parametrize("role", ["both", "select"])
+def test_what_only_the_learner_may_do(engines: Engines, role: str, call: Callable[[Engine], object]) -> None:
+    first, second = engines.open(), engines.open(role=role)
+    add_campaign(first)
+    before = engines.row_counts()
+    with pytest.raises(LearnerElsewhereError, match=r"needs the learner of .*ads\.db.*role='select'"):
+        call(second)
+    assert engines.row_counts() == before
+    first.close()
+    if role == "both":
+        call(second)
+        assert engines.fetch("SELECT kind FROM learn_log") == [("refit",)]
+
+
+def test_the_lease_is_handed_over_at_close(engines_on_both: Engines) -> None:
+    first, second = engines_on_both.open(), engines_on_both.open()
+    add_campaign(first)
+    play(first, 10)
+    second.select("spring", decision_id="a")
+    second.update("a", click=True)
+    assert second.settle().learnt == 0
+    before = posterior(first)
+    first.close()
+    assert second.settle().learnt == 1
+    assert posterior(second)["step"] == before["step"] + 1
+    assert engines_on_both.fetch("SELECT number FROM leases") == [(2,)]
+
+
+def test_a_learner_whose_lease_was_taken_stops_and_follows(engines: Engines) -> None:
+    first = engines.open()
+    add_campaign(first)
+    play(first, 10)
+    engines.execute("UPDATE leases SET expires_at = '2000-01-01T00:00:00.000000Z'")
+    second = engines.open()
+    for name in ("a", "b"):
+        first.select("spring", decision_id=name)
+        first.update(name, click=True)
+    assert second.settle().learnt == 2
+    first.select("spring", decision_id="c")
+    first.update("c", click=False)
+    assert first.settle().learnt == 0
+    assert first._learner.lease is None
+    assert_same(posterior(first), posterior(second))
+    assert second.settle().learnt == 1
+
+
+def test_traffic_of_other_processes_is_counted(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bandit.engine.RECOUNT_EVERY_S", 0.0)
+    first, second = engines.open(), engines.open()
+    add_campaign(first)
+    play(first, 8)
+    first.select("spring", decision_id="deferred", defer_activation=True)
+    first.activate("deferred")
+    for engine in (first, second):
+        lets_go_of_time(engine)
+        engine.select("spring")
+    ((campaign_id,),) = engines.fetch("SELECT campaign_id FROM campaigns")
+    assert first._learner.view.so_far[campaign_id] == 9
+    assert second._learner.view.so_far[campaign_id] == 10
+
+
+def test_a_snapshot_that_moves_while_it_is_read(engines: Engines) -> None:
+    """A learner writes between the two reads of one that opens; the halves must not be mixed."""
+    first = engines.open()
+    add_campaign(first)
+    play(first, 10)
+    first._learner.save()
+    second = engines.open(role="select")
+    read = second._store.learning.newest_snapshot
+
+    def interrupted(model_id: int):  # type: ignore[no-untyped-def]  as the one it stands for
+        snapshot = read(model_id)
+        if snapshot is not None and snapshot.step == 1:
+            play(first, 10, start=10)
+            first._learner.save()
+        return snapshot
+
+    second._store.learning.newest_snapshot = interrupted  # type: ignore[method-assign]
+    second._learner.resume()
+    assert_same(posterior(second), posterior(first))
+
+
+def test_an_interrupted_warm_start_is_finished_by_the_next_learner(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = engines.open()
+    add_campaign(first)
+    play(first, 10)
+    with monkeypatch.context() as patched:
+        # What a process leaves that is killed after the counts were committed and before the refit.
+        patched.setattr(first._learner, "refit", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            first.warm_start(HISTORY)
+    first.close()
+    second = engines.open()
+    kinds = [kind for (kind,) in engines.fetch("SELECT kind FROM learn_log ORDER BY step")]
+    assert kinds == ["batch", "refit"]
+    before = posterior(second)
+    second.close()
+    assert engines.open()._learner.view.step == 2
+    engines.forget_states()
+    assert_same(posterior(engines.open(role="select")), before)
+
+
+def test_readouts_in_sql_keep_up_with_steady_traffic(engines: Engines) -> None:
+    engine = engines.open(learn="inline")
+    add_campaign(engine, "only")
+    engine.update(engine.select("spring").id, click=True)
+
+    def is_read_out() -> bool:
+        engine.update(engine.select("spring").id, click=False)
+        ((version,),) = engines.fetch("SELECT version FROM arm_statistics")
+        return version is not None and version > 3
+
+    wait_for(is_read_out, at_most_s=4.0)
+
+
+def test_eight_threads_on_one_engine(engines_on_both: Engines) -> None:
+    engine = engines_on_both.open(learn="background")
+    add_campaign(engine)
+    engine.update(engine.select("spring", {"device": "mobile"}).id, click=True)
+    errors: list[BaseException] = []
+    n_threads, n_each = 8, 15
+
+    def work(number: int) -> None:
+        try:
+            for i in range(n_each):
+                decision = engine.select(
+                    "spring", {"device": ("mobile", "desktop")[i % 2], f"f{number}": 1.0}
+                )
+                engine.update(decision.id, click=i % 5 == 0, conversion=i % 5 == 0)
+                if number == 0 and i == 5:
+                    engine.add_creatives("spring", creatives("later"))
+                if number == 1 and i == 10:
+                    engine.refit()
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    engine.settle()
+    arms = engine.arms("spring")
+    assert len(arms) == 4
+    assert sum(arm.impressions for arm in arms) == n_threads * n_each + 1
+    assert sum(arm.clicks for arm in arms) == n_threads * n_each // 5 + 1
+    assert sum(arm.conversions for arm in arms) == n_threads * n_each // 5
+    assert engine._store.check() == []
+    before = posterior(engine)
+    engine.close()
+    engines_on_both.forget_states()
+    assert_same(posterior(engines_on_both.open(role="select")), before)
