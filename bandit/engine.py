@@ -1,32 +1,25 @@
 """`Engine`: the one place where posterior, storage and encoder meet."""
 
 import os
-import secrets
 import threading
-import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, cast, final
-from uuid import UUID
 
 from bandit.background import Background
-from bandit.choosing import Prepared, candidates_of, choose_all
 from bandit.errors import EngineClosedError, ForkedEngineError, LearnerElsewhereError
 from bandit.history import by_campaign, check_history, import_history, new_creative
-from bandit.learner import Learner, View
+from bandit.learner import Learner
 from bandit.model import Model
 from bandit.numerics import keep_compiled_programs
 from bandit.records import ArmReport, Creative, Decision, HistoryRow, Outcome, Request, Settled
-from bandit.reporting import arm_report, reports_of
-from bandit.roster import CampaignEntry
+from bandit.reporting import NoWatch, arm_report, reports_of
+from bandit.selector import Selector
 from encoders import Encoder
 from storage import (
-    DecisionConflictError,
-    DecisionRecord,
     DuplicateCreativeError,
     OutcomeRecord,
     Store,
@@ -36,10 +29,7 @@ from storage.records import CampaignStatus, CreativeStatus
 Horizon = int | Literal["auto"] | None
 Role = Literal["both", "select", "learn"]
 Learn = Literal["background", "inline", "manual"]
-FOLLOW_EVERY_S = 1.0
-RECOUNT_EVERY_S = 10.0  # how often the traffic of other processes is counted
 SETTLE_AT_ONCE = 10_000  # decisions a transaction
-CLICKS_WITHOUT_A_NO = 100  # after which a campaign of window 0 seems to report clicks only
 
 
 def utc_now() -> datetime:
@@ -70,10 +60,9 @@ class Engine:
         self._is_closed = False
         self._may_learn = role != "select"
         self._learn_mode = learn
-        self._clicks_in_a_row: int | None = 0
-        self._followed_at = self._counted_at = time.monotonic()
-        self._roster_version: tuple[int, ...] = ()  # what was read at the opening may be old already
+        self._noes = NoWatch()
         self._learner = Learner(store, model, clock, owner=f"pid {self._pid}")
+        self._selector = Selector(store, model, self._learner, self._lock, clock)
         if self._may_learn:
             self._learner.ensure_lease()
         self._background = Background(
@@ -167,7 +156,7 @@ class Engine:
                 ends_at=ends_at,
                 created_at=self._clock(),
             )
-            self._reload()
+            self._selector.reload()
 
     def add_creatives(self, campaign: str, creatives: Iterable[Creative]) -> None:
         """Add creatives to a campaign, all or none; their texts are encoded now.
@@ -192,7 +181,7 @@ class Engine:
             self._store.campaigns.add_creatives(
                 record.campaign_id, [new_creative(creative) for creative in added], created_at=self._clock()
             )
-            self._reload()
+            self._selector.reload()
 
     def pause(self, campaign: str, creative_id: str | None = None) -> None:
         """Stop showing a creative, or a whole campaign, for now.
@@ -271,22 +260,7 @@ class Engine:
             As `select`; nothing is stored then.
         """
         self._check_open()
-        self._follow()
-        requests = list(requests)
-        new_fields = self._model.check_contexts([request.context for request in requests])
-        now = self._clock()
-        ids = [request.decision_id or new_decision_id(now) for request in requests]
-        stored = self._repeated(requests)
-        new = [(request, i) for request, i in zip(requests, ids, strict=True) if i not in stored]
-        view = self._view_of(request for request, _ in new)
-        if new_fields and new:
-            self._model.add_context_fields(new_fields)
-        prepared = [_prepare(request, i, view) for request, i in new]
-        for record in self._store.decisions.record(choose_all(prepared, view, self._model, now)):
-            if record.decision_id not in stored and record.activated_at is not None:
-                self._model.count_activated(record.campaign_id)
-            stored[record.decision_id] = record
-        return [self._decision(request.campaign, stored[i]) for request, i in zip(requests, ids, strict=True)]
+        return self._selector.select(list(requests))
 
     def activate(self, *decision_ids: str) -> None:
         """Say that decisions made with `defer_activation` were really shown.
@@ -360,7 +334,7 @@ class Engine:
         records = iter(self._store.outcomes.record(flat, received_at=now))
         results = [[next(records) for _ in several] for several in reports]
         first = [several[0] for several in results]
-        self._watch_for_missing_noes(outcomes, first)
+        self._noes.watch(outcomes, first)
         if self._learn_mode == "inline" and self._may_learn:
             self._settle_and_learn()
         else:
@@ -387,9 +361,9 @@ class Engine:
             UnknownCampaignError: No campaign has this name.
         """
         self._check_open()
-        self._follow()
+        self._selector.follow()
         with self._lock:
-            entry = self._entry(campaign)
+            entry = self._selector.entry(campaign)
             now = self._clock()
             readouts = self._learner.readouts(entry)
             self._store.learning.refresh_statistics(readouts, refreshed_at=now)
@@ -451,89 +425,8 @@ class Engine:
 
     # Inside
 
-    def _entry(self, campaign: str) -> CampaignEntry:
-        """Return a campaign as selection sees it; rereads once when it is not known yet."""
-        known = self._learner.view.roster.campaigns.get(campaign)
-        if known is not None:
-            return known
-        with self._lock:
-            entry = self._model.entry(campaign)
-            self._learner.republish()
-        return entry
-
-    def _view_of(self, requests: Iterable[Request]) -> View:
-        """Return the posterior for requests that can be answered; nothing is written when one cannot.
-
-        A campaign's first decision fixes its mean content, so the view may be newer than before.
-        """
-        entries = {}
-        for request in requests:
-            entry = entries[request.campaign] = self._entry(request.campaign)
-            candidates_of(request, entry)
-        for entry in entries.values():
-            if entry.record.mean_content is None:
-                with self._lock:
-                    self._model.fix_mean_content(entry)
-                    self._learner.republish()
-        return self._learner.view
-
-    def _repeated(self, requests: Sequence[Request]) -> dict[str, DecisionRecord]:
-        """Return the stored decisions of ids that are there already.
-
-        What the campaign has active may have changed since; only what the caller named must be the same.
-        """
-        given = [request.decision_id for request in requests if request.decision_id is not None]
-        stored = self._store.decisions.get(given) if given else {}
-        for request in requests:
-            first = stored.get(request.decision_id or "")
-            if first is None:
-                continue
-            entry = self._entry(request.campaign)
-            differs = [
-                name
-                for name, is_other in (
-                    ("campaign", entry.record.campaign_id != first.campaign_id),
-                    ("context", dict(request.context) != first.context),
-                    ("candidates", not self._same_candidates(request, first)),
-                )
-                if is_other
-            ]
-            if differs:
-                raise DecisionConflictError(
-                    f"decision {first.decision_id!r} was made for another request: its "
-                    f"{' and '.join(differs)} differ; use a new id for a new request"
-                )
-        return stored
-
-    def _same_candidates(self, request: Request, first: DecisionRecord) -> bool:
-        known = self._names_of(first)
-        names = {known[creative] for creative in first.candidate_creative_ids}
-        return names.isdisjoint(request.exclude) and (request.eligible is None or names <= request.eligible)
-
-    def _names_of(self, record: DecisionRecord) -> Mapping[int, str]:
-        """Return the names of creatives; rereads once when another process has just added one of these."""
-        names = self._learner.view.roster.names
-        if any(creative not in names for creative in record.candidate_creative_ids):
-            with self._lock:
-                self._reload()
-            names = self._learner.view.roster.names
-        return names
-
-    def _decision(self, campaign: str, record: DecisionRecord) -> Decision:
-        names = self._names_of(record)
-        pairs = zip(record.candidate_creative_ids, record.propensities, strict=True)
-        return Decision(
-            id=record.decision_id,
-            campaign=campaign,
-            creative_id=names[record.creative_id],
-            propensity=record.propensity,
-            propensities={names[creative]: propensity for creative, propensity in pairs},
-            model_version=record.model_version,
-            decided_at=record.decided_at,
-        )
-
     def _settle_and_learn(self) -> Settled:
-        self._follow()
+        self._selector.follow()
         with self._lock:
             settled = learnt = 0
             while due := self._store.outcomes.settle_due(now=self._clock(), limit=SETTLE_AT_ONCE):
@@ -545,24 +438,6 @@ class Engine:
                     self._learner.save()
             return Settled(settled=settled, learnt=learnt)
 
-    def _watch_for_missing_noes(self, outcomes: Sequence[Outcome], results: Sequence[OutcomeRecord]) -> None:
-        """Warn once when clicks settle at once and nobody ever reports a non-click."""
-        if self._clicks_in_a_row is None:
-            return
-        for outcome, result in zip(outcomes, results, strict=True):
-            if outcome.click is False:
-                self._clicks_in_a_row = None
-                return
-            self._clicks_in_a_row += bool(outcome.click and result.has_settled)
-        if self._clicks_in_a_row >= CLICKS_WITHOUT_A_NO:
-            self._clicks_in_a_row = None
-            warnings.warn(
-                f"{CLICKS_WITHOUT_A_NO} clicks were reported and not one non-click, in campaigns with an "
-                "attribution window of 0: report click=False too, or give the campaign a window",
-                UserWarning,
-                stacklevel=3,
-            )
-
     def _set_status(
         self, campaign: str, creative_id: str | None, status: CampaignStatus | CreativeStatus
     ) -> None:
@@ -572,30 +447,7 @@ class Engine:
                 self._store.campaigns.set_status(campaign, cast(CampaignStatus, status))
             else:
                 self._store.campaigns.set_creative_status(campaign, creative_id, cast(CreativeStatus, status))
-            self._reload()
-
-    def _follow(self) -> None:
-        """See, at most once a second, what other processes have changed."""
-        if time.monotonic() - self._followed_at < FOLLOW_EVERY_S:
-            return
-        with self._lock:
-            self._followed_at = time.monotonic()
-            version = self._store.campaigns.version(self._model.record.model_id)
-            if version != self._roster_version:
-                self._roster_version = version
-                self._reload()
-            if self._learner.lease is None:
-                self._learner.catch_up()
-            if self._followed_at - self._counted_at >= RECOUNT_EVERY_S:
-                self._counted_at = self._followed_at
-                self._model.recount()
-                self._learner.republish()
-
-    def _reload(self) -> None:
-        before = self._learner.view.roster
-        self._model.reload()
-        self._learner.republish()
-        self._learner.mark_unread(before)
+            self._selector.reload()
 
     def _renew(self) -> None:
         # Without the engine's lock: a long refit must not cost the lease.
@@ -620,22 +472,6 @@ class Engine:
             raise ForkedEngineError(
                 "this engine was opened before a fork; open one in each process, after the fork"
             )
-
-
-def _prepare(request: Request, decision_id: str, view: View) -> Prepared:
-    entry = view.roster.campaigns[request.campaign]
-    return Prepared(request, entry, candidates_of(request, entry), decision_id)
-
-
-def new_decision_id(now: datetime) -> str:
-    """Return a UUIDv7, lower case: ids made later sort later, which keeps the index in memory small.
-
-    References:
-        RFC 9562, section 5.7.
-    """
-    milliseconds = int(now.timestamp() * 1000) & (1 << 48) - 1
-    bits = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
-    return str(UUID(int=bits))
 
 
 def _seconds(window: float | timedelta) -> float:
