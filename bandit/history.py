@@ -160,10 +160,10 @@ def _row(line: dict[str, str | None]) -> HistoryRow:
     problem = _counts_problem(impressions, clicks)
     if problem:
         raise HistoryError(problem)
-    texts = {name: line.get(name) or "" for name in ("headline", *OPTIONAL)}
-    creative = Creative(line["creative"] or "", **texts)
-    if not line["campaign"] or not creative.id:
+    if not line["campaign"] or not line["creative"]:
         raise HistoryError("campaign and creative must not be empty")
+    texts = {name: line.get(name) or "" for name in ("headline", *OPTIONAL)}
+    creative = Creative(line["creative"], **texts)
     return HistoryRow(campaign=line["campaign"], creative=creative, impressions=impressions, clicks=clicks)
 
 

@@ -1,4 +1,4 @@
-"""Resume equals never stopped: reopened, replayed or rebuilt without the engine, the posterior is the same."""
+"""Resume equals never stopped: reopened, replayed or rebuilt without the engine, one posterior."""
 
 import json
 

@@ -168,7 +168,7 @@ def test_a_learner_whose_lease_was_taken_stops_and_follows(engines: Engines) -> 
 
 
 def test_traffic_of_other_processes_is_counted(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bandit.engine.RECOUNT_EVERY_S", 0.0)
+    monkeypatch.setattr("bandit.selector.RECOUNT_EVERY_S", 0.0)
     first, second = engines.open(), engines.open()
     add_campaign(first)
     play(first, 8)

@@ -1,0 +1,109 @@
+"""History files: every bad line is named, and nothing of a bad file is used."""
+
+from pathlib import Path
+
+import pytest
+
+from bandit import Creative, HistoryRow
+from bandit.errors import HistoryError
+from bandit.history import by_campaign, check_history, new_creative, read_history
+
+HEADER = "campaign,creative,headline,body,impressions,clicks\n"
+
+
+def read(folder: Path, text: str | bytes) -> list[HistoryRow]:
+    path = folder / "history.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_history(path)
+
+
+def test_rows(tmp_path: Path) -> None:
+    text = HEADER + 'old,a,"Free, always",,100,3\nold,b,Sale,"two\nlines",0,0\n'
+    assert read(tmp_path, b"\xef\xbb\xbf" + text.encode()) == [
+        HistoryRow(
+            campaign="old", creative=Creative("a", headline="Free, always"), impressions=100, clicks=3
+        ),
+        HistoryRow(
+            campaign="old",
+            creative=Creative("b", headline="Sale", body="two\nlines"),
+            impressions=0,
+            clicks=0,
+        ),
+    ]
+
+
+def test_all_bad_lines_are_named_at_once(tmp_path: Path) -> None:
+    lines = [
+        "old,a,Fine,,10,1",
+        "old,b,Negative,,-1,0",
+        "old,c,More,,3,4",
+        "old,d,Words,,many,1.5",
+        "old,e,,,10,1",
+        "old,,No id,,10,1",
+        ",f,No campaign,,10,1",
+        "old,g,Short",
+        f"old,h,{'x' * 10_001},,10,1",
+    ]
+    with pytest.raises(HistoryError) as raised:
+        read(tmp_path, HEADER + "\n".join(lines) + "\n")
+    problems = str(raised.value).splitlines()
+    assert problems[0].endswith("history.csv: 8 problems; nothing was imported")
+    assert [problem.strip().split(": ")[0] for problem in problems[1:]] == [f"line {n}" for n in range(3, 11)]
+    for line, expected in (
+        (3, "negative counts: -1 impressions, 0 clicks"),
+        (4, "4 clicks on 3 impressions"),
+        (5, "expected whole numbers, got impressions 'many', clicks '1.5'"),
+        (6, "creative 'e': all texts are empty"),
+        (7, "campaign and creative must not be empty"),
+        (8, "campaign and creative must not be empty"),
+        (9, "fewer columns than the header"),
+        (10, "headline has 10,001 characters"),
+    ):
+        assert expected in problems[line - 2]
+
+
+def test_many_bad_lines_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(HistoryError, match=r"25 problems(?s:.*)and 5 more$"):
+        read(tmp_path, HEADER + "old,a,x,,1,2\n" * 25)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("campaign,creative,clicks\nold,a,1\n", "missing: headline, impressions"),
+        ("", "missing: campaign, creative, headline, impressions, clicks"),
+        (b"\xff\xfe\x00bad", "expected a CSV in UTF-8"),
+    ],
+)
+def test_what_is_no_history_file(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(HistoryError, match=message):
+        read(tmp_path, text)
+
+
+def test_a_creative_has_one_content() -> None:
+    rows = [
+        HistoryRow(campaign=name, creative=Creative("a", headline=text), impressions=1, clicks=0)
+        for name, text in (("old", "x"), ("new", "y"), ("old", "z"), ("", "x"))
+    ]
+    with pytest.raises(HistoryError) as raised:
+        check_history(rows)
+    assert str(raised.value).splitlines()[1:] == [
+        "  row 3: creative 'a' of campaign 'old' has other texts than before",
+        "  row 4: the campaign is empty",
+    ]
+
+
+def test_counts_of_one_creative_are_added_up() -> None:
+    creative = Creative("a", headline="x")
+    rows = [
+        HistoryRow(campaign=name, creative=creative, impressions=n, clicks=c)
+        for name, n, c in (("old", 5, 1), ("new", 7, 0), ("old", 3, 2))
+    ]
+    assert by_campaign(rows) == {"old": {"a": (creative, 8, 3)}, "new": {"a": (creative, 7, 0)}}
+
+
+def test_the_hash_tells_contents_apart() -> None:
+    one, same = (new_creative(Creative(name, headline="x", body="y")) for name in ("a", "b"))
+    other = new_creative(Creative("a", headline="y", body="x"))
+    assert one.content_hash == same.content_hash != other.content_hash
+    assert one.content == {"headline": "x", "body": "y"}
