@@ -146,7 +146,8 @@ def print_arms(console: Console, arms: Mapping[str, Sequence[Arm]]) -> None:
 
 def print_queries(console: Console, database: Path) -> None:
     """Ask the database three questions, and print question, SQL and answer."""
-    connection = sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)
+    # Not opened read-only: such a connection would leave SQLite's side files behind.
+    connection = sqlite3.connect(database)
     try:
         for question, sql in QUERIES:
             cursor = connection.execute(sql)

@@ -82,7 +82,9 @@ def draw_shares(traffic: TrafficShares) -> Figure:
         worst = int(np.argmax(np.abs(totals - 1.0)))
         raise ResultError(f"shares of {traffic.policy} must sum to 1, got {totals[worst]:g} in row {worst}")
     prefix, areas = _areas(traffic.creative_ids, shares)
-    figure, axes = look.canvas(3.2, right=1.75)
+    # The lines that lead to the labels take a quarter of an inch.
+    labels = [f"{name}  {_rounded(area[-1])}" for name, area in areas]
+    figure, axes = look.canvas(3.2, right=max(1.75, 0.25 + look.margin(labels)))
     at = look.thinned(len(shares))
     fills = [
         look.FILL_OTHERS if name.startswith("all others") else fill
@@ -104,9 +106,7 @@ def draw_shares(traffic: TrafficShares) -> Figure:
         look.note(axes, 1.06, 1.0, f"{prefix}…", offset=(5, 9), color=look.MUTED, va="bottom")
     last = np.array([area[-1] for _, area in areas])
     middles = np.cumsum(last) - last / 2
-    for (name, _), fill, share, middle, place in zip(
-        areas, fills, last, middles, look.spread(middles, 0.07), strict=True
-    ):
+    for label, fill, middle, place in zip(labels, fills, middles, look.spread(middles, 0.07), strict=True):
         axes.plot(
             [1.01, 1.035, 1.06],
             [middle, place, place],
@@ -115,7 +115,7 @@ def draw_shares(traffic: TrafficShares) -> Figure:
             clip_on=False,
             transform=axes.transAxes,
         )
-        look.note(axes, 1.06, place, f"{name}  {_rounded(share)}", offset=(5, 0))
+        look.note(axes, 1.06, place, label, offset=(5, 0))
     return figure
 
 
@@ -198,7 +198,7 @@ def draw_arms(arms: Sequence[ArmInterval]) -> Figure:
     axes.xaxis.set_major_formatter(look.PERCENT)
     axes.grid(axis="x", color=look.GRID, linewidth=0.8)
     has_truth = any(arm.truth is not None for arm in arms)
-    look.name_axes(axes, x="CTR", y="●  estimate, 95 % interval" + ("\u2003◇  true CTR" if has_truth else ""))
+    look.name_axes(axes, x="CTR", y="●  CTR, 95 % interval" + ("\u2003◇  truth" if has_truth else ""))
     return figure
 
 

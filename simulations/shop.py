@@ -17,7 +17,7 @@ from simulations.worlds import EffectSizes, HostView, World, draw_truth, make_wo
 CAMPAIGNS = ("home-page", "search-results", "checkout")  # places of a shop; at each, two products compete
 PRODUCTS = 6
 CREATIVES_PER_PRODUCT = 10
-SIZES = EffectSizes(base_rates=(0.012, 0.02))
+SIZES = EffectSizes(base_rates=(0.02, 0.03))
 
 
 class Campaign(NamedTuple):
