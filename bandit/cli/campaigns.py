@@ -66,6 +66,10 @@ def add(
         "conversion_window": parse_duration(conversion_window, "--conversion-window"),
     }
     share = parse_number(uniform_share, "--uniform-share")
+    if not 0 <= share <= 1:
+        raise typer.BadParameter(
+            f"expected a fraction from 0 to 1, got {uniform_share!r}", param_hint="--uniform-share"
+        )
     impressions = parse_horizon(horizon)
     start, end = parse_time(starts_at, "--starts-at"), parse_time(ends_at, "--ends-at")
     with opened_engine(database, is_created=True) as engine:

@@ -94,9 +94,15 @@ def _encoder() -> Diagnosis:
 
 def _database(url: str) -> Iterator[Diagnosis]:
     from storage import StorageError, Store, schema_status
+    from storage.urls import database_url, sqlite_path
 
     try:
         status = schema_status(url)
+        path = sqlite_path(database_url(url))
+        if path is not None and not path.absolute().parent.is_dir():
+            detail = f"the folder of {status.place} does not exist; create it first"
+            yield Diagnosis(name="database", state="bad", detail=detail)
+            return
         if status.state in ("missing", "empty"):
             detail = f"{status.place} is not there yet; `creative-bandit campaign add` makes it"
             yield Diagnosis(name="database", state="note", detail=detail)

@@ -60,7 +60,8 @@ EXPECTED_CONTEXT = "expected a string, a number or a boolean, got"
             "campaign add new --ends-at 2026-12-01T00:00",
             "a time with its zone, such as 2026-11-23T18:00:00+01:00, ",
         ),
-        ("campaign add new --uniform-share 2", "uniform_share"),
+        ("campaign add new --uniform-share 2", "expected a fraction from 0 to 1, got '2'"),
+        ("campaign add new --uniform-share nan", "expected a fraction from 0 to 1, got 'nan'"),
         ("campaign add new --uniform-share much", "expected a number, got 'much'"),
         ("creative add spring-sale", "give either one creative's id and texts, or --csv"),
         ("creative add spring-sale warm --csv x.csv", "give either one creative's id and texts, or --csv"),
@@ -80,7 +81,7 @@ EXPECTED_CONTEXT = "expected a string, a number or a boolean, got"
         ),
         ("arms spring-sale --jsno", "--jsno"),
         ("demo --impressions 3k", "expected a whole number from 0, got '3k'"),
-        ("demo --impressions 10", "10"),
+        ("demo --out new --impressions 10", "expected at least 1,000 impressions, got 10"),
         ("demo", "ads.db"),
     ],
 )

@@ -40,6 +40,14 @@ def test_no_database_yet(run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_not_there(run: Run) -> None:
+    answer = run("doctor", "nowhere/ads.db", "--json")
+    assert answer.code == 1
+    assert checks(answer)["database"]["detail"].startswith(
+        "the folder of sqlite:///nowhere/ads.db does not exist"
+    )
+
+
 def test_databases_that_cannot_be_used(run: Run, ads: Path) -> None:
     execute(f"sqlite:///{ads}", "UPDATE creative_bandit_version SET version_num = '9999'")
     answer = run("doctor", ads, "--json")
