@@ -1,0 +1,217 @@
+"""What the documents show is run: Python, the command line, and SQL with its results on both databases.
+
+After a change that moves the results in docs/sql.md, CREATIVE_BANDIT_WRITE_DOCS=1 writes them anew.
+"""
+
+import math
+import os
+import re
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from bandit import Creative, Engine, HistoryRow, Outcome, Request
+from bandit.cli import main
+from storage.schema import Base
+from storage.views import VIEWS
+
+ROOT = Path(__file__).parent.parent
+TINY = ROOT / "tests" / "encoders" / "tiny-bert"
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
+SQL = "docs/sql.md"
+FENCE = re.compile(r"^```([a-z]*)[ ]?([a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PROGRAM = "creative-bandit"
+TOO_LONG = ("demo", "simulate")  # these have tests of their own
+MONDAY = datetime(2026, 3, 2, 8, tzinfo=UTC)
+DECISIONS, ROUND, GAP = 2_400, 240, timedelta(minutes=144)
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, the word after it, and what it holds."""
+
+    language: str
+    word: str
+    text: str
+
+
+class Question(NamedTuple):
+    """A query of docs/sql.md for a database ("" for both), and the result that it shows there."""
+
+    query: str
+    dialect: str
+    shown: str
+
+
+def blocks(name: str) -> list[Block]:
+    return [Block(*found) for found in FENCE.findall((ROOT / name).read_text())]
+
+
+def questions() -> list[Question]:
+    """Return queries with the result that follows each; two spellings of one query share it."""
+    found: list[Question] = []
+    waiting: list[Block] = []
+    for block in blocks(SQL):
+        if block.language == "sql":
+            waiting.append(block)
+        elif block.language == "text" and waiting:
+            found += [Question(query.text, query.word, block.text) for query in waiting]
+            waiting = []
+    return found
+
+
+def commands(name: str, program: str) -> list[list[str]]:
+    lines = [line for block in blocks(name) if block.language in ("sh", "console") for line in block.text.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith(f"{program} ")]
+
+
+# The database of docs/sql.md
+
+
+def draw(*parts: object) -> float:
+    """Return a number in [0, 1) that depends on nothing but the parts."""
+    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=6).digest(), "big") / 2**48
+
+
+def build(url: str) -> None:
+    """Play two campaigns through the engine, on a clock of their own."""
+    now = [MONDAY]
+    with Engine.open(url, learn="manual", clock=lambda: now[0], encoder=TINY) as engine:
+        engine.warm_start(
+            [HistoryRow(campaign="winter", creative=Creative("coat", headline="Winter coat, half price"), impressions=9_000, clicks=171)]
+        )
+        engine.retire("winter", "coat")
+        engine.add_campaign("spring-sale", horizon=50_000, attribution_window=0)
+        engine.add_creatives("spring-sale", [
+            Creative("calm", headline="Free returns, always"),
+            Creative("urgent", headline="48 hour flash sale"),
+            Creative("new", headline="New arrivals for you", call_to_action="Shop now"),
+            Creative("gift", headline="Free gift wrap, only today"),
+        ])  # fmt: skip
+        engine.add_campaign("newsletter", attribution_window=timedelta(minutes=30))
+        engine.add_creatives("newsletter", [
+            Creative("shoes", headline="Shoes, run faster"),
+            Creative("light", headline="Warm light, save half"),
+        ])  # fmt: skip
+        for start in range(0, DECISIONS, ROUND):
+            play_round(engine, now, range(start, start + ROUND))
+        late = engine.select("newsletter", {"device": "mobile"}, decision_id="visit-9001")
+        now[0] += timedelta(hours=2)
+        engine.settle()
+        engine.update(late.id, click=True)
+        engine.pause("spring-sale", "gift")
+        engine.select("newsletter", {"device": "desktop"}, decision_id="visit-9002")
+        for campaign in ("spring-sale", "newsletter"):
+            engine.arms(campaign)
+
+
+def play_round(engine: Engine, now: list[datetime], numbers: range) -> None:
+    """Show a round of impressions, report what came of them, and learn it."""
+    rates = {"calm": 0.04, "urgent": 0.09, "new": 0.05, "gift": 0.03, "shoes": 0.06, "light": 0.03}
+    devices = {n: "mobile" if draw("device", n) < 0.6 else "desktop" for n in numbers}
+    decisions = engine.select_many([
+        Request(
+            campaign="newsletter" if n % 4 == 0 else "spring-sale",
+            context={"device": devices[n], "new": draw("new", n) < 0.3},
+            decision_id=f"visit-{n:04}",
+        )
+        for n in numbers
+    ])  # fmt: skip
+    now[0] += timedelta(minutes=5)
+    outcomes = []
+    for n, decision in zip(numbers, decisions, strict=True):
+        rate = rates[decision.creative_id] * (1.5 if devices[n] == "mobile" else 0.75)
+        is_clicked = draw("click", n) < rate
+        is_bought = is_clicked and draw("purchase", n) < 0.25
+        if is_clicked or decision.campaign == "spring-sale":
+            outcomes.append(Outcome(decision_id=decision.id, click=is_clicked))
+        if is_bought:
+            outcomes.append(Outcome(decision_id=decision.id, conversion=True, value=29.5, key=f"order-{n}"))
+    engine.update_many(outcomes)
+    now[0] += GAP - timedelta(minutes=5)
+    engine.settle()
+
+
+@pytest.fixture(scope="module")
+def sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("docs") / "ads.db"
+    build(str(path))
+    return path
+
+
+# SQL
+
+
+def ask_sqlite(path: Path, query: str) -> list[list[Any]]:
+    """Return the names of the columns, then the rows."""
+    with closing(sqlite3.connect(path)) as connection:
+        cursor = connection.execute(query)
+        return [[column[0] for column in cursor.description], *map(list, cursor)]
+
+
+def ask_postgres(url: str, query: str) -> list[list[Any]]:
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain) as connection:
+        cursor = connection.execute(query)
+        return [[column.name for column in cursor.description or ()], *map(list, cursor)]
+
+
+def cell(value: Any) -> str:
+    """Write a value as both databases mean it; PostgreSQL's numeric keeps trailing zeros."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int | str) else f"{float(value):.10g}" if is_number(value) else str(value)
+
+
+def is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def written(rows: Sequence[Sequence[Any]]) -> str:
+    """Write rows under their header, in columns."""
+    texts = [[cell(value) for value in row] for row in rows]
+    widths = [max(len(text) for text in column) for column in zip(*texts, strict=True)]
+    numeric = [all(is_number(text) for text in column[1:] if text) for column in zip(*texts, strict=True)]
+    lines = [[text.rjust(w) if n else text.ljust(w) for text, w, n in zip(row, widths, numeric, strict=True)] for row in texts]
+    lines.insert(1, ["-" * width for width in widths])
+    return "".join("  ".join(line).rstrip() + "\n" for line in lines)
+
+
+@pytest.mark.parametrize("question", [q for q in questions() if q.dialect != "postgresql"], ids=lambda q: q.query[:50])
+def test_sqlite_answers_what_the_page_shows(question: Question, sqlite_file: Path) -> None:
+    answer = written(ask_sqlite(sqlite_file, question.query))
+    if os.environ.get("CREATIVE_BANDIT_WRITE_DOCS"):
+        write_answer(question, answer)
+    else:
+        assert answer == question.shown
+
+
+@pytest.mark.postgres
+def test_postgres_gives_the_same_answers(postgres_url: str) -> None:
+    build(postgres_url)
+    for question in questions():
+        if question.dialect != "sqlite":
+            assert written(ask_postgres(postgres_url, question.query)) == question.shown
+
+
+def write_answer(question: Question, answer: str) -> None:
+    page = ROOT / SQL
+    before = f"{question.query}```\n"
+    text = page.read_text()
+    start = text.index("```text\n", text.index(before)) + len("```text\n")
+    page.write_text(text[:start] + answer + text[text.index("```", start) :])
