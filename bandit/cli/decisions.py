@@ -115,6 +115,8 @@ def update(
     as_json: AsJson = False,
 ) -> None:
     """Report what happened after a decision; what is final is learnt at once."""
+    if click is None and not conversion and value is None and key is None:
+        raise typer.BadParameter("the report says nothing", param_hint="--click / --no-click / --conversion")
     if not conversion and (value is not None or key is not None):
         raise typer.BadParameter("it belongs to a conversion; add --conversion", param_hint="--value / --key")
     worth = 1.0 if value is None else parse_number(value, "--value")

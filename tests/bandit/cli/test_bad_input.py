@@ -117,7 +117,7 @@ def test_an_id_taken_by_another_request(run: Run, ads: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", "decision 'd1': the report says nothing"),
+        ("", "Invalid value for --click / --no-click / --conversion: the report says nothing"),
         ("--value 3", "it belongs to a conversion; add --conversion"),
         ("--key order-7 --click", "it belongs to a conversion; add --conversion"),
         ("--conversion --value nan", "decision 'd1': expected a finite value, got nan"),
