@@ -15,6 +15,7 @@ from bandit.components import Components
 from bandit.features import PriorScales
 from bandit.points import normal_points
 from bandit.thompson import KAPPA, UNIFORM_SHARE
+from simulations.errors import ArchiveError
 from simulations.policies import Policy, Request, beta_thompson, thompson_on_logits, ucb1
 from simulations.replay import PastTest, Problems, archive_prior, problems, split
 from simulations.run import Step, Traffic, play_total
@@ -105,10 +106,24 @@ def prepared(
 
     Returns:
         The played tests, and per group the indices of its tests and their problems.
+
+    Raises:
+        ArchiveError: nothing is left to learn from or to play, or a test has too many headlines.
     """
     history, played = split(tests, part)
     if weeks == "sound":
         history, played = ([test for test in some if not test.is_faulty] for some in (history, played))
+    if not history or not played:
+        raise ArchiveError(
+            f"weeks {weeks}: of {len(tests)} tests, {len(history)} are history and {len(played)} later ones "
+            "have two headlines that are new; at least one of each is needed"
+        )
+    largest = max(played, key=lambda test: len(test.headlines))
+    if len(largest.headlines) > PADDED_ARMS[-1]:
+        raise ArchiveError(
+            f"test {largest.test_id!r}: expected at most {PADDED_ARMS[-1]} headlines, got "
+            f"{len(largest.headlines)}; split it or leave it out"
+        )
     state = archive_prior(history, vectors, components, scales or PriorScales())
     sizes = np.array([next(n for n in PADDED_ARMS if n >= len(test.headlines)) for test in played])
     groups = []

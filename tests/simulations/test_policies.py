@@ -1,0 +1,186 @@
+"""Each policy against a second account of it: a formula, an exact probability, or the engine's own filter."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+from scipy.integrate import quad
+from scipy.stats import beta
+
+from bandit.points import normal_points
+from bandit.posterior import Gaussian, Prior, initial_state, predict
+from simulations.policies import (
+    Counts,
+    Outcomes,
+    Policy,
+    Request,
+    beta_thompson,
+    certain,
+    thompson_on_logits,
+    thompson_on_weights,
+    ucb1,
+    uniform,
+)
+
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+N_ARMS, DIM, BATCH = 4, 3, 20
+N_DECISIONS = 20_000
+ALL = np.ones(N_ARMS, bool)
+
+
+def words_of(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 2**32, (n, 3), dtype=np.uint32)
+
+
+def a_request(eligible: np.ndarray = ALL) -> Request:
+    return Request(jnp.zeros((N_ARMS, 0)), jnp.asarray(eligible))
+
+
+def counts_of(impressions: list[int], clicks: list[int]) -> Counts:
+    return Counts(jnp.asarray(impressions, float), jnp.asarray(clicks, float))
+
+
+def many(policy: Policy, state: object, request: Request, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    answers = jax.jit(jax.vmap(policy.choose, in_axes=(None, None, 0)))(state, request, words)
+    return np.asarray(answers.propensities), np.asarray(answers.chosen)
+
+
+@pytest.fixture(scope="module")
+def points(double_precision: None) -> Array:
+    return jnp.asarray(normal_points(N_ARMS))
+
+
+def test_counts_add_up() -> None:
+    before = counts_of([5, 0, 2, 1], [1, 0, 0, 1])
+    new = Outcomes(jnp.zeros((4, 0)), jnp.array([0, 2, 2, 0]), jnp.array([1.0, 0.0, 1.0, 1.0]))
+    after = before.plus(new)
+    np.testing.assert_array_equal(after.impressions, [7, 0, 4, 1])
+    np.testing.assert_array_equal(after.clicks, [3, 0, 1, 1])
+
+
+def test_certain_takes_the_first_of_the_best() -> None:
+    choice = certain(jnp.array([0.1, 0.4, 0.4, 9.0]), jnp.array([True, True, True, False]))
+    assert int(choice.chosen) == 1
+    np.testing.assert_array_equal(choice.propensities, [0, 1, 0, 0])
+
+
+def test_uniform_shows_the_eligible_alike() -> None:
+    eligible = np.array([True, False, True, True])
+    weights, chosen = many(
+        uniform(N_ARMS), counts_of([0] * 4, [0] * 4), a_request(eligible), words_of(N_DECISIONS)
+    )
+    np.testing.assert_allclose(weights, np.tile(eligible / 3, (N_DECISIONS, 1)))
+    shown = np.bincount(chosen, minlength=N_ARMS)
+    assert shown[1] == 0
+    assert np.abs(shown[eligible] - N_DECISIONS / 3).max() < 5 * np.sqrt(N_DECISIONS * 2 / 9)
+
+
+@pytest.mark.parametrize(
+    ("impressions", "clicks"),
+    [
+        ([0, 0], [0, 0]),
+        ([10, 0], [0, 0]),
+        ([1, 1], [1, 0]),
+        ([100, 100], [10, 5]),
+        ([100_000, 90_000], [1_500, 1_290]),
+        ([1_000_000, 50], [0, 0]),
+    ],
+)
+def test_beta_thompson_shows_an_arm_as_often_as_it_is_the_best(
+    impressions: list[int], clicks: list[int]
+) -> None:
+    state = counts_of([*impressions, 0, 0], [*clicks, 0, 0])
+    request = a_request(np.array([True, True, False, False]))
+    _, chosen = many(beta_thompson(N_ARMS), state, request, words_of(N_DECISIONS))
+    first, second = (beta(1 + c, 1 + n - c) for n, c in zip(impressions, clicks, strict=True))
+    places = sorted(
+        {0.0, 1.0, *(float(one.ppf(q)) for one in (first, second) for q in (1e-9, 0.5, 1 - 1e-9))}
+    )
+    exact = sum(
+        quad(lambda x: first.pdf(x) * second.cdf(x), low, high, limit=200)[0]
+        for low, high in pairwise(places)
+    )
+    error = np.sqrt(max(exact * (1 - exact), 1e-4) / N_DECISIONS)
+    assert (chosen == 0).mean() == pytest.approx(exact, abs=5 * error)
+
+
+@pytest.mark.parametrize("scale", [0.03, 1.0])
+def test_ucb1_against_its_formula(scale: float) -> None:
+    random = np.random.default_rng(0)
+    decide = jax.jit(ucb1(N_ARMS, scale).choose)
+    for _ in range(50):
+        impressions = random.integers(0, 5, N_ARMS) * random.integers(1, 1000, N_ARMS)
+        clicks = random.binomial(impressions, 0.05)
+        eligible = random.uniform(size=N_ARMS) < 0.7
+        eligible[random.integers(N_ARMS)] = True
+        index = [
+            -np.inf
+            if not eligible[a]
+            else np.inf
+            if impressions[a] == 0
+            else clicks[a] / impressions[a]
+            + scale * np.sqrt(2 * np.log(max(impressions.sum(), 2)) / impressions[a])
+            for a in range(N_ARMS)
+        ]
+        chosen = decide(counts_of(impressions, clicks), a_request(eligible), words_of(1)[0])
+        assert int(chosen.chosen) == int(np.argmax(index))
+
+
+def a_world() -> tuple[Prior, np.ndarray, Gaussian]:
+    """Return a prior, the arms' features and the joint logits that they make."""
+    prior = Prior(*map(jnp.asarray, ([-2.0, 0.3, -0.2], [0.7, 0.3, 0.3], 0.6, 0.25)))
+    features = np.hstack([np.ones((N_ARMS, 1)), np.random.default_rng(1).normal(size=(N_ARMS, DIM - 1))])
+    arms = jnp.arange(N_ARMS)
+    return prior, features, predict(initial_state(prior, N_ARMS, 1), features, arms, jnp.zeros_like(arms))
+
+
+def test_both_forms_of_the_engine_are_one_policy(points: Array) -> None:
+    # Without context the logits are all there is: the full posterior must make the same decisions from the
+    # same words, batch after batch.
+    prior, features, logits = a_world()
+    horizon = jnp.asarray(4_000.0)
+    on_logits = thompson_on_logits("engine", logits, horizon, points)
+    on_weights = thompson_on_weights("engine", initial_state(prior, N_ARMS, 1), horizon, points)
+    request = Request(jnp.asarray(features), jnp.asarray(ALL))
+    choose_logits, choose_weights = (
+        jax.jit(jax.vmap(policy.choose, in_axes=(None, None, 0))) for policy in (on_logits, on_weights)
+    )
+    learn_logits, learn_weights = (jax.jit(policy.learn) for policy in (on_logits, on_weights))
+    random = np.random.default_rng(2)
+    belief, full = on_logits.start, on_weights.start
+    arms = jnp.arange(N_ARMS)
+    for number in range(6):
+        words = words_of(BATCH, seed=number)
+        first, second = choose_logits(belief, request, words), choose_weights(full, request, words)
+        np.testing.assert_array_equal(first.chosen, second.chosen)
+        np.testing.assert_allclose(first.propensities, second.propensities, rtol=0, atol=1e-12)
+        clicks = jnp.asarray((random.uniform(size=BATCH) < 0.2).astype(float))
+        outcomes = Outcomes(jnp.asarray(features)[first.chosen], first.chosen, clicks)
+        belief, full = learn_logits(belief, outcomes), learn_weights(full, outcomes)
+        after = predict(full.posterior, jnp.asarray(features), arms, jnp.zeros_like(arms))
+        np.testing.assert_allclose(belief.logits.mean, after.mean, rtol=1e-9)
+        np.testing.assert_allclose(belief.logits.covariance, after.covariance, rtol=1e-9)
+        assert float(belief.so_far) == float(full.so_far) == (number + 1) * BATCH
+
+
+def test_settings_reach_the_draw(points: Array) -> None:
+    _, _, logits = a_world()
+    words = words_of(300)
+
+    @jax.jit
+    def shares(horizon: Array, kappa: Array, uniform_share: Array) -> Array:
+        policy = thompson_on_logits("x", logits, horizon, points, kappa, uniform_share)
+        choose = jax.vmap(policy.choose, in_axes=(None, None, 0))
+        return choose(policy.start, a_request(), jnp.asarray(words)).propensities
+
+    best = np.asarray(logits.mean).argmax()
+    np.testing.assert_array_equal(shares(4_000.0, 0.0, 0.0), np.tile(np.eye(N_ARMS)[best], (300, 1)))
+    np.testing.assert_array_equal(shares(4_000.0, 0.0, 1.0), 1 / N_ARMS)
+    # The longer the horizon, the more goes to the others.
+    of_best = [float(shares(horizon, 0.3, 0.0)[:, best].mean()) for horizon in (4.0, 400.0, np.inf)]
+    assert of_best[0] > of_best[1] + 0.05
+    assert of_best[1] > of_best[2] + 0.05
