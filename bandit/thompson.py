@@ -1,9 +1,8 @@
 """From the logits' posterior to the chosen creative and its exact propensity.
 
 Plain Thompson sampling explores as if a campaign never ended. Here the draw comes from the distribution that
-the
-posterior *mean* will have at the horizon: only the uncertainty that the remaining traffic can still remove is
-worth paying for.
+the posterior *mean* will have at the horizon: only the uncertainty that the remaining traffic can still
+remove is worth paying for.
 """
 
 from hashlib import blake2b
@@ -132,8 +131,7 @@ def choose(
     """Choose one candidate for one request.
 
     With probability ε the candidate is drawn from all alike, else it is the best one at one of the set's
-    points:
-    together exactly π. Drawn so, a caller that does not read π (a simulation) does not pay for it.
+    points: together exactly π. Drawn so, a caller that does not read π (a simulation) does not pay for it.
 
     Args:
         logits: joint posterior of the candidates' logits; padding may hold anything finite.

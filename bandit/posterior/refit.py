@@ -1,8 +1,7 @@
 """The refit: the same equations on all counts at once, iterated to a fixed point.
 
 A variational Gaussian fit whose gradient is averaged over each logit's uncertainty. It serves a warm start
-from
-history, corrections, and a change of features.
+from history, corrections, and a change of features.
 """
 
 from typing import NamedTuple
