@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Literal, Self, cast, final
 
 from bandit.background import Background
+from bandit.campaigns import check_campaign
 from bandit.errors import EngineClosedError, ForkedEngineError, LearnerElsewhereError
 from bandit.history import by_campaign, check_history, import_history, new_creative
 from bandit.learner import Learner
@@ -141,16 +142,21 @@ class Engine:
 
         Raises:
             DuplicateCampaignError: The name is taken.
-            InvalidValueError: A value is out of its range.
+            InvalidCampaignError: A value is out of its range; names it.
         """
         self._check_open()
+        windows = {
+            "attribution_window": _seconds(attribution_window),
+            "conversion_window": _seconds(conversion_window),
+        }
+        check_campaign(name, horizon, windows, uniform_share, starts_at, ends_at)
         with self._lock:
             self._store.campaigns.add(
                 self._model.record.model_id,
                 name,
                 horizon=horizon,
-                attribution_window_s=_seconds(attribution_window),
-                conversion_window_s=_seconds(conversion_window),
+                attribution_window_s=windows["attribution_window"],
+                conversion_window_s=windows["conversion_window"],
                 uniform_share=uniform_share,
                 starts_at=starts_at,
                 ends_at=ends_at,

@@ -1,4 +1,4 @@
-"""`select`, `update`, `arms`."""
+"""`select`, `update`, `settle`, `arms`."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -136,6 +136,17 @@ def update(
         print_json({**asdict(record), "n_learnt": settled.learnt})
     else:
         print_line(_what_became(record, settled, is_click=click is not None))
+
+
+@app.command(epilog=example("settle", "settle --database ads.db"))
+def settle(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = False) -> None:
+    """Settle the decisions whose attribution window is over, and learn them; made for a timer."""
+    with opened_engine(database, is_learning=True) as engine:
+        done = engine.settle()
+    if as_json:
+        print_json(asdict(done))
+    else:
+        print_line(f"settled {done.settled:,} decisions, learnt {done.learnt:,}")
 
 
 @app.command(epilog=example("arms spring-sale", "arms spring-sale --json"))

@@ -192,3 +192,12 @@ def test_checking(run: Run, ads: Path) -> None:
     assert "statistics say 3 clicks of 7 impressions" in answer.out
     assert answer.out.splitlines()[-1] == f"1 finding in sqlite:///{ads}"
     assert run("storage", "check", ads, "--json").code == 1
+
+
+def test_settle_needs_no_report(run: Run, ads: Path) -> None:
+    assert run("campaign", "add", "timed", "--attribution-window", "0.2").code == 0
+    assert run("creative", "add", "timed", "calm", "--headline", "Free returns").code == 0
+    assert run("select", "timed").code == 0
+    time.sleep(0.3)
+    assert run("settle", "--json").json == {"settled": 1, "learnt": 1}
+    assert run("settle").out == "settled 0 decisions, learnt 0\n"
