@@ -35,6 +35,14 @@ def engines(migrated_sqlite_url: str, tiny_encoder: TextEncoder, clock: Clock) -
 
 
 @pytest.fixture
+def postgres_engines(postgres_url: str, tiny_encoder: TextEncoder, clock: Clock) -> Iterator[Engines]:
+    """Engines on a fresh PostgreSQL database."""
+    opener = Engines(postgres_url, tiny_encoder, clock)
+    yield opener
+    opener.close()
+
+
+@pytest.fixture
 def engines_on_both(url: str, tiny_encoder: TextEncoder, clock: Clock) -> Iterator[Engines]:
     """Engines on a fresh SQLite file and on a fresh PostgreSQL database, in turn."""
     opener = Engines(url, tiny_encoder, clock)

@@ -2,8 +2,9 @@
 
 import math
 import os
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,19 @@ from storage import (
     UnknownCreativeError,
     UnknownDecisionError,
 )
-from tests.bandit.engines import MINUTE, START, Engines, add_campaign, creatives
+from tests.bandit.engines import MINUTE, START, Clock, Engines, add_campaign, creatives
 
 Call = Callable[[Engine], object]
 
 
 @pytest.fixture
 def engine(engines: Engines) -> Engine:
-    """An engine with a campaign in every state, known context fields, and a decision `shown`."""
-    engine = engines.open()
+    """An engine as `prepare` makes it."""
+    return prepare(engines.open())
+
+
+def prepare(engine: Engine) -> Engine:
+    """Add a campaign in every state, known context fields, and a decision `shown`."""
     add_campaign(engine)
     add_campaign(engine, "a", "b", name="paused")
     engine.pause("paused")
@@ -333,8 +338,20 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def served(
+    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, tiny_encoder: TextEncoder
+) -> Iterator[tuple[Engines, Engine]]:
+    """One engine for all calls that must change nothing."""
+    path = shutil.copy(sqlite_template, tmp_path_factory.mktemp("served") / "ads.db")
+    engines = Engines(f"sqlite:///{path}", tiny_encoder, Clock())
+    yield engines, prepare(engines.open())
+    engines.close()
+
+
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_clear_error_and_nothing_is_written(engines: Engines, engine: Engine, name: str) -> None:
+def test_a_clear_error_and_nothing_is_written(served: tuple[Engines, Engine], name: str) -> None:
+    engines, engine = served
     call, kind, message = REFUSED[name]
     before = engines.row_counts()
     means = engines.fetch("SELECT campaign_id, mean_content IS NULL, status FROM campaigns ORDER BY 1")

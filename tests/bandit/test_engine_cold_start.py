@@ -77,8 +77,8 @@ def test_a_new_creative_with_the_winning_word_is_expected_to_win(
     assert arms["with"].p_best > 0.75
 
 
-def test_history_is_shown_apart_and_added_up(engines_on_both: Engines) -> None:
-    engine = engines_on_both.open()
+def test_history_is_shown_apart_and_added_up(engines: Engines) -> None:
+    engine = engines.open()
     creative = Creative("a", headline="warm a")
 
     def rows(impressions: int, clicks: int) -> list[HistoryRow]:
@@ -91,8 +91,8 @@ def test_history_is_shown_apart_and_added_up(engines_on_both: Engines) -> None:
     # One import of the sum teaches the same.
     before = posterior(engine)
     engine.close()
-    engines_on_both.execute("UPDATE history_counts SET impressions = 0, clicks = 0")
-    again = engines_on_both.open()
+    engines.execute("UPDATE history_counts SET impressions = 0, clicks = 0")
+    again = engines.open()
     again.warm_start(rows(160, 4))
     after = posterior(again)
     assert_same({**after, "step": before["step"]}, before)

@@ -78,8 +78,8 @@ def test_slots_given_on_the_way_do_not_move_what_was_learnt_before(engines: Engi
     assert_same(replayed(engines, engine), before, TOLERANCE)
 
 
-def test_a_refit_history_and_creatives_added_later(engines_on_both: Engines) -> None:
-    engine = engines_on_both.open()
+def test_a_refit_history_and_creatives_added_later(engines: Engines) -> None:
+    engine = engines.open()
     engine.warm_start(history(("a", 400, 12), ("b", 500, 4)))
     add_campaign(engine)
     play(engine, 30, learn_every=10)
@@ -89,14 +89,14 @@ def test_a_refit_history_and_creatives_added_later(engines_on_both: Engines) -> 
     engine.warm_start(history(("a", 100, 3), ("c", 200, 1)))
     engine.add_creatives("old", creatives("d"))
     play(engine, 20, campaign="old")
-    engines_on_both.clock.pass_(30 * MINUTE)
+    engines.clock.pass_(30 * MINUTE)
     assert engine.settle().learnt == 20
     before = posterior(engine)
-    kinds = [kind for (kind,) in engines_on_both.fetch("SELECT kind FROM learn_log ORDER BY step")]
+    kinds = [kind for (kind,) in engines.fetch("SELECT kind FROM learn_log ORDER BY step")]
     assert kinds.count("refit") == 3
     assert kinds[-1] == "batch"
-    assert_same(reopened(engines_on_both, engine), before, TOLERANCE)
-    assert_same(replayed(engines_on_both, engine), before, TOLERANCE)
+    assert_same(reopened(engines, engine), before, TOLERANCE)
+    assert_same(replayed(engines, engine), before, TOLERANCE)
 
 
 def test_states_lost_and_written_anew_are_whole(engines: Engines) -> None:

@@ -27,7 +27,7 @@ def main(url: str, mode: str) -> None:
             engine.add_creatives("spring", creatives("later"))
         if i == 30:
             engine.refit()
-        if i == 70 and mode == "inline":
+        if i == 50 and mode == "inline":
             engine.update(engine.select("spring", decision_id="the-last-one").id, click=True)
             say("updated", "the-last-one", 1)
             os._exit(1)  # no handler, no flush, no close
