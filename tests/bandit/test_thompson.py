@@ -242,6 +242,18 @@ def test_creatives_are_shown_as_often_as_their_propensities_say(points: Array, n
         assert estimate.mean() == pytest.approx(target @ value, abs=5 * estimate.std() / np.sqrt(N_DECISIONS))
 
 
+def test_every_point_is_drawn_alike() -> None:
+    # Points at which the first creative wins in the first quarter, the second in the next, and so on: scrambled
+    # points would hide a draw that favours some.
+    quarters = np.repeat(np.eye(K), 64, axis=1).astype(np.float32)
+    equal = Gaussian(np.full(K, -3.9), 0.09 * np.eye(K))
+    points = jnp.asarray(np.broadcast_to(quarters, (N_SETS, K, 256)))
+    answers = choose_many(equal, explore(uniform_share=0.0), ALL, points, words_of(N_DECISIONS), 0)
+    np.testing.assert_array_equal(answers.propensities, 0.25)
+    shown = np.bincount(answers.chosen, minlength=K)
+    assert np.abs(shown - N_DECISIONS / K).max() < 5 * np.sqrt(N_DECISIONS * 3 / 16)
+
+
 def test_same_words_and_seed_choose_the_same(points: Array) -> None:
     words = words_of(500)
     logits = some_logits(1)
