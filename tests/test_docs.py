@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -30,7 +30,12 @@ from storage.views import VIEWS
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "encoders" / "tiny-bert"
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+)
 SQL = "docs/sql.md"
 FENCE = re.compile(r"^```([a-z]*)[ ]?([a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAM = "creative-bandit"
@@ -73,7 +78,12 @@ def questions() -> list[Question]:
 
 
 def commands(name: str, program: str) -> list[list[str]]:
-    lines = [line for block in blocks(name) if block.language in ("sh", "console") for line in block.text.splitlines()]
+    lines = [
+        line
+        for block in blocks(name)
+        if block.language in ("sh", "console")
+        for line in block.text.splitlines()
+    ]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith(f"{program} ")]
 
 
@@ -90,7 +100,14 @@ def build(url: str) -> None:
     now = [MONDAY]
     with Engine.open(url, learn="manual", clock=lambda: now[0], encoder=TINY) as engine:
         engine.warm_start(
-            [HistoryRow(campaign="winter", creative=Creative("coat", headline="Winter coat, half price"), impressions=9_000, clicks=171)]
+            [
+                HistoryRow(
+                    campaign="winter",
+                    creative=Creative("coat", headline="Winter coat, half price"),
+                    impressions=9_000,
+                    clicks=171,
+                )
+            ]
         )
         engine.retire("winter", "coat")
         engine.add_campaign("spring-sale", horizon=50_000, attribution_window=0)
@@ -106,7 +123,7 @@ def build(url: str) -> None:
             Creative("light", headline="Warm light, save half"),
         ])  # fmt: skip
         for start in range(0, DECISIONS, ROUND):
-            play_round(engine, now, range(start, start + ROUND))
+            play_round(engine, now, range(start, start + ROUND), is_last=start + ROUND == DECISIONS)
         late = engine.select("newsletter", {"device": "mobile"}, decision_id="visit-9001")
         now[0] += timedelta(hours=2)
         engine.settle()
@@ -117,18 +134,26 @@ def build(url: str) -> None:
             engine.arms(campaign)
 
 
-def play_round(engine: Engine, now: list[datetime], numbers: range) -> None:
-    """Show a round of impressions, report what came of them, and learn it."""
+def play_round(engine: Engine, now: list[datetime], numbers: range, *, is_last: bool) -> None:
+    """Show a round of impressions, report what came of them, and learn it.
+
+    In the last round each has a time of its own: rates are averaged over a campaign's 32 newest contexts, and
+    of contexts with the same time the two databases may take others.
+    """
     rates = {"calm": 0.04, "urgent": 0.09, "new": 0.05, "gift": 0.03, "shoes": 0.06, "light": 0.03}
     devices = {n: "mobile" if draw("device", n) < 0.6 else "desktop" for n in numbers}
-    decisions = engine.select_many([
+    requests = [
         Request(
             campaign="newsletter" if n % 4 == 0 else "spring-sale",
             context={"device": devices[n], "new": draw("new", n) < 0.3},
             decision_id=f"visit-{n:04}",
         )
         for n in numbers
-    ])  # fmt: skip
+    ]
+    decisions = []
+    for part in [[request] for request in requests] if is_last else [requests]:
+        decisions += engine.select_many(part)
+        now[0] += timedelta(seconds=1)
     now[0] += timedelta(minutes=5)
     outcomes = []
     for n, decision in zip(numbers, decisions, strict=True):
@@ -172,7 +197,13 @@ def cell(value: Any) -> str:
     """Write a value as both databases mean it; PostgreSQL's numeric keeps trailing zeros."""
     if value is None:
         return ""
-    return str(value) if isinstance(value, int | str) else f"{float(value):.10g}" if is_number(value) else str(value)
+    return (
+        str(value)
+        if isinstance(value, int | str)
+        else f"{float(value):.10g}"
+        if is_number(value)
+        else str(value)
+    )
 
 
 def is_number(value: Any) -> bool:
@@ -187,12 +218,17 @@ def written(rows: Sequence[Sequence[Any]]) -> str:
     texts = [[cell(value) for value in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(*texts, strict=True)]
     numeric = [all(is_number(text) for text in column[1:] if text) for column in zip(*texts, strict=True)]
-    lines = [[text.rjust(w) if n else text.ljust(w) for text, w, n in zip(row, widths, numeric, strict=True)] for row in texts]
+    lines = [
+        [text.rjust(w) if n else text.ljust(w) for text, w, n in zip(row, widths, numeric, strict=True)]
+        for row in texts
+    ]
     lines.insert(1, ["-" * width for width in widths])
     return "".join("  ".join(line).rstrip() + "\n" for line in lines)
 
 
-@pytest.mark.parametrize("question", [q for q in questions() if q.dialect != "postgresql"], ids=lambda q: q.query[:50])
+@pytest.mark.parametrize(
+    "question", [q for q in questions() if q.dialect != "postgresql"], ids=lambda q: q.query[:50]
+)
 def test_sqlite_answers_what_the_page_shows(question: Question, sqlite_file: Path) -> None:
     answer = written(ask_sqlite(sqlite_file, question.query))
     if os.environ.get("CREATIVE_BANDIT_WRITE_DOCS"):
@@ -215,3 +251,143 @@ def write_answer(question: Question, answer: str) -> None:
     text = page.read_text()
     start = text.index("```text\n", text.index(before)) + len("```text\n")
     page.write_text(text[:start] + answer + text[text.index("```", start) :])
+
+
+# Python
+
+
+def test_the_readme_s_python_runs_with_the_default_encoder(tmp_path: Path) -> None:
+    assert_runs_as_shown("README.md", tmp_path, {})
+
+
+def test_the_python_of_concepts_prints_what_the_page_shows(tmp_path: Path) -> None:
+    assert_runs_as_shown("docs/concepts.md", tmp_path, {"CREATIVE_BANDIT_ENCODER": str(TINY)})
+
+
+def test_no_other_page_has_python() -> None:
+    has_python = {name for name in DOCUMENTS if any(block.language == "python" for block in blocks(name))}
+    assert has_python == {"README.md", "docs/concepts.md"}
+
+
+def assert_runs_as_shown(name: str, folder: Path, environment: Mapping[str, str]) -> None:
+    """Run a page's Python as one script, in a process and folder of its own; compare what it prints."""
+    found = blocks(name)
+    script = "\n".join(block.text for block in found if block.language == "python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", script],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    shown = "".join(block.text for block in found if block.language == "text")
+    if shown:
+        assert done.stdout == shown
+
+
+# The command line
+
+
+def test_the_readme_s_commands_run_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CREATIVE_BANDIT_ENCODER", str(TINY))
+    monkeypatch.delenv("CREATIVE_BANDIT_DATABASE", raising=False)
+    run = [arguments for arguments in commands("README.md", PROGRAM) if arguments[0] not in TOO_LONG]
+    assert {"campaign", "creative", "select", "update", "arms"} <= {arguments[0] for arguments in run}
+    for arguments in run:
+        assert main(arguments) == 0, (arguments, capfd.readouterr())
+    assert "urgent" in capfd.readouterr().out
+
+
+def test_the_commands_of_the_sql_page_find_a_sound_database(
+    sqlite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(sqlite_file, tmp_path / "ads.db")
+    monkeypatch.chdir(tmp_path)
+    run = commands(SQL, PROGRAM)
+    assert [arguments[:2] for arguments in run] == [["storage", "check"], ["storage", "upgrade"]]
+    for arguments in run:
+        assert main(arguments) == 0, capfd.readouterr()
+    assert "sound" in capfd.readouterr().out
+
+
+LONG = [arguments for name in DOCUMENTS for arguments in commands(name, PROGRAM) if arguments[0] in TOO_LONG]
+
+
+@pytest.mark.parametrize("arguments", LONG, ids=" ".join)
+def test_commands_that_take_long_have_the_options_that_are_shown(
+    arguments: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in arguments if re.fullmatch("[a-z]+", word)][
+        : 2 if arguments[0] == "simulate" else 1
+    ]
+    assert main([*words, "--help"]) == 0
+    help_text = capfd.readouterr().out
+    for option in (word for word in arguments if word.startswith("--")):
+        assert option in help_text
+
+
+def test_every_command_named_in_a_sentence_exists(capfd: pytest.CaptureFixture[str]) -> None:
+    for name in DOCUMENTS:
+        for line in re.findall(
+            rf"`{PROGRAM} ([a-z ]+?)(?: --[^`]*| [A-Z./][^`]*)?`", (ROOT / name).read_text()
+        ):
+            assert main([*line.split(), "--help"]) == 0, (name, line, capfd.readouterr())
+
+
+def test_the_readme_s_sql_runs(sqlite_file: Path) -> None:
+    asked = commands("README.md", "sqlite3")
+    assert asked
+    for arguments in asked:
+        assert len(ask_sqlite(sqlite_file, arguments[-1])) > 1
+
+
+# What a page lists is complete, and what it points to is there
+
+
+def test_the_sql_page_lists_every_view_and_table() -> None:
+    listed = re.findall(r"^\| `([a-z_]+)` \|", (ROOT / SQL).read_text(), re.MULTILINE)
+    expected = {view.name for view in VIEWS} | set(Base.metadata.tables) | {"creative_bandit_version"}
+    assert sorted(listed) == sorted(expected)
+
+
+def test_every_dependency_has_a_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *requirements("requirements-dev.in")]
+    names = {re.split(r"[<>=~ ]", line)[0] for line in lines}
+    listed = set(
+        re.findall(r"^\| ([a-z0-9\[\]-]+) \|", (ROOT / "docs/decisions.md").read_text(), re.MULTILINE)
+    )
+    assert listed - {"package"} == names
+
+
+def requirements(name: str) -> list[str]:
+    return [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_to_files(name: str) -> None:
+    text = FENCE.sub("", (ROOT / name).read_text())
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("https://")]
+    missing = [target for target in targets if not ((ROOT / name).parent / target.split("#")[0]).exists()]
+    assert missing == []
+
+
+def test_make_targets_that_are_named_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        target for name in DOCUMENTS for target in re.findall(r"`make ([a-z]+)`", (ROOT / name).read_text())
+    }
+    assert named >= {"demo", "test", "lint", "bench", "lock"}
+    assert named <= targets
+
+
+def test_the_changelog_and_the_readme_name_the_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"## {version}\n" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"creative_bandit-{version}-" in (ROOT / "README.md").read_text()
