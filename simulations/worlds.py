@@ -30,8 +30,8 @@ class UnknownCreativeError(WorldError, LookupError):
 class EffectSizes:
     """How strong each effect is: standard deviations in logits; 0 switches an effect off.
 
-    By default they spread the creatives of a campaign by about 0.35 logits, half of the variance their own, as
-    in past A/B tests of headlines, where the residual was 0.25.
+    By default they spread the creatives of a campaign by about 0.35 logits, half of the variance their own,
+    as in past A/B tests of headlines, where the residual was 0.25.
 
     Attributes:
         base_rates: the base click rate is drawn between these, log-uniformly.
