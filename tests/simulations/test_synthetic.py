@@ -73,7 +73,7 @@ def test_a_run_is_a_function_of_its_world_and_seed(worlds: list[World], engine: 
 
 @pytest.mark.slow
 def test_engine_loses_fewer_clicks_than_plain_thompson_at_ad_rates() -> None:
-    worlds = draw_worlds(1, n_worlds=24, n_creatives=N_ARMS, sizes=EffectSizes(base_rates=(0.01, 0.03)))
+    worlds = draw_worlds(1, n_worlds=40, n_creatives=N_ARMS, sizes=EffectSizes(base_rates=(0.01, 0.03)))
     engine, plain = (
         regret_curve(play_worlds(worlds, BY_NAME[name], IMPRESSIONS, batch=BATCH)).regret[:, -1]
         for name in ("engine", "plain-thompson")
