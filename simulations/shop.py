@@ -70,11 +70,13 @@ def open_shop(seed: int, encoder: Encoder) -> tuple[Campaign, ...]:
     size = len(ads) // len(CAMPAIGNS)
     with double_precision():
         key_truth, *keys = jax.random.split(jax.random.key(seed), 1 + len(CAMPAIGNS))
-        truth = draw_truth(key_truth, words.shape[1], SIZES)
+        # Compiled as wholes: one by one, their operations take seconds to compile.
+        make = jax.jit(make_world, static_argnames="sizes")
+        truth = jax.jit(draw_truth, static_argnames=("n_words", "sizes"))(key_truth, words.shape[1], SIZES)
         campaigns = []
         for number, (name, key) in enumerate(zip(CAMPAIGNS, keys, strict=True)):
             part = slice(number * size, (number + 1) * size)
-            world = make_world(key, truth, jnp.asarray(content[part], float), jnp.asarray(words[part]), SIZES)
+            world = make(key, truth, jnp.asarray(content[part], float), jnp.asarray(words[part]), SIZES)
             ids = tuple(ad.creative_id for ad in ads[part])
             campaigns.append(Campaign(name, ads[part], HostView(creative_ids=ids, world=world)))
     return tuple(campaigns)
@@ -83,7 +85,8 @@ def open_shop(seed: int, encoder: Encoder) -> tuple[Campaign, ...]:
 def draw_impressions(shop: Sequence[Campaign], n_impressions: int, seed: int) -> Impressions:
     """Draw requests, their true click rates, and their luck."""
     with double_precision():
-        contexts = as_mappings(draw_visits(jax.random.fold_in(jax.random.key(seed), 1), n_impressions))
+        key = jax.random.fold_in(jax.random.key(seed), 1)
+        contexts = as_mappings(jax.jit(draw_visits, static_argnames="size")(key, n_impressions))
     campaign = np.arange(n_impressions) % len(shop)
     rates = np.empty((n_impressions, len(shop[0].ads)))
     for number, one in enumerate(shop):

@@ -1,7 +1,7 @@
 """Policies on synthetic worlds: the loop, compiled, over worlds and seeds."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,7 @@ def draw_worlds(
         return [_drawn_world(key, n_creatives, sizes) for key in keys]
 
 
+@partial(jax.jit, static_argnames=("n_creatives", "sizes"))
 def _drawn_world(key: Array, n_creatives: int, sizes: EffectSizes) -> World:
     key_truth, key_content, key_world = jax.random.split(key, 3)
     content = jax.random.normal(key_content, (n_creatives, N_CONTENT))
