@@ -90,6 +90,43 @@ def test_what_another_process_added_is_learnt_as_it_was_chosen(engines: Engines,
     assert_same(posterior(engines.open(role="select")), before)
 
 
+@pytest.mark.parametrize("unknown", ["mean content", "context field"])
+def test_what_the_learner_has_not_read_yet_is_read_before_it_learns(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch, unknown: str
+) -> None:
+    monkeypatch.setattr("bandit.selector.FOLLOW_EVERY_S", 1e9)  # no second passes between two calls
+    learner, selector = engines.open(), engines.open(role="select")
+    add_campaign(selector)
+    if unknown == "context field":
+        selector.select("spring", decision_id="first")
+    learner.arms("spring")  # from here on it knows all creatives
+    context = {"device": "mobile"} if unknown == "context field" else {}
+    selector.select("spring", context, decision_id="a")
+    selector.update("a", click=True)
+    assert learner.settle().learnt == 1
+    before = posterior(learner)
+    learner.close()
+    engines.forget_states()
+    assert_same(posterior(engines.open(role="select")), before)
+
+
+def test_who_takes_over_folds_creatives_that_it_has_never_seen(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bandit.selector.FOLLOW_EVERY_S", 1e9)  # no second passes between two calls
+    first, second = engines.open(), engines.open()
+    add_campaign(first)
+    second.select("spring")
+    first.add_creatives("spring", creatives("x", "later"))
+    first.select("spring", eligible=["later"], decision_id="a")
+    first.update("a", click=True)
+    first.settle()
+    before = posterior(first)
+    first.close()
+    second.settle()
+    assert_same(posterior(second), before)
+
+
 def test_a_follower_that_takes_over_learns_with_newer_slots(engines: Engines) -> None:
     first, second = engines.open(), engines.open()
     add_campaign(first)
