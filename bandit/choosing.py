@@ -105,9 +105,9 @@ def _choose_chunk(
     arm = np.zeros((n_rows, size), np.int64)
     eligible = np.zeros((n_rows, size), bool)
     campaign = np.zeros(n_rows, np.int64)
-    exploration = np.zeros((4, n_rows))
+    exploration = np.ones((5, n_rows))
     words = np.zeros((n_rows, 3), np.uint32)
-    horizons: dict[int, tuple[float, int]] = {}
+    horizons: dict[int, tuple[float, int, int]] = {}
     for i, item in enumerate(items):
         n = len(item.candidates)
         record = item.entry.record
@@ -117,9 +117,11 @@ def _choose_chunk(
         campaign[i] = item.entry.index
         if record.campaign_id not in horizons:
             so_far = view.so_far.get(record.campaign_id, 0)
-            horizon = expected_horizon(record, so_far, len(item.entry.active), now)
-            horizons[record.campaign_id] = (horizon, so_far)
-        exploration[:, i] = (*horizons[record.campaign_id], KAPPA, record.uniform_share)
+            n_active = len(item.entry.active)
+            horizon = expected_horizon(record, so_far, n_active, now)
+            horizons[record.campaign_id] = (horizon, so_far, n_active)
+        horizon, so_far, n_active = horizons[record.campaign_id]
+        exploration[:, i] = (horizon, so_far, KAPPA, record.uniform_share, n_active)
         words[i] = decision_words(item.decision_id)
     # A padded request has one candidate, so that nothing in it is undefined.
     eligible[len(items) :, 0] = True

@@ -25,7 +25,8 @@ MAX_LEVELS = 8  # of one string field
 NUMBER_VALUES = 100  # values after which a number is standardised
 LARGEST_Z = 4.0  # standard deviations; one absurd value must not outweigh all others
 MOST_FIELDS = 64
-LONGEST_VALUE = 1_000  # characters
+LONGEST_NAME = 200  # bytes in UTF-8; name and level together are a key, and PostgreSQL limits keys to 2,700
+LONGEST_VALUE = 1_000  # bytes
 
 KINDS: Mapping[type, ContextKind] = {bool: "boolean", int: "number", float: "number", str: "string"}
 
@@ -51,8 +52,11 @@ def check_context(context: Mapping[str, Any], schema: ContextRecord) -> dict[str
         raise ContextError(f"the context has {len(context)} fields; at most {MOST_FIELDS} are allowed")
     new: dict[str, ContextKind] = {}
     for name, value in context.items():
-        if not isinstance(name, str) or not name or len(name) > LONGEST_VALUE:
-            raise ContextError(f"expected names of context fields to be short strings, got {name!r:.80}")
+        if not isinstance(name, str) or not name or _n_bytes(name) > LONGEST_NAME:
+            raise ContextError(
+                f"expected names of context fields to be strings of 1 to {LONGEST_NAME} bytes, "
+                f"got {name!r:.80}"
+            )
         kind = KINDS.get(type(value))
         if kind is None:
             raise ContextError(
@@ -61,9 +65,9 @@ def check_context(context: Mapping[str, Any], schema: ContextRecord) -> dict[str
             )
         if kind == "number" and not abs(value) < 2**63:  # NaN fails too
             raise ContextError(f"context field {name!r}: expected a finite number, got {value!r:.80}")
-        if kind == "string" and len(value) > LONGEST_VALUE:
+        if kind == "string" and _n_bytes(value) > LONGEST_VALUE:
             raise ContextError(
-                f"context field {name!r} has {len(value):,} characters; at most {LONGEST_VALUE:,} are allowed"
+                f"context field {name!r} has {_n_bytes(value):,} bytes; at most {LONGEST_VALUE:,} are allowed"
             )
         known = schema.fields.get(name)
         if known is None:
@@ -113,15 +117,27 @@ def context_vector(
     return vector
 
 
+def _n_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
 def count_contexts(contexts: Iterable[Mapping[str, Any]], schema: ContextRecord) -> list[ContextCountRecord]:
     """Count levels and sum numbers of learnt contexts, for fields whose slots may still change."""
+    is_full = len(schema.slots) >= N_CONTEXT
+    own = Counter(slot.field for slot in schema.slots if slot.level is not None)
+    taken = {(slot.field, slot.level) for slot in schema.slots}
+    open_strings = {
+        slot.field
+        for slot in schema.slots
+        if slot.level is None and not is_full and own[slot.field] < MAX_LEVELS
+    }
     levels: Counter[tuple[str, str]] = Counter()
     numbers: defaultdict[str, list[float]] = defaultdict(list)
     open_numbers = {slot.field for slot in schema.slots if slot.mean is None}
     for context in contexts:
         for name, value in context.items():
             kind = schema.fields.get(name)
-            if kind == "string":
+            if kind == "string" and name in open_strings and (name, value) not in taken:
                 levels[name, value] += 1
             elif kind == "number" and name in open_numbers:
                 numbers[name].append(float(value))

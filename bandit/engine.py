@@ -11,7 +11,7 @@ from typing import Literal, Self, cast, final
 
 from bandit.background import Background
 from bandit.campaigns import check_campaign
-from bandit.errors import EngineClosedError, ForkedEngineError, LearnerElsewhereError
+from bandit.errors import EngineClosedError, ForkedEngineError, HistoryError, LearnerElsewhereError
 from bandit.history import by_campaign, check_history, import_history, new_creative
 from bandit.learner import Learner
 from bandit.model import Model
@@ -173,8 +173,11 @@ class Engine:
             MissingEncoderError: There is no encoder; says how to get it.
         """
         self._check_open()
+        added = list(creatives)
+        self._store.campaigns.get(campaign)
+        # Without the lock: encoding may take long, and selection must not wait for it.
+        self._model.prepare_texts([creative.texts for creative in added])
         with self._lock:
-            added = list(creatives)
             record = self._store.campaigns.get(campaign)
             ids = Counter(creative.id for creative in added)
             taken = {creative.external_id for creative in self._store.campaigns.creatives(campaign)}
@@ -183,7 +186,6 @@ class Engine:
                     f"campaign {campaign!r}: creatives given twice or there already: {', '.join(twice)}; "
                     "nothing was added"
                 )
-            self._model.prepare_texts([creative.texts for creative in added])
             self._store.campaigns.add_creatives(
                 record.campaign_id, [new_creative(creative) for creative in added], created_at=self._clock()
             )
@@ -384,6 +386,7 @@ class Engine:
 
         Raises:
             HistoryError: Names every bad row; nothing was imported.
+                Also when the counts are stored and the fit to them failed; the message says so.
             LearnerElsewhereError: Another process learns this model; nothing was imported.
         """
         self._check_open()
@@ -392,7 +395,13 @@ class Engine:
         with self._lock:
             self._need_lease("warm_start")
             import_history(self._store, self._model, by_campaign(rows), now=self._clock())
-            self._refit("warm_start's refit")
+            try:
+                self._refit("warm_start's refit")
+            except Exception as error:
+                raise HistoryError(
+                    "the history is imported, but the fit to it failed; call refit, and do not import again "
+                    f"(it would count twice): {error}"
+                ) from error
 
     def refit(self) -> None:
         """Fit the posterior anew to all counts, imported history included.
@@ -416,8 +425,9 @@ class Engine:
                 self._settle_and_learn()
             with self._lock:
                 self._learner.save()
-                self._learner.release()
         finally:
+            with self._lock:
+                self._learner.release()
             self._is_closed = True
             self._store.close()
 
@@ -433,16 +443,18 @@ class Engine:
 
     def _settle_and_learn(self) -> Settled:
         self._selector.follow()
-        with self._lock:
-            settled = learnt = 0
-            while due := self._store.outcomes.settle_due(now=self._clock(), limit=SETTLE_AT_ONCE):
-                settled += due
-            if self._may_learn:
-                while batch := self._learner.learn():
-                    learnt += batch
+        settled = learnt = 0
+        while due := self._store.outcomes.settle_due(now=self._clock(), limit=SETTLE_AT_ONCE):
+            settled += due
+        while self._may_learn:
+            with self._lock:  # batch by batch, so that others come in between
+                batch = self._learner.learn()
                 if self._learner.is_due or self._learner.is_readout_due:
                     self._learner.save()
-            return Settled(settled=settled, learnt=learnt)
+            learnt += batch
+            if batch == 0:
+                break
+        return Settled(settled=settled, learnt=learnt)
 
     def _set_status(
         self, campaign: str, creative_id: str | None, status: CampaignStatus | CreativeStatus

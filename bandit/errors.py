@@ -29,6 +29,10 @@ class CampaignInactiveError(BanditError, RuntimeError):
     """A campaign is paused or has ended."""
 
 
+class PosteriorError(BanditError, ArithmeticError):
+    """A learning step that would leave the posterior unusable."""
+
+
 class HistoryError(BanditError, ValueError):
     """History that cannot be imported; names every bad line."""
 

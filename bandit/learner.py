@@ -8,6 +8,7 @@ fold over the log, from the prior or from any snapshot, gives it again.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bandit.context import context_vector, count_contexts
+from bandit.errors import PosteriorError
 from bandit.features import N_CONTEXT, weight_prior
 from bandit.model import Model
 from bandit.numerics import double_precision
@@ -43,8 +45,9 @@ ROWS = (8, 64, BATCH)
 SNAPSHOT_EVERY_S = 1.0
 READOUTS_EVERY_S = 1.0
 SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
-CONTEXTS = (1, 8, 32)
-N_CONTEXTS = CONTEXTS[-1]  # recent contexts that a campaign's click rates are averaged over
+CONTEXTS = (1, 8, 64)
+N_RECENT = 256  # contexts that a campaign's click rates are averaged over
+N_CONTEXTS = CONTEXTS[-1]  # distinct ones at most, the newest: what people read costs one pass for each
 
 
 class View(NamedTuple):
@@ -117,7 +120,8 @@ class Learner:
             log = log[refits[-1] :]
             self._model.reread_components()
         self._model.reload()
-        self.republish()
+        if not refits:  # else the fit brings state and contents together
+            self.republish()
         with double_precision():
             for row in log:
                 if row.kind == "refit":
@@ -144,7 +148,8 @@ class Learner:
 
     def renew(self) -> None:
         """Hold the lease longer; called every two seconds."""
-        if self.lease is not None and not self._store.leases.renew(self._model_id, self.lease):
+        lease = self.lease
+        if lease is not None and not self._store.leases.renew(self._model_id, lease) and self.lease == lease:
             self.lease = None
 
     def learn(self) -> int:
@@ -155,6 +160,11 @@ class Learner:
         """
         if not self.ensure_lease():
             return 0
+        if self._model.is_refit_due() and not self.refit():
+            return 0
+        return self._learn_batch()
+
+    def _learn_batch(self) -> int:
         rows = self._store.learning.unlearnt(self._model_id, limit=BATCH)
         if not rows:
             return 0
@@ -183,7 +193,7 @@ class Learner:
         """
         if not self.ensure_lease():
             return False
-        while self.learn():
+        while self._learn_batch():
             pass
         self._model.refresh_components()
         self._model.reload()
@@ -217,12 +227,13 @@ class Learner:
 
     def save(self) -> None:
         """Write a snapshot of what was learnt since the last one, and what people read."""
-        if self.lease is None:
+        lease = self.lease
+        if lease is None:
             return
         if self._touched:
             with double_precision():
                 try:
-                    self._write_snapshot()
+                    self._write_snapshot(lease)
                 except LeaseLostError:
                     self.lease = None
                     return
@@ -283,11 +294,14 @@ class Learner:
 
     def _recent_contexts(self, entry: CampaignEntry) -> tuple[np.ndarray, np.ndarray]:
         """Return the distinct vectors of a campaign's recent contexts, [contexts, 16], and their weights."""
-        recent = self._store.learning.recent_contexts(entry.record.campaign_id, limit=N_CONTEXTS)
-        stacked = [context_vector(context, self._model.schema) for context in recent] or [np.zeros(N_CONTEXT)]
-        vectors, counts = np.unique(np.stack(stacked), axis=0, return_counts=True)
-        padding = padded_size(len(vectors), CONTEXTS) - len(vectors)
-        return np.pad(vectors, ((0, padding), (0, 0))), np.pad(counts / counts.sum(), (0, padding))
+        recent = self._store.learning.recent_contexts(entry.record.campaign_id, limit=N_RECENT)
+        vectors = [context_vector(context, self._model.schema) for context in recent] or [np.zeros(N_CONTEXT)]
+        distinct = Counter(vector.tobytes() for vector in vectors)  # in order of appearance
+        kept = list(distinct)[:N_CONTEXTS]
+        counts = np.array([distinct[key] for key in kept], float)
+        padding = padded_size(len(kept), CONTEXTS) - len(kept)
+        stacked = np.stack([np.frombuffer(key) for key in kept])
+        return np.pad(stacked, ((0, padding), (0, 0))), np.pad(counts / counts.sum(), (0, padding))
 
     def _stored_state(self) -> tuple[Snapshot, ArmStates] | None:
         """Return the newest snapshot with the arms as of the same step; None to begin from the prior."""
@@ -346,15 +360,23 @@ class Learner:
         counts = self._store.learning.counts(self._model_id, up_to_step=step)
         history = self._store.learning.history_counts(self._model_id)
         arm = self._model.roster.arm
-        contexts = [context_vector(row.context, self._model.schema, row.slots_version) for row in counts]
-        contexts += [np.zeros(N_CONTEXT)] * len(history)
-        size = padded_size(max(len(contexts), 1), ROWS)
+        # Decisions alike in all that the model sees are one row, however their contexts differ otherwise.
+        summed: dict[tuple[int, bytes], list[int]] = {}
+        for row in counts:
+            vector = context_vector(row.context, self._model.schema, row.slots_version)
+            total = summed.setdefault((arm[row.creative_id], vector.tobytes()), [0, 0])
+            total[0] += row.impressions
+            total[1] += row.clicks
+        for past in history:
+            total = summed.setdefault((arm[past.creative_id], np.zeros(N_CONTEXT).tobytes()), [0, 0])
+            total[0] += past.impressions
+            total[1] += past.clicks
         data = self._rows(
-            contexts,
-            [arm[row.creative_id] for row in counts] + [arm[row.creative_id] for row in history],
-            [row.impressions for row in counts] + [row.impressions for row in history],
-            [row.clicks for row in counts] + [row.clicks for row in history],
-            size,
+            [np.frombuffer(vector) for _, vector in summed],
+            [index for index, _ in summed],
+            [impressions for impressions, _ in summed.values()],
+            [clicks for _, clicks in summed.values()],
+            padded_size(max(len(summed), 1), ROWS),
         )
         n_arms, n_campaigns = self._model.capacity()
         tables = self._model.tables(n_arms, n_campaigns)
@@ -386,12 +408,18 @@ class Learner:
         snapshot: bool,
     ) -> bool:
         """Write a step; return False, with the posterior reread, when another process learns now."""
-        if self.lease is None:  # the renewing thread has just found it lost
+        lease = self.lease
+        if lease is None:  # the renewing thread has just found it lost
             self.resume()
             return False
+        if not bool(jnp.isfinite(state.weights).all()):
+            raise PosteriorError(
+                f"learning step {self._step + 1} ({kind}) would make the posterior infinite or NaN; nothing "
+                "was written. Run `creative-bandit storage check`, and report this with its output"
+            )
         record = StepRecord(
             model_id=self._model_id,
-            lease=self.lease,
+            lease=lease,
             step=self._step + 1,
             kind=kind,
             parameters=dict(parameters),
@@ -415,12 +443,11 @@ class Learner:
             self._saved()
         return True
 
-    def _write_snapshot(self) -> None:
-        assert self.lease is not None  # noqa: S101  the caller has just checked it
+    def _write_snapshot(self, lease: int) -> None:
         state = self.view.state
         self._store.learning.write_snapshot(
             self._model_id,
-            lease=self.lease,
+            lease=lease,
             step=self._step,
             state=snapshot_to_bytes(state),
             arm_states=self._arm_states(state),

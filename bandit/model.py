@@ -21,7 +21,7 @@ from bandit.components import (
 from bandit.context import check_context, give_slots
 from bandit.errors import ContextError, EncoderChangedError
 from bandit.features import N_CONTENT, N_CONTEXT, PriorScales
-from bandit.roster import CampaignEntry, build_roster
+from bandit.roster import CampaignEntry, Roster, build_roster
 from bandit.selection import Tables, padded_size
 from encoders import Encoder, TextEncoder, encode_fields
 from storage import (
@@ -143,6 +143,8 @@ class Model:
         self._encoder = LazyEncoder(encoder, self.record.encoder_fingerprint, dim)
         self._vectors = SqlVectors(store, clock)
         self._contents: dict[int, np.ndarray] = {}
+        self._tables: tuple[Roster, tuple[int, int], Tables] | None = None
+        self._count_lock = threading.Lock()
         self.roster = build_roster([], [], {})
         self.schema: ContextRecord = store.models.context(self.record.model_id)
         self.activated = store.learning.impressions(self.record.model_id)
@@ -201,7 +203,7 @@ class Model:
     def recount(self) -> None:
         """Count decisions anew, with those of other processes and those activated since."""
         counted = self._store.learning.impressions(self.record.model_id)
-        with self._lock:
+        with self._count_lock:
             self.activated = counted
 
     def prepare_texts(self, texts: Sequence[Mapping[str, str]]) -> None:
@@ -277,7 +279,7 @@ class Model:
 
     def count_activated(self, campaign_id: int) -> None:
         """Count a decision that was shown."""
-        with self._lock:
+        with self._count_lock:  # the other one is held while texts are encoded
             self.activated[campaign_id] = self.activated.get(campaign_id, 0) + 1
 
     def give_slots(self) -> None:
@@ -287,11 +289,16 @@ class Model:
 
     def tables(self, n_arms: int, n_campaigns: int) -> Tables:
         """Return contents on the device, padded to a capacity; call it in double precision."""
+        roster, known = self.roster, self._tables
+        if known is not None and known[0] is roster and known[1] == (n_arms, n_campaigns):
+            return known[2]
         content = np.zeros((n_arms, N_CONTENT))
-        content[: len(self.roster.content)] = self.roster.content
+        content[: len(roster.content)] = roster.content
         mean_content = np.zeros((n_campaigns, N_CONTENT))
-        mean_content[: len(self.roster.mean_content)] = self.roster.mean_content
-        return Tables(jnp.asarray(content), jnp.asarray(mean_content))
+        mean_content[: len(roster.mean_content)] = roster.mean_content
+        tables = Tables(jnp.asarray(content), jnp.asarray(mean_content))
+        self._tables = (roster, (n_arms, n_campaigns), tables)
+        return tables
 
     def arm_campaign(self, n_arms: int) -> np.ndarray:
         """Return the campaign's index of every arm, padded to a capacity."""

@@ -3,12 +3,13 @@
 import math
 import warnings
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from bandit.errors import InvalidOutcomeError
 from bandit.records import ArmReport, Outcome
 from storage import ArmRow, NewOutcome, OutcomeRecord
 
+LARGEST_SKEW = timedelta(minutes=1)  # between the clocks of two hosts
 CLICKS_WITHOUT_A_NO = 100  # after which a campaign of window 0 seems to report clicks only
 
 
@@ -38,6 +39,10 @@ def reports_of(outcome: Outcome, now: datetime) -> list[NewOutcome]:
         raise InvalidOutcomeError(
             f"{name}: expected occurred_at to be aware, got the naive {at}; add a time zone"
         )
+    if outcome.final and outcome.click is None:
+        raise InvalidOutcomeError(f"{name}: final=True is about clicks; give click=True or False with it")
+    if at is not None and now < at <= now + LARGEST_SKEW:
+        at = now
     if at is not None and at > now:
         raise InvalidOutcomeError(f"{name}: occurred_at {at} is in the future; now it is {now}")
     rows = []

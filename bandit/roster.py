@@ -39,7 +39,8 @@ class Roster:
         arm: A creative's place in the posterior's arrays, by our id.
         arm_campaign: The campaign's index of each arm, [arms].
         content: Content features of each arm, float32 [arms, 64].
-        mean_content: Mean content of each campaign, float32 [campaigns, 64]; 0 before its first decision.
+        mean_content: Mean content of each campaign, float32 [campaigns, 64]; before its first decision that
+            of the creatives it has now.
         names: The caller's id of each creative, by our id.
     """
 
@@ -52,10 +53,16 @@ class Roster:
 
     def current_mean(self, entry: CampaignEntry) -> Float[np.ndarray, "content"]:
         """Return the mean content of the creatives that a campaign has now; of the active ones if any."""
-        counted = entry.active or entry.creatives
-        arms = [self.arm[creative.creative_id] for creative in counted]
-        mean: np.ndarray = self.content[arms].mean(axis=0)
-        return mean
+        return current_mean(entry, self.arm, self.content)
+
+
+def current_mean(
+    entry: CampaignEntry, arm: Mapping[int, int], content: Float[np.ndarray, "arms content"]
+) -> Float[np.ndarray, "content"]:
+    """Return the mean content of a campaign's active creatives, or of all when none is active."""
+    arms = [arm[creative.creative_id] for creative in entry.active or entry.creatives]
+    mean: np.ndarray = content[arms].mean(axis=0)
+    return mean
 
 
 def build_roster(
@@ -90,9 +97,6 @@ def build_roster(
         content[arm[creative.creative_id]] = contents[creative.creative_id]
         arm_campaign[arm[creative.creative_id]] = index[creative.campaign_id]
     mean_content = np.zeros((len(index), N_CONTENT), np.float32)
-    for campaign in campaigns:
-        if campaign.mean_content is not None:
-            mean_content[index[campaign.campaign_id]] = np.frombuffer(campaign.mean_content, "<f4")
     entries = {
         campaign.name: CampaignEntry(
             record=campaign,
@@ -101,6 +105,11 @@ def build_roster(
         )
         for campaign in campaigns
     }
+    for entry in entries.values():
+        if entry.record.mean_content is not None:
+            mean_content[entry.index] = np.frombuffer(entry.record.mean_content, "<f4")
+        elif entry.creatives:
+            mean_content[entry.index] = current_mean(entry, arm, content)
     names = {creative.creative_id: creative.external_id for creative in creatives}
     return Roster(
         campaigns=entries,

@@ -72,6 +72,10 @@ def select_batch(state: State, tables: Tables, batch: Batch, points: Array, seed
     def one(request: Batch) -> Choice:
         features = design(tables, request.context, request.arm, request.campaign)
         logits = predict(state, features, request.arm, jnp.full_like(request.arm, request.campaign))
-        return choose(logits, request.exploration, request.eligible, points, request.words, seed)
+        choice = choose(logits, request.exploration, request.eligible, points, request.words, seed)
+        # The drawn point is computed apart from the others, to float32 rounding: where two candidates tie to
+        # 5e-7 and nothing is explored, it may name one whose π is 0.
+        most = jnp.argmax(choice.propensities)
+        return choice._replace(chosen=jnp.where(choice.propensities[choice.chosen] > 0, choice.chosen, most))
 
     return jax.vmap(one)(batch)

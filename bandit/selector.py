@@ -1,5 +1,6 @@
 """From requests to stored decisions: one view of the model, repeated ids, and what others have changed."""
 
+import logging
 import secrets
 import threading
 import time
@@ -13,7 +14,9 @@ from bandit.learner import Learner, View
 from bandit.model import Model
 from bandit.records import Decision, Request
 from bandit.roster import CampaignEntry
-from storage import DecisionConflictError, DecisionRecord, Store
+from storage import DecisionConflictError, DecisionRecord, StorageError, Store
+
+logger = logging.getLogger(__name__)
 
 FOLLOW_EVERY_S = 1.0
 RECOUNT_EVERY_S = 10.0  # how often the traffic of other processes is counted
@@ -67,20 +70,24 @@ class Selector:
 
     def follow(self) -> None:
         """See, at most once a second, what other processes have changed."""
-        if time.monotonic() - self._followed_at < FOLLOW_EVERY_S:
-            return
-        with self._lock:
+        if time.monotonic() - self._followed_at < FOLLOW_EVERY_S or not self._lock.acquire(blocking=False):
+            return  # whoever has the lock is learning or following: the view is valid, and soon replaced
+        try:
             self._followed_at = time.monotonic()
             version = self._store.campaigns.version(self._model.record.model_id)
             if version != self._roster_version:
-                self._roster_version = version
                 self.reload()
+                self._roster_version = version
             if self._learner.lease is None:
                 self._learner.catch_up()
             if self._followed_at - self._counted_at >= RECOUNT_EVERY_S:
                 self._counted_at = self._followed_at
                 self._model.recount()
                 self._learner.republish()
+        except StorageError as error:
+            logger.warning("what other processes changed could not be read, it is tried again: %s", error)
+        finally:
+            self._lock.release()
 
     def reload(self) -> None:
         """Reread campaigns and creatives, and let selection see them."""

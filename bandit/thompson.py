@@ -33,12 +33,14 @@ class Exploration(NamedTuple):
         so_far: impressions it has had, n.
         kappa: κ, the share of an even split of the rest that each arm is believed to get; 0 is greedy.
         uniform_share: ε, the fraction of traffic that all candidates share alike.
+        n_active: K, the campaign's active creatives, whether this request may show them or not.
     """
 
     horizon: Float[Array, ""]
     so_far: Float[Array, ""]
     kappa: Float[Array, ""]
     uniform_share: Float[Array, ""]
+    n_active: Float[Array, ""]
 
 
 class Choice(NamedTuple):
@@ -148,7 +150,7 @@ def choose(
     known = Gaussian(
         jnp.where(eligible, logits.mean, 0.0), jnp.where(both, logits.covariance, jnp.eye(eligible.shape[0]))
     )
-    remaining = remaining_impressions(exploration.horizon, exploration.so_far, jnp.sum(eligible))
+    remaining = remaining_impressions(exploration.horizon, exploration.so_far, exploration.n_active)
     spread = lookahead(known, remaining, exploration.kappa)
     chosen_set = points[words[2] % N_SETS]
     weights = propensities(is_best(known, spread, chosen_set, eligible), eligible, exploration.uniform_share)

@@ -1,8 +1,8 @@
 """Make the content components that ship for the default encoder: `python -m simulations.components FILE`.
 
 FILE is the archive of A/B tests. Headlines of its first fifth (never played, in tuning or scoring) are taken
-with one text of the package's own catalogue for every four: by then 60 % of the variance of headlines and 55 % of
-that of new ads lies in 64 components; headlines alone hold 63 % and 37 %, equal numbers 54 % and 67 %.
+with one text of the package's own catalogue for every four: by then 60 % of the variance of headlines and
+55 % of that of new ads lies in 64 components; headlines alone hold 63 % and 37 %, equal numbers 54 % and 67 %.
 """
 
 import sys

@@ -113,7 +113,9 @@ def thompson_on_contents(
     def decide(state: ContextualState, request: Request, words: Array) -> Choice:
         # The map does not depend on the request: mapped over a batch, it is computed once.
         logits = map_logits(state.posterior, content).at(request.features[0, 1 : 1 + N_CONTEXT])
-        exploration = Exploration(horizon, state.so_far, jnp.asarray(kappa), jnp.asarray(uniform_share))
+        n_active = jnp.sum(request.eligible)
+        settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
+        exploration = Exploration(horizon, state.so_far, *settings)
         return choose(logits, exploration, request.eligible, points, words, 0)
 
     slow = thompson_on_weights(name, posterior, horizon, points, kappa, uniform_share)

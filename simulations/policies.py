@@ -97,7 +97,9 @@ def thompson_on_logits(
     """
 
     def decide(state: LogitState, request: Request, words: Array) -> Choice:
-        exploration = Exploration(horizon, state.so_far, jnp.asarray(kappa), jnp.asarray(uniform_share))
+        n_active = jnp.sum(request.eligible)
+        settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
+        exploration = Exploration(horizon, state.so_far, *settings)
         return choose(state.logits, exploration, request.eligible, points, words, 0)
 
     def learn(state: LogitState, outcomes: Outcomes) -> LogitState:
@@ -128,7 +130,9 @@ def thompson_on_weights(
     def decide(state: ContextualState, request: Request, words: Array) -> Choice:
         arms = jnp.arange(request.eligible.shape[0])
         logits = predict(state.posterior, request.features, arms, jnp.zeros_like(arms))
-        exploration = Exploration(horizon, state.so_far, jnp.asarray(kappa), jnp.asarray(uniform_share))
+        n_active = jnp.sum(request.eligible)
+        settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
+        exploration = Exploration(horizon, state.so_far, *settings)
         return choose(logits, exploration, request.eligible, points, words, 0)
 
     def learn(state: ContextualState, outcomes: Outcomes) -> ContextualState:

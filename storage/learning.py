@@ -64,7 +64,7 @@ class Learning:
         return self._rows(LEARNT_BY, {"model_id": model_id, "step": step})
 
     def write_step(self, step: StepRecord) -> None:
-        """Write a learning step: log row, learnt decisions, counters, arm states, snapshot and readouts.
+        """Write a learning step: log row, learnt decisions, counters, arm states and snapshot.
 
         Args:
             step: All of it; it is written whole or not at all.
@@ -218,7 +218,7 @@ class Learning:
                 Decision.activated_at.is_not(None),
                 Decision.learnt_batch.is_not(None),
             )
-            .order_by(Decision.activated_at.desc())
+            .order_by(Decision.activated_at.desc(), Decision.decision_id.desc())
             .limit(limit)
         )
         return self._database.read(lambda connection: list(connection.execute(query).scalars()))
@@ -234,7 +234,11 @@ class Learning:
             readouts: Rates as fractions.
             refreshed_at: When.
         """
-        self._database.write(lambda connection: statistics.refresh(connection, readouts, refreshed_at))
+        # Counted before the write transaction: on SQLite every other writer would wait for the counting.
+        rows = self._database.read(
+            lambda connection: statistics.readout_rows(connection, readouts, refreshed_at)
+        )
+        self._database.write(lambda connection: statistics.write_readouts(connection, rows))
 
     def arm_rows(self, campaign_id: int, *, now: datetime) -> list[ArmRow]:
         """Return the arms of a campaign with their counts, pending ones and share as of `now`."""

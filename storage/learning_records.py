@@ -72,7 +72,6 @@ class StepRecord:
         context_counts: What to add to the counts of context levels.
         arm_states: The states of the arms that it touched.
         snapshot: The shared arrays as of this step, safetensors bytes.
-        readouts: The posterior of arms as people read it.
     """
 
     model_id: int
@@ -85,7 +84,6 @@ class StepRecord:
     context_counts: tuple[ContextCountRecord, ...] = ()
     arm_states: ArmStates | None = None
     snapshot: bytes | None = None
-    readouts: tuple[ArmReadout, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
 """The statements behind the arms' numbers: counts for refits, readouts, and what `Engine.arms` shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, func, or_, select, update
 
 from storage.errors import InvalidValueError, UnknownCreativeError
 from storage.learning_records import ArmReadout, ArmRow, CountRow, HistoryCountRecord
@@ -126,10 +126,12 @@ def impressions(connection: Connection, model_id: int) -> dict[int, int]:
     return totals
 
 
-def refresh(connection: Connection, readouts: Sequence[ArmReadout], refreshed_at: datetime) -> None:
-    """Store the posterior of arms as people read it, with pending counts and share."""
+def readout_rows(
+    connection: Connection, readouts: Sequence[ArmReadout], refreshed_at: datetime
+) -> list[dict[str, Any]]:
+    """Return the posterior of arms as people read it, with pending counts and share; reads only."""
     if not readouts:
-        return
+        return []
     ids = [readout.creative_id for readout in readouts]
     pending = _pending(connection, ids)
     shares: dict[int, float] = {}
@@ -137,7 +139,7 @@ def refresh(connection: Connection, readouts: Sequence[ArmReadout], refreshed_at
         query = select(Creative.campaign_id).where(Creative.creative_id.in_(chunk)).distinct()
         for campaign_id in connection.execute(query).scalars():
             shares |= _shares(connection, campaign_id, refreshed_at)
-    rows = [
+    return [
         {
             "arm": readout.creative_id,
             "pending_impressions": pending.get(readout.creative_id, (0, 0))[0],
@@ -149,12 +151,21 @@ def refresh(connection: Connection, readouts: Sequence[ArmReadout], refreshed_at
             "expected_loss": readout.expected_loss,
             "share": shares.get(readout.creative_id),
             "version": readout.version,
+            "as_of": readout.version,
             "refreshed_at": refreshed_at,
         }
         for readout in sorted(readouts, key=lambda readout: readout.creative_id)
     ]
-    columns: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "arm"}
-    statement = update(ArmStatistics).where(ArmStatistics.creative_id == bindparam("arm"))
+
+
+def write_readouts(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write what `readout_rows` gave."""
+    if not rows:
+        return
+    columns: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name not in {"arm", "as_of"}}
+    # A follower that lags behind must not put an older posterior in the place of a newer one.
+    is_newer = or_(ArmStatistics.version.is_(None), ArmStatistics.version <= bindparam("as_of"))
+    statement = update(ArmStatistics).where(ArmStatistics.creative_id == bindparam("arm"), is_newer)
     connection.execute(statement.values(columns), rows)
 
 

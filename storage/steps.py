@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
-from storage import context_schema, leases, statistics
+from storage import context_schema, leases
 from storage.errors import StepConflictError
 from storage.learning_records import ArmStates, StepRecord
 from storage.schema import ArmState, ArmStatistics, Campaign, Decision, LearnStep, Posterior
@@ -73,7 +73,6 @@ def write(connection: Connection, step: StepRecord) -> None:
         write_arm_states(connection, step.model_id, step.step, step.arm_states)
     if step.snapshot is not None:
         write_snapshot(connection, step.model_id, step.step, step.snapshot, step.logged_at)
-    statistics.refresh(connection, step.readouts, step.logged_at)
 
 
 def latest(connection: Connection, model_id: int) -> int:

@@ -74,6 +74,6 @@ def summarise(
         ctr=rates.mean(axis=1),
         low=low,
         high=high,
-        p_best=jnp.mean(competing == best[None, :], axis=1),
+        p_best=jnp.mean(competing == best[None, :], axis=1, dtype=float),
         expected_loss=jnp.mean(best[None, :] - rates, axis=1),
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bandit.context import check_context, context_vector, count_contexts, give_slots
+from bandit.errors import ContextError
 from bandit.features import N_CONTEXT
 from storage import ContextCountRecord, ContextRecord, ContextSlotRecord, StepRecord, Store
 from storage.records import ContextKind
@@ -88,8 +89,7 @@ def test_counts() -> None:
     )
     assert count_contexts([*contexts, {"device": "", "n": 5.0}], schema) == [
         ContextCountRecord(field="device", level="", decisions=1),
-        ContextCountRecord(field="device", level="mobile", decisions=2),
-        # "age" has its moments, which stay; "later" is not known.
+        # "mobile" has a slot of its own already, so nothing depends on its count. "age" has its moments, which stay; "later" is not known.
         ContextCountRecord(field="n", level="", decisions=2, total=8.0, total_squares=34.0),
     ]
 
@@ -156,3 +156,25 @@ def test_a_number_is_standardised_after_100_values(given: Given) -> None:
     assert moments["age"] == (10.0, pytest.approx(40.0**0.5))
     schema = given(numbers("age", 100, 9_999.0, 1e9))
     assert next(s.mean for s in schema.slots if s.field == "age") == 10.0
+
+
+def test_levels_are_counted_only_while_they_can_get_a_slot() -> None:
+    full = ContextRecord(
+        fields={"device": "string"},
+        slots=tuple(
+            slot(i, "device", level=None if i == 0 else f"level {i}", version=i + 1) for i in range(9)
+        ),
+        version=9,
+    )
+    assert count_contexts([{"device": "another"}], full) == []
+
+
+@pytest.mark.parametrize("text", ["€" * 334, "x" * 1001])
+def test_a_level_fits_into_a_key(text: str) -> None:
+    with pytest.raises(ContextError, match=r"field 'device' has 1,00\d bytes; at most 1,000"):
+        check_context({"device": text}, SCHEMA)
+
+
+def test_a_name_fits_into_a_key() -> None:
+    with pytest.raises(ContextError, match="strings of 1 to 200 bytes, got '€€"):
+        check_context({"€" * 67: 1}, SCHEMA)

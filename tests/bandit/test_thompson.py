@@ -29,11 +29,13 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 K = 4  # every test plays four places, so that one program serves them all
 ALL = np.ones(K, bool)
 N_DECISIONS = 30_000
+CHUNK = 500
 
 choose_one = jax.jit(choose)
-choose_many = jax.jit(jax.vmap(choose, in_axes=(None, None, None, None, 0, None)))
+choose_chunk = jax.jit(jax.vmap(choose, in_axes=(None, None, None, None, 0, None)))
 choose_batch = jax.jit(jax.vmap(choose, in_axes=(0, 0, 0, None, 0, None)))
-lookahead_jit = jax.jit(lookahead)
+lookahead_jit, propensities_jit = jax.jit(lookahead), jax.jit(propensities)
+remaining_jit = jax.jit(remaining_impressions)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +51,13 @@ def some_logits(seed: int = 0, n: int = K, sd: float = 0.3) -> Gaussian:
 
 
 def explore(
-    horizon: float = 40_000.0, so_far: float = 2_000.0, kappa: float = KAPPA, uniform_share: float = 0.01
+    horizon: float = 40_000.0,
+    so_far: float = 2_000.0,
+    kappa: float = KAPPA,
+    uniform_share: float = 0.01,
+    n_active: float = K,
 ) -> Exploration:
-    return Exploration(*map(np.float64, (horizon, so_far, kappa, uniform_share)))
+    return Exploration(*map(np.float64, (horizon, so_far, kappa, uniform_share, n_active)))
 
 
 def words_of(n: int, seed: int = 0) -> np.ndarray:
@@ -61,6 +67,23 @@ def words_of(n: int, seed: int = 0) -> np.ndarray:
 def every_set() -> np.ndarray:
     """Return the words of 64 decisions, each with a point set of its own."""
     return np.stack([np.zeros(N_SETS), np.zeros(N_SETS), np.arange(N_SETS)], axis=1).astype(np.uint32)
+
+
+def choose_many(
+    logits: Gaussian,
+    exploration: Exploration,
+    eligible: np.ndarray,
+    points: Array,
+    words: np.ndarray,
+    seed: int,
+) -> Choice:
+    """Choose for every row of words, in chunks of one size: one program for all tests."""
+    padded = np.pad(words, ((0, -len(words) % CHUNK), (0, 0)))
+    chunks = [
+        jax.tree.map(np.asarray, choose_chunk(logits, exploration, eligible, points, part, seed))
+        for part in padded.reshape(-1, CHUNK, 3)
+    ]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(words)], *chunks)
 
 
 def shares_of(logits: Gaussian, exploration: Exploration, eligible: np.ndarray, points: Array) -> np.ndarray:
@@ -107,7 +130,7 @@ def test_spread_without_a_future_is_nothing_and_with_an_endless_one_everything()
     ],
 )
 def test_remaining_impressions(horizon: float, so_far: float, n_active: int, expected: float) -> None:
-    left = float(jax.jit(remaining_impressions)(np.float64(horizon), np.float64(so_far), n_active))
+    left = float(remaining_jit(np.float64(horizon), np.float64(so_far), n_active))
     if expected in (0, ENDLESS):
         assert left == expected
         return
@@ -116,23 +139,32 @@ def test_remaining_impressions(horizon: float, so_far: float, n_active: int, exp
     assert steps == pytest.approx(round(steps), abs=1e-9)
 
 
+def test_the_future_is_split_among_active_creatives_not_among_this_requests(points: Array) -> None:
+    some = np.array([True, True, False, False])
+    few, everyone = (
+        choose_many(some_logits(), explore(n_active=8), eligible, points, words_of(1), 0)
+        for eligible in (some, ALL)
+    )
+    assert few.remaining[0] == everyone.remaining[0] == pytest.approx(38_000 / 8, rel=0.05)
+
+
 def test_shares_by_hand() -> None:
     # Three candidates at four points; the third has the highest mean but may not be chosen.
-    logits = Gaussian(jnp.array([0.0, 0.5, 9.0]), jnp.eye(3))
-    at = jnp.array([[1.0, -1.0, 0.0, 0.5], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
-    eligible = jnp.array([True, True, False])
-    best = is_best(logits, jnp.diag(jnp.array([1.0, 1.0, 0.0])), at, eligible)
+    logits = Gaussian(np.array([0.0, 0.5, 9.0]), np.eye(3))
+    at = np.array([[1.0, -1.0, 0.0, 0.5], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    eligible = np.array([True, True, False])
+    best = jax.jit(is_best)(logits, np.diag([1.0, 1.0, 0.0]), at, eligible)
     # (1 | .5), (−1 | .5), (0 | 1.5), (.5 | .5): one win, two, and one shared.
     np.testing.assert_array_equal(best, [[1, 0, 0, 1], [0, 1, 1, 1], [0, 0, 0, 0]])
-    np.testing.assert_allclose(propensities(best, eligible, 0.0), [0.375, 0.625, 0], rtol=1e-15)
-    np.testing.assert_allclose(propensities(best, eligible, 0.2), [0.4, 0.6, 0], rtol=1e-15)
+    np.testing.assert_allclose(propensities_jit(best, eligible, 0.0), [0.375, 0.625, 0], rtol=1e-15)
+    np.testing.assert_allclose(propensities_jit(best, eligible, 0.2), [0.4, 0.6, 0], rtol=1e-15)
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("n_eligible", [1, 2, 3, 4])
 def test_propensities_are_a_distribution_over_the_eligible(points: Array, seed: int, n_eligible: int) -> None:
     eligible = np.random.default_rng(seed).permutation(K) < n_eligible
-    answers = choose_many(some_logits(seed), explore(), eligible, points, words_of(200, seed), 0)
+    answers = choose_many(some_logits(seed), explore(), eligible, points, words_of(300, seed), 0)
     weights = np.asarray(answers.propensities)
     assert weights.dtype == np.float64
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-14)
@@ -153,7 +185,7 @@ def test_without_a_future_it_is_greedy(points: Array, changes: dict[str, float])
         expected = np.full(K, uniform_share / K)
         expected[best] += 1 - uniform_share
         np.testing.assert_allclose(shares, np.tile(expected, (N_SETS, 1)), rtol=1e-14)
-    answers = choose_many(logits, explore(uniform_share=0.0, **changes), ALL, points, words_of(200), 0)
+    answers = choose_many(logits, explore(uniform_share=0.0, **changes), ALL, points, words_of(300), 0)
     assert (np.asarray(answers.chosen) == best).all()
 
 
@@ -243,8 +275,8 @@ def test_creatives_are_shown_as_often_as_their_propensities_say(points: Array, n
 
 
 def test_every_point_is_drawn_alike() -> None:
-    # Points at which the first creative wins in the first quarter, the second in the next, and so on: scrambled
-    # points would hide a draw that favours some.
+    # Points at which the first creative wins in the first quarter, the second in the next, and so on:
+    # scrambled points would hide a draw that favours some.
     quarters = np.repeat(np.eye(K), 64, axis=1).astype(np.float32)
     equal = Gaussian(np.full(K, -3.9), 0.09 * np.eye(K))
     points = jnp.asarray(np.broadcast_to(quarters, (N_SETS, K, 256)))
@@ -255,7 +287,7 @@ def test_every_point_is_drawn_alike() -> None:
 
 
 def test_same_words_and_seed_choose_the_same(points: Array) -> None:
-    words = words_of(500)
+    words = words_of(300)
     logits = some_logits(1)
     first, again = (choose_many(logits, explore(), ALL, points, words, 3) for _ in range(2))
     np.testing.assert_array_equal(first.chosen, again.chosen)
@@ -269,7 +301,11 @@ def test_a_batch_is_its_requests_one_by_one(points: Array) -> None:
     logits = jax.tree.map(lambda *leaves: np.stack(leaves), *[some_logits(seed) for seed in range(n)])
     random = np.random.default_rng(3)
     horizons = Exploration(
-        random.uniform(1e3, 1e6, n), random.uniform(0, 1e4, n), np.full(n, KAPPA), np.full(n, 0.01)
+        random.uniform(1e3, 1e6, n),
+        random.uniform(0, 1e4, n),
+        np.full(n, KAPPA),
+        np.full(n, 0.01),
+        np.full(n, float(K)),
     )
     eligible = random.uniform(size=(n, K)) < 0.7
     eligible[:, 0] = True
@@ -299,7 +335,7 @@ def test_more_padding_moves_propensities_within_the_error_of_the_points(points: 
     wide = Gaussian(np.pad(logits.mean, (0, K)), np.pad(logits.covariance, (0, K)))
     eligible = np.pad(ALL, (0, K))
     narrow_shares = shares_of(logits, explore(), ALL, points)
-    wide_shares = shares_of(wide, explore(), eligible, jnp.asarray(normal_points(2 * K)))
+    wide_shares = shares_of(wide, explore(), eligible, normal_points(2 * K))
     assert (wide_shares[:, K:] == 0).all()
     np.testing.assert_allclose(wide_shares[:, :K].mean(axis=0), narrow_shares.mean(axis=0), atol=0.01)
     np.testing.assert_allclose(

@@ -1,7 +1,7 @@
 """Decisions and outcomes per second, side by side in one run: medians of rounds that take turns.
 
-Run it with `make bench`. Ratios are what counts: machines are shared, and every contender of a round meets the same
-neighbours.
+Run it with `make bench`. Ratios are what counts: machines are shared, and all contenders of a round meet the
+same neighbours.
 """
 
 import sqlite3

@@ -272,7 +272,8 @@ def test_readouts_pending_and_share(world: World) -> None:
         expected_loss=0.001,
         version=1,
     )
-    world.store.learning.write_step(world.step(lease, 1, *names[:3], readouts=(readout,)))
+    world.store.learning.write_step(world.step(lease, 1, *names[:3]))
+    world.store.learning.refresh_statistics([readout], refreshed_at=NOW)
     arms = world.store.learning.arm_rows(world.campaign_id, now=NOW)
     assert [(arm.ctr, arm.ctr_low, arm.ctr_high, arm.p_best, arm.version) for arm in arms] == [
         (0.02, 0.01, 0.04, 0.75, 1),

@@ -124,7 +124,8 @@ def _busy(world: World) -> int:
         for creative_id, p_best in zip(world.creative_ids, (0.2, 0.7, 0.1), strict=True)
     )
     snapshot = save({})
-    world.store.learning.write_step(world.step(lease, 1, *names[:4], snapshot=snapshot, readouts=readouts))
+    world.store.learning.write_step(world.step(lease, 1, *names[:4], snapshot=snapshot))
+    world.store.learning.refresh_statistics(readouts, refreshed_at=NOW)
     return lease
 
 
