@@ -174,18 +174,17 @@ class Engine:
         """
         self._check_open()
         added = list(creatives)
-        self._store.campaigns.get(campaign)
+        record = self._store.campaigns.get(campaign)
+        ids = Counter(creative.id for creative in added)
+        taken = {creative.external_id for creative in self._store.campaigns.creatives(campaign)}
+        if twice := sorted(i for i, n in ids.items() if n > 1 or i in taken):
+            raise DuplicateCreativeError(
+                f"campaign {campaign!r}: creatives given twice or there already: {', '.join(twice)}; "
+                "nothing was added"
+            )
         # Without the lock: encoding may take long, and selection must not wait for it.
         self._model.prepare_texts([creative.texts for creative in added])
         with self._lock:
-            record = self._store.campaigns.get(campaign)
-            ids = Counter(creative.id for creative in added)
-            taken = {creative.external_id for creative in self._store.campaigns.creatives(campaign)}
-            if twice := sorted(i for i, n in ids.items() if n > 1 or i in taken):
-                raise DuplicateCreativeError(
-                    f"campaign {campaign!r}: creatives given twice or there already: {', '.join(twice)}; "
-                    "nothing was added"
-                )
             self._store.campaigns.add_creatives(
                 record.campaign_id, [new_creative(creative) for creative in added], created_at=self._clock()
             )

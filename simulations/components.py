@@ -2,7 +2,8 @@
 
 FILE is the archive of A/B tests. Headlines of its first fifth (never played, in tuning or scoring) are taken
 with one text of the package's own catalogue for every four: by then 60 % of the variance of headlines and
-55 % of that of new ads lies in 64 components; headlines alone hold 63 % and 37 %, equal numbers 54 % and 67 %.
+55 % of that of new ads lies in 64 components. Headlines alone hold 63 % and 37 %, as many ad texts as
+headlines 54 % and 67 %.
 """
 
 import sys

@@ -89,7 +89,8 @@ def test_counts() -> None:
     )
     assert count_contexts([*contexts, {"device": "", "n": 5.0}], schema) == [
         ContextCountRecord(field="device", level="", decisions=1),
-        # "mobile" has a slot of its own already, so nothing depends on its count. "age" has its moments, which stay; "later" is not known.
+        # "mobile" has a slot of its own already, so nothing depends on its count.
+        # "age" has its moments, which stay; "later" is not known.
         ContextCountRecord(field="n", level="", decisions=2, total=8.0, total_squares=34.0),
     ]
 
