@@ -90,7 +90,7 @@ def run_demo(
 
     Raises:
         DemoExistsError: the folder has a database already, and `overwrite` is not set.
-        DemoError: too few impressions.
+        DemoError: too few impressions, or the folder is a file.
         MissingEncoderError: there is no encoder; says how to get it.
     """
     started = perf_counter()
@@ -130,6 +130,8 @@ def run_demo(
 def _check(database: Path, impressions: int, overwrite: bool) -> None:
     if impressions < FEWEST_IMPRESSIONS:
         raise DemoError(f"expected at least {FEWEST_IMPRESSIONS:,} impressions, got {impressions:,}")
+    if database.parent.exists() and not database.parent.is_dir():
+        raise DemoError(f"expected a folder for the demo's files, got the file {database.parent}")
     if database.exists() and not overwrite:
         raise DemoExistsError(
             f"{database} is there already: name another folder, or allow it to be replaced (--overwrite)"
@@ -237,8 +239,8 @@ def _lead(scores: Sequence[Score], impressions: int) -> str:
     return (
         f"A simulated shop shows {impressions:,} impressions at three places, each with 20 ads of its own. "
         "Showing all alike earns 0 %, always the best ad for the request 100 % of the possible gain: the "
-        f"engine got {engine.share_of_lift:.0%}, plain Thompson sampling on the same belief "
-        f"{plain.share_of_lift:.0%} (means over {engine.seeds} seeds)."
+        f"engine got {100 * engine.share_of_lift:.0f} %, plain Thompson sampling on the same belief "
+        f"{100 * plain.share_of_lift:.0f} % (means over {engine.seeds} seeds)."
     )
 
 

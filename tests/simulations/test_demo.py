@@ -163,6 +163,13 @@ def test_too_few_impressions_are_refused(tmp_path: Path) -> None:
         run_demo(tmp_path, impressions=999, console=Console(quiet=True))
 
 
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"")
+    with pytest.raises(DemoError, match="got the file") as caught:
+        run_demo(tmp_path / "out", console=Console(quiet=True))
+    assert str(tmp_path / "out") in str(caught.value)
+
+
 def test_shop_is_a_function_of_its_seed(encoder: TextEncoder) -> None:
     shop, again, other = (open_shop(seed, encoder) for seed in (3, 3, 4))
     assert [one.ads for one in shop] == [one.ads for one in again]
