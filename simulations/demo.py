@@ -222,7 +222,7 @@ def _as_played(run: _Run, traffic: Impressions, n_campaigns: int) -> Played:
 
 
 def _arms(shop: Sequence[Campaign], traffic: Impressions, run: _Run) -> dict[str, tuple[Arm, ...]]:
-    """Set the engine's reports beside the truth, over the same recent contexts."""
+    """Set the engine's reports beside the truth, over the same contexts: the newest distinct ones."""
     arms = {}
     for number, (one, reports) in enumerate(zip(shop, run.reports, strict=True)):
         truth = traffic.rates[traffic.campaign == number][-N_CONTEXTS:].mean(axis=0)

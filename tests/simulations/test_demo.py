@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from bandit.learner import N_CONTEXTS
 from encoders import TextEncoder
 from simulations.demo import DATABASE, REPORT, DemoError, DemoExistsError, DemoResult, run_demo
 from simulations.demo_output import QUERIES
@@ -67,7 +68,7 @@ def test_arms_are_those_of_the_database_with_their_truth(demo: Demo, encoder: Te
     shop = open_shop(0, encoder)
     traffic = draw_impressions(shop, IMPRESSIONS, 0)
     truth = {arm.report.creative_id: arm.truth for arm in demo.result.arms["checkout"]}
-    recent = traffic.rates[traffic.campaign == 2][-32:]
+    recent = traffic.rates[traffic.campaign == 2][-N_CONTEXTS:]
     for index, creative in enumerate(shop[2].view.creative_ids):
         assert truth[creative] == pytest.approx(recent[:, index].mean())
 
