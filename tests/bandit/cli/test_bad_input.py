@@ -51,7 +51,10 @@ EXPECTED_CONTEXT = "expected a string, a number or a boolean, got"
             "campaign add new --horizon soon",
             "expected a whole number of impressions, 'auto' or 'none', got 'soon'",
         ),
-        ("campaign add new --horizon -3", "must be a whole number from 0 to 2**63 - 1, got -3"),
+        (
+            "campaign add new --horizon -3",
+            "expected horizon to be a whole number of impressions above 0, 'auto' or None, got -3",
+        ),
         (
             "campaign add new --attribution-window 5w",
             "expected seconds, or a time such as 30m, 2h or 7d, got '5w'",
@@ -77,7 +80,7 @@ EXPECTED_CONTEXT = "expected a string, a number or a boolean, got"
         ("simulate archive x.csv", "Missing option '--out'; see creative-bandit simulate archive --help"),
         (
             "sellect spring-sale",
-            "No such command 'sellect'. Did you mean 'select'?; see creative-bandit --help",
+            "No such command 'sellect'. Did you mean 'select', 'settle'?; see creative-bandit --help",
         ),
         ("arms spring-sale --jsno", "--jsno"),
         ("demo --impressions 3k", "expected a whole number from 0, got '3k'"),
