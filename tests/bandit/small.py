@@ -1,14 +1,17 @@
 """A problem small enough for a dense solve, of one shape so that its programs are compiled once."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bandit.posterior import Prior, Rows, State
+from bandit.posterior import Prior, Rows, State, initial_state
 
 DIM, N_ARMS, N_CAMPAIGNS, BATCH = 6, 16, 5, 24
 # The last arms and the last campaign never get a row: they stand for new ones. No order in the assignment.
 ARM_CAMPAIGN = np.array([2, 0, 3, 1, 0, 2, 2, 1, 3, 0, 1, 2, 0, 3, 4, 4])
 KNOWN_ARMS = 12
+
+initial_state_jit = jax.jit(initial_state, static_argnums=(1, 2))
 
 
 def a_prior() -> Prior:
@@ -26,6 +29,10 @@ def a_batch(random: np.random.Generator, n_arms: int = KNOWN_ARMS, n_padding: in
     impressions[BATCH - n_padding :] = clicks[BATCH - n_padding :] = 0
     features = np.hstack([np.ones((BATCH, 1)), random.normal(size=(BATCH, DIM - 1))])
     return Rows(*map(jnp.asarray, (features, arm, campaign, impressions, clicks)))
+
+
+def empty_state() -> State:
+    return initial_state_jit(a_prior(), N_ARMS, N_CAMPAIGNS)
 
 
 def assert_same_state(first: State, second: State, **limits: float) -> None:

@@ -17,6 +17,7 @@ from bandit.posterior import (
     Prior,
     RefitInfo,
     Rows,
+    State,
     find_sites,
     initial_state,
     predict_marginals,
@@ -84,14 +85,19 @@ def some_problems(double_precision: None) -> list[Problem]:
 
 
 @jax.jit
-def learn_online(prior: Prior, features: Array, arm: Array, ones: Array, click: Array) -> tuple[Array, Array]:
-    """Learn batch after batch, arrays [batches, rows]; return mean and variance of every arm's logit."""
+def learn_online(
+    prior: Prior, features: Array, batches: tuple[Array, Array, Array], n_batches: int
+) -> tuple[Array, Array]:
+    """Learn batch after batch; return mean and variance of every arm's logit.
 
-    def learn(state: object, batch: tuple[Array, Array, Array]) -> tuple[object, None]:
-        rows, n, c = batch
-        return update(state, Rows(features[rows], rows, jnp.zeros_like(rows), n, c))[0], None
+    Arms, impressions and clicks are [batches, rows], of which the first `n_batches` count.
+    """
 
-    state, _ = jax.lax.scan(learn, initial_state(prior, N_ARMS, 1), (arm, ones, click))
+    def learn(number: Array, state: State) -> State:
+        rows, n, c = (column[number] for column in batches)
+        return update(state, Rows(features[rows], rows, jnp.zeros_like(rows), n, c))[0]
+
+    state = jax.lax.fori_loop(0, n_batches, learn, initial_state(prior, N_ARMS, 1))
     return predict_marginals(state, features, jnp.arange(N_ARMS), jnp.zeros(N_ARMS, int))
 
 
@@ -105,10 +111,15 @@ def standardised(mean: Array, variance: Array, truth: Moments) -> tuple[np.ndarr
 def test_online_learning_is_unbiased_at_low_click_rates(some_problems: list[Problem], batch: int) -> None:
     errors, ratios = [], []
     for problem in some_problems:
-        fill = -len(problem.arm) % batch
         columns = (problem.arm, np.ones(len(problem.arm)), problem.click)
-        batches = [np.pad(column, (0, fill)).reshape(-1, batch) for column in columns]
-        marginals = learn_online(problem.prior, problem.features, *batches)
+        n_batches = -(-len(problem.arm) // batch)
+        # Padded so that batches of 1 and 32 run in one program.
+        width, length = max(batch, 32), len(problem.arm) if batch <= 32 else n_batches
+        batches = []
+        for column in columns:
+            rows = np.pad(column, (0, n_batches * batch - len(column))).reshape(n_batches, batch)
+            batches.append(np.pad(rows, ((0, length - n_batches), (0, width - batch))))
+        marginals = learn_online(problem.prior, problem.features, tuple(batches), n_batches)
         error, ratio = standardised(*marginals, problem.truth)
         errors.append(error.mean())
         ratios.append(ratio.mean())
@@ -174,26 +185,31 @@ def test_refit_of_one_arm_against_quadrature() -> None:
 
 def test_two_correlated_logits_against_a_grid() -> None:
     # Two creatives of a campaign: 40 clicks on 1,000, and 0 on 300, which borrows from the first.
-    prior = Prior(*map(jnp.asarray, ([-3.9], [0.7], 0.6, 0.25)))
-    rows = Rows(*map(jnp.asarray, (np.ones((2, 1)), [0, 1], [0, 0], [1000.0, 300.0], [40.0, 0.0])))
-    mean, covariance = logits(dense_prior(prior, 2, 1), design(rows, 2, 1))
+    # The rest of the rows is padding, so that the program of the tests above serves.
+    prior = Prior(*map(jnp.asarray, (np.full(DIM, -3.9), np.full(DIM, 0.7), 0.6, 0.25)))
+    features = np.zeros((N_ARMS, DIM))
+    features[:, 0] = 1
+    n, c = np.zeros((2, N_ARMS))
+    n[:2], c[:2] = (1000, 300), (40, 0)
+    rows = Rows(*map(jnp.asarray, (features, np.arange(N_ARMS), np.zeros(N_ARMS, int), n, c)))
+    mean, covariance = logits(dense_prior(prior, N_ARMS, 1), design(rows, N_ARMS, 1)[:2])
     axis = np.linspace(-7, -1.5, 1101)
     eta = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)
     centred = eta - mean
     log_density = -0.5 * np.einsum("...i,ij,...j", centred, np.linalg.inv(covariance), centred)
-    log_density += (np.array([40, 0]) * eta - np.array([1000, 300]) * np.logaddexp(0, eta)).sum(axis=-1)
+    log_density += (c[:2] * eta - n[:2] * np.logaddexp(0, eta)).sum(axis=-1)
     density = np.exp(log_density - log_density.max())
     density /= density.sum()
     exact_mean = np.einsum("xy,xyi->i", density, eta)
     exact_sd = np.sqrt(np.einsum("xy,xyi->i", density, (eta - exact_mean) ** 2))
 
-    state, _ = refit_jit(prior, rows, jnp.zeros(2, int), 1)
-    ours, variance = jax.jit(predict_marginals)(state, *rows[:3])
+    state, _ = refit_jit(prior, rows, jnp.zeros(N_ARMS, int), 1)
+    ours, variance = (np.asarray(leaf)[:2] for leaf in jax.jit(predict_marginals)(state, *rows[:3]))
     np.testing.assert_allclose(ours, exact_mean, atol=0.02 * exact_sd.min())
     np.testing.assert_allclose(np.sqrt(variance), exact_sd, rtol=0.02)
 
     # The sampler that stands for the truth above is itself held to the same grid.
-    sampled = sample_logits(mean, covariance, np.array([1000.0, 300.0]), np.array([40.0, 0.0]), seed=0)
+    sampled = sample_logits(mean, covariance, n[:2], c[:2], seed=0)
     np.testing.assert_allclose(sampled.mean, exact_mean, atol=5 * sampled.error.max())
     np.testing.assert_allclose(sampled.sd, exact_sd, rtol=0.02)
 

@@ -5,8 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bandit.posterior import Rows, State, initial_state, predict, refit, update
-from tests.bandit.small import ARM_CAMPAIGN, BATCH, N_ARMS, N_CAMPAIGNS, a_batch, a_prior, assert_same_state
+from bandit.posterior import Rows, State, predict, refit, update
+from tests.bandit.small import (
+    ARM_CAMPAIGN,
+    BATCH,
+    N_ARMS,
+    N_CAMPAIGNS,
+    a_batch,
+    a_prior,
+    assert_same_state,
+    empty_state,
+)
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -28,7 +37,7 @@ def fit(rows: Rows) -> State:
 def test_without_data_it_is_the_prior() -> None:
     rows = some_rows()._replace(impressions=jnp.zeros(BATCH), clicks=jnp.zeros(BATCH))
     state, info = refit_jit(a_prior(), rows, jnp.asarray(ARM_CAMPAIGN), N_CAMPAIGNS)
-    assert_same_state(state, initial_state(a_prior(), N_ARMS, N_CAMPAIGNS), rtol=1e-14, atol=1e-14)
+    assert_same_state(state, empty_state(), rtol=1e-14, atol=1e-14)
     assert int(info.passes) == 1
 
 
@@ -69,7 +78,7 @@ def test_padding_counts_for_nothing() -> None:
 
 def test_one_batch_online_is_the_refit_within_the_tolerance() -> None:
     rows = some_rows()
-    online, _ = jax.jit(update)(initial_state(a_prior(), N_ARMS, N_CAMPAIGNS), rows)
+    online, _ = jax.jit(update)(empty_state(), rows)
     joint = jax.jit(predict)
     first = joint(online, rows.features, rows.arm, rows.campaign)
     second = joint(fit(rows), rows.features, rows.arm, rows.campaign)

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from bandit.posterior import State, initial_state, predict, summarise, update
-from tests.bandit.small import ARM_CAMPAIGN, DIM, N_ARMS, N_CAMPAIGNS, a_batch, a_prior
+from bandit.posterior import State, predict, summarise, update
+from tests.bandit.small import (
+    ARM_CAMPAIGN,
+    DIM,
+    a_batch,
+    empty_state,
+)
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -23,9 +28,7 @@ summarise_jit = jax.jit(summarise)
 
 @pytest.fixture(scope="module")
 def state(double_precision: None) -> State:
-    learnt, _ = jax.jit(update)(
-        initial_state(a_prior(), N_ARMS, N_CAMPAIGNS), a_batch(np.random.default_rng(0))
-    )
+    learnt, _ = jax.jit(update)(empty_state(), a_batch(np.random.default_rng(0)))
     return learnt
 
 

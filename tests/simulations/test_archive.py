@@ -215,12 +215,13 @@ def test_prepared_tests_are_grouped_by_their_padded_size() -> None:
 
 @pytest.mark.usefixtures("double_precision")
 def test_faulty_weeks_are_left_out_of_history_and_play() -> None:
-    tests = [a_test(f"t{i}", 10 * i, 2, week=201401 if i in (1, 5) else 201501) for i in range(10)]
-    everything, _ = prepared(tests, "score", "all", VECTORS, COMPONENTS)
-    sound, _ = prepared(tests, "score", "sound", VECTORS, COMPONENTS)
-    assert [test.test_id for test in everything] == ["t4", "t5", "t6", "t7", "t8", "t9"]
-    assert [test.test_id for test in sound] == ["t4", "t6", "t7", "t8", "t9"]
-    with pytest.raises(ArchiveError, match=r"weeks sound: of 10 tests, 0 are history and 0 later ones"):
+    # The faulty test of the history clicked always: had it been learnt, all would be expected to.
+    tests = [a_test(f"t{i}", 10 * i, 2, week=201401 if i in (1, 7) else 201501) for i in range(12)]
+    tests[1] = tests[1]._replace(impressions=np.full(2, 1e6), clicks=np.full(2, 1e6))
+    sound, ((_, problems),) = prepared(tests, "score", "sound", VECTORS, COMPONENTS)
+    assert [test.test_id for test in sound] == ["t5", "t6", "t8", "t9", "t10", "t11"]
+    assert (np.asarray(problems.prior.mean)[np.asarray(problems.eligible)] < -3).all()
+    with pytest.raises(ArchiveError, match=r"weeks sound: of 12 tests, 0 are history and 0 later ones"):
         prepared([test._replace(week=201350) for test in tests], "score", "sound", VECTORS, COMPONENTS)
 
 

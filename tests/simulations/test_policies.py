@@ -1,5 +1,7 @@
 """Each policy against a second account of it: a formula, an exact probability, or the engine's own filter."""
 
+from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 
 import jax
@@ -12,6 +14,7 @@ from scipy.stats import beta
 
 from bandit.points import normal_points
 from bandit.posterior import Gaussian, Prior, initial_state, predict
+from bandit.thompson import Choice
 from simulations.policies import (
     Counts,
     Outcomes,
@@ -31,22 +34,25 @@ N_ARMS, DIM, BATCH = 4, 3, 20
 N_DECISIONS = 20_000
 ALL = np.ones(N_ARMS, bool)
 
+empty, predict_jit = jax.jit(initial_state, static_argnums=(1, 2)), jax.jit(predict)
+
 
 def words_of(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 2**32, (n, 3), dtype=np.uint32)
 
 
 def a_request(eligible: np.ndarray = ALL) -> Request:
-    return Request(jnp.zeros((N_ARMS, 0)), jnp.asarray(eligible))
+    return Request(np.zeros((N_ARMS, 0)), eligible)
 
 
 def counts_of(impressions: list[int], clicks: list[int]) -> Counts:
-    return Counts(jnp.asarray(impressions, float), jnp.asarray(clicks, float))
+    return Counts(*map(jnp.asarray, (np.asarray(impressions, float), np.asarray(clicks, float))))
 
 
-def many(policy: Policy, state: object, request: Request, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    answers = jax.jit(jax.vmap(policy.choose, in_axes=(None, None, 0)))(state, request, words)
-    return np.asarray(answers.propensities), np.asarray(answers.chosen)
+@cache
+def many(make: Callable[[int], Policy]) -> Callable[[Counts, Request, np.ndarray], Choice]:
+    """Return a policy's choices for many words, compiled once."""
+    return jax.jit(jax.vmap(make(N_ARMS).choose, in_axes=(None, None, 0)))
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +76,9 @@ def test_certain_takes_the_first_of_the_best() -> None:
 
 def test_uniform_shows_the_eligible_alike() -> None:
     eligible = np.array([True, False, True, True])
-    weights, chosen = many(
-        uniform(N_ARMS), counts_of([0] * 4, [0] * 4), a_request(eligible), words_of(N_DECISIONS)
-    )
-    np.testing.assert_allclose(weights, np.tile(eligible / 3, (N_DECISIONS, 1)))
-    shown = np.bincount(chosen, minlength=N_ARMS)
+    answers = many(uniform)(counts_of([0] * 4, [0] * 4), a_request(eligible), words_of(N_DECISIONS))
+    np.testing.assert_allclose(answers.propensities, np.tile(eligible / 3, (N_DECISIONS, 1)))
+    shown = np.bincount(answers.chosen, minlength=N_ARMS)
     assert shown[1] == 0
     assert np.abs(shown[eligible] - N_DECISIONS / 3).max() < 5 * np.sqrt(N_DECISIONS * 2 / 9)
 
@@ -95,7 +99,7 @@ def test_beta_thompson_shows_an_arm_as_often_as_it_is_the_best(
 ) -> None:
     state = counts_of([*impressions, 0, 0], [*clicks, 0, 0])
     request = a_request(np.array([True, True, False, False]))
-    _, chosen = many(beta_thompson(N_ARMS), state, request, words_of(N_DECISIONS))
+    chosen = np.asarray(many(beta_thompson)(state, request, words_of(N_DECISIONS)).chosen)
     first, second = (beta(1 + c, 1 + n - c) for n, c in zip(impressions, clicks, strict=True))
     places = sorted(
         {0.0, 1.0, *(float(one.ppf(q)) for one in (first, second) for q in (1e-9, 0.5, 1 - 1e-9))}
@@ -108,10 +112,14 @@ def test_beta_thompson_shows_an_arm_as_often_as_it_is_the_best(
     assert (chosen == 0).mean() == pytest.approx(exact, abs=5 * error)
 
 
+@jax.jit
+def ucb1_choice(scale: float, state: Counts, request: Request, words: Array) -> Choice:
+    return ucb1(N_ARMS, scale).choose(state, request, words)
+
+
 @pytest.mark.parametrize("scale", [0.03, 1.0])
 def test_ucb1_against_its_formula(scale: float) -> None:
     random = np.random.default_rng(0)
-    decide = jax.jit(ucb1(N_ARMS, scale).choose)
     for _ in range(50):
         impressions = random.integers(0, 5, N_ARMS) * random.integers(1, 1000, N_ARMS)
         clicks = random.binomial(impressions, 0.05)
@@ -126,7 +134,7 @@ def test_ucb1_against_its_formula(scale: float) -> None:
             + scale * np.sqrt(2 * np.log(max(impressions.sum(), 2)) / impressions[a])
             for a in range(N_ARMS)
         ]
-        chosen = decide(counts_of(impressions, clicks), a_request(eligible), words_of(1)[0])
+        chosen = ucb1_choice(scale, counts_of(impressions, clicks), a_request(eligible), words_of(1)[0])
         assert int(chosen.chosen) == int(np.argmax(index))
 
 
@@ -134,8 +142,8 @@ def a_world() -> tuple[Prior, np.ndarray, Gaussian]:
     """Return a prior, the arms' features and the joint logits that they make."""
     prior = Prior(*map(jnp.asarray, ([-2.0, 0.3, -0.2], [0.7, 0.3, 0.3], 0.6, 0.25)))
     features = np.hstack([np.ones((N_ARMS, 1)), np.random.default_rng(1).normal(size=(N_ARMS, DIM - 1))])
-    arms = jnp.arange(N_ARMS)
-    return prior, features, predict(initial_state(prior, N_ARMS, 1), features, arms, jnp.zeros_like(arms))
+    arms = np.arange(N_ARMS)
+    return prior, features, predict_jit(empty(prior, N_ARMS, 1), features, arms, np.zeros_like(arms))
 
 
 def test_both_forms_of_the_engine_are_one_policy(points: Array) -> None:
@@ -144,24 +152,24 @@ def test_both_forms_of_the_engine_are_one_policy(points: Array) -> None:
     prior, features, logits = a_world()
     horizon = jnp.asarray(4_000.0)
     on_logits = thompson_on_logits("engine", logits, horizon, points)
-    on_weights = thompson_on_weights("engine", initial_state(prior, N_ARMS, 1), horizon, points)
-    request = Request(jnp.asarray(features), jnp.asarray(ALL))
+    on_weights = thompson_on_weights("engine", empty(prior, N_ARMS, 1), horizon, points)
+    request = Request(features, ALL)
     choose_logits, choose_weights = (
         jax.jit(jax.vmap(policy.choose, in_axes=(None, None, 0))) for policy in (on_logits, on_weights)
     )
     learn_logits, learn_weights = (jax.jit(policy.learn) for policy in (on_logits, on_weights))
     random = np.random.default_rng(2)
     belief, full = on_logits.start, on_weights.start
-    arms = jnp.arange(N_ARMS)
+    arms = np.arange(N_ARMS)
     for number in range(6):
         words = words_of(BATCH, seed=number)
         first, second = choose_logits(belief, request, words), choose_weights(full, request, words)
         np.testing.assert_array_equal(first.chosen, second.chosen)
         np.testing.assert_allclose(first.propensities, second.propensities, rtol=0, atol=1e-12)
         clicks = jnp.asarray((random.uniform(size=BATCH) < 0.2).astype(float))
-        outcomes = Outcomes(jnp.asarray(features)[first.chosen], first.chosen, clicks)
+        outcomes = Outcomes(features[np.asarray(first.chosen)], first.chosen, clicks)
         belief, full = learn_logits(belief, outcomes), learn_weights(full, outcomes)
-        after = predict(full.posterior, jnp.asarray(features), arms, jnp.zeros_like(arms))
+        after = predict_jit(full.posterior, features, arms, np.zeros_like(arms))
         np.testing.assert_allclose(belief.logits.mean, after.mean, rtol=1e-9)
         np.testing.assert_allclose(belief.logits.covariance, after.covariance, rtol=1e-9)
         assert float(belief.so_far) == float(full.so_far) == (number + 1) * BATCH
