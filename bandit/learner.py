@@ -321,7 +321,8 @@ class Learner:
         n_arms, n_campaigns = self._model.capacity()
         if (n_arms, n_campaigns) != (len(state.arm_precision), len(state.campaign_precision)):
             state = grow(state, n_arms, n_campaigns)
-        tables = self._model.tables(n_arms, n_campaigns)
+        # Waited for here: nothing of a block in double precision may still run after it.
+        state, tables = jax.block_until_ready((state, self._model.tables(n_arms, n_campaigns)))
         self.view = View(state, tables, self._model.roster, self._step, dict(self._model.activated))
 
     def _updated(self, rows: Sequence[LearnRow]) -> State:

@@ -4,8 +4,8 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import jax
 from threadpoolctl import ThreadpoolController
@@ -13,40 +13,26 @@ from threadpoolctl import ThreadpoolController
 _CACHE_VARIABLE = "CREATIVE_BANDIT_CACHE"
 
 
-class _OneBlasThread:
-    """Limits BLAS to one thread while any thread of ours computes; the limit is the whole process's."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._controller: ThreadpoolController | None = None
-        self._limiter: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._controller = self._controller or ThreadpoolController()
-                self._limiter = self._controller.limit(limits=1, user_api="blas")
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._limiter.restore_original_limits()
+_computing = threading.RLock()
 
 
-_one_blas_thread = _OneBlasThread()
+@cache
+def _blas() -> ThreadpoolController:
+    import scipy.linalg  # noqa: F401  JAX calls LAPACK from SciPy's OpenBLAS, which must be loaded to be found
+
+    return ThreadpoolController()
 
 
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """Run JAX in float64, for this thread and block only, and BLAS on one thread while any such block runs.
+    """Run JAX in float64, for this block only, one thread of the process at a time.
 
-    XLA calls LAPACK from threads of its own; when BLAS then starts threads too, the two wait for each other
-    and small factorisations take up to thirty times as long.
+    XLA calls LAPACK from the threads of a small pool, and two programs that do so at once wait for each
+    other for ever on two cores (jaxlib 0.10.2). So a block computes alone, and its caller takes the results
+    to the host, or waits for them, inside. When BLAS starts threads too, small factorisations take up to
+    thirty times as long; one BLAS thread is used meanwhile.
     """
-    with jax.enable_x64(True), _one_blas_thread:
+    with _computing, jax.enable_x64(True), _blas().limit(limits=1, user_api="blas"):
         yield
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bandit import Creative, Engine, HistoryRow
+from bandit import Creative, Engine, HistoryRow, Outcome, Request
 from bandit.errors import LearnerElsewhereError
 from tests.bandit.engines import (
     Engines,
@@ -314,3 +314,25 @@ def test_eight_threads_on_one_engine(engines_on_both: Engines) -> None:
     engine.close()
     engines_on_both.forget_states()
     assert_same(posterior(engines_on_both.open(role="select")), before)
+
+
+def test_threads_that_compute_at_once_do_not_wait_for_ever(engines: Engines) -> None:
+    """Two threads inside LAPACK at once stopped jaxlib 0.10.2 for good on two cores within a few rounds."""
+    engine = engines.open(learn="background")
+    engine.add_campaign("wide", horizon=100_000, attribution_window=0)
+    engine.add_creatives("wide", [Creative(f"{i:02d}", headline=f"free {i}") for i in range(20)])
+
+    def work() -> None:
+        for _ in range(6):
+            requests = [Request(campaign="wide", context={"x": float(i)}) for i in range(250)]
+            decisions = engine.select_many(requests)
+            engine.update_many([Outcome(decision_id=d.id, click=i % 30 == 0) for i, d in enumerate(decisions)])
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    assert not any(thread.is_alive() for thread in threads)
+    engine.settle()
+    assert sum(arm.impressions for arm in engine.arms("wide")) == 2 * 6 * 250
