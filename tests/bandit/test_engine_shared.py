@@ -326,7 +326,8 @@ def test_threads_that_compute_at_once_do_not_wait_for_ever(engines: Engines) -> 
         for _ in range(6):
             requests = [Request(campaign="wide", context={"x": float(i)}) for i in range(250)]
             decisions = engine.select_many(requests)
-            engine.update_many([Outcome(decision_id=d.id, click=i % 30 == 0) for i, d in enumerate(decisions)])
+            reports = [Outcome(decision_id=d.id, click=i % 30 == 0) for i, d in enumerate(decisions)]
+            engine.update_many(reports)
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
     for thread in threads:

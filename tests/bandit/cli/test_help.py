@@ -114,12 +114,17 @@ def test_nobody_expected_this_error(
     assert capsys.readouterr().err == ""
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c(tmp_path: Path) -> None:
     """It arrives while the command waits to open a pipe that nobody writes."""
     pipe = tmp_path / "history.csv"
     os.mkfifo(pipe)
     # Opening the other end returns once the command has opened its own; then it is inside.
-    with start("import", str(pipe)) as process, pipe.open("w"):
+    # A shell's background job ignores interrupts, and so would its children.
+    with start("import", str(pipe), preexec_fn=_heed_interrupts) as process, pipe.open("w"):
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
