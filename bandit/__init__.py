@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bandit.engine import Engine
     from bandit.errors import BanditError
-    from bandit.records import ArmReport, Creative, Decision, HistoryRow, Outcome, Request, Settled
+    from bandit.records import (
+        ArmReport,
+        Creative,
+        Decision,
+        Explanation,
+        HistoryRow,
+        Outcome,
+        Part,
+        Request,
+        Settled,
+    )
     from encoders.errors import EncoderError
     from storage.errors import StorageError
 
@@ -17,8 +27,10 @@ __all__ = [
     "Decision",
     "EncoderError",
     "Engine",
+    "Explanation",
     "HistoryRow",
     "Outcome",
+    "Part",
     "Request",
     "Settled",
     "StorageError",

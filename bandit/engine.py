@@ -12,11 +12,21 @@ from typing import Literal, Self, cast, final
 from bandit.background import Background
 from bandit.campaigns import check_campaign
 from bandit.errors import EngineClosedError, ForkedEngineError, HistoryError, LearnerElsewhereError
+from bandit.explaining import explain
 from bandit.history import by_campaign, check_history, import_history, new_creative
 from bandit.learner import Learner
 from bandit.model import Model
 from bandit.numerics import keep_compiled_programs
-from bandit.records import ArmReport, Creative, Decision, HistoryRow, Outcome, Request, Settled
+from bandit.records import (
+    ArmReport,
+    Creative,
+    Decision,
+    Explanation,
+    HistoryRow,
+    Outcome,
+    Request,
+    Settled,
+)
 from bandit.reporting import NoWatch, arm_report, reports_of
 from bandit.selector import Selector
 from encoders import Encoder
@@ -24,6 +34,7 @@ from storage import (
     DuplicateCreativeError,
     OutcomeRecord,
     Store,
+    UnknownCreativeError,
 )
 from storage.records import CampaignStatus, CreativeStatus
 
@@ -376,6 +387,38 @@ class Engine:
             self._store.learning.refresh_statistics(readouts, refreshed_at=now)
             rows = self._store.learning.arm_rows(entry.record.campaign_id, now=now)
         return [arm_report(row) for row in rows]
+
+    def explain(
+        self, campaign: str, creative_id: str, context: Mapping[str, str | float | bool] | None = None
+    ) -> Explanation:
+        """Explain the estimated click rate of a creative: which part of it comes from where.
+
+        Args:
+            campaign: The campaign's name.
+            creative_id: One of its creatives, shown or not.
+            context: A request's context; None is the average one.
+
+        Returns:
+            The parts of the logit, each with its standard deviation, and a sentence.
+
+        Raises:
+            UnknownCampaignError: No campaign has this name.
+            UnknownCreativeError: The campaign has no such creative.
+            ContextError: The context cannot be used.
+        """
+        self._check_open()
+        self._selector.follow()
+        given = {} if context is None else context
+        self._model.check_contexts([given])
+        with self._lock:
+            entry = self._selector.entry(campaign)
+            for creative in entry.creatives:
+                if creative.external_id == creative_id:
+                    return explain(self._learner.view, self._model.schema, entry, creative, given)
+        raise UnknownCreativeError(
+            f"campaign {campaign!r} has no creative {creative_id!r}; its creatives: "
+            f"{', '.join(sorted(creative.external_id for creative in entry.creatives)) or 'none'}"
+        )
 
     def warm_start(self, history: Iterable[HistoryRow]) -> None:
         """Make counts of creatives that ran before part of the prior; what is unknown is added.

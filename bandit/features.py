@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float
 
 from bandit.posterior import Prior
 
@@ -21,6 +22,8 @@ N_CONTEXT = 16
 N_CONTENT = 64
 N_INTERACTING = 4
 DIM = 1 + N_CONTEXT + 2 * N_CONTENT + N_CONTEXT * N_INTERACTING
+GROUPS = ("intercept", "context", "content", "campaign_mean", "interaction")  # of φ, in its order
+GROUP_SIZES = (1, N_CONTEXT, N_CONTENT, N_CONTENT, N_CONTEXT * N_INTERACTING)
 DIM_WITHOUT_CONTEXT = 1 + 2 * N_CONTENT
 
 
@@ -50,6 +53,16 @@ def design_row(context: Array, content: Array, campaign_mean: Array) -> Array:
     """
     interactions = (context[:, None] * content[None, :N_INTERACTING]).ravel()
     return jnp.concatenate([jnp.ones(1, content.dtype), context, content, campaign_mean, interactions])
+
+
+def group_mask(*names: str) -> Float[np.ndarray, "dim"]:
+    """Return 1.0 where φ belongs to one of the groups, else 0.0.
+
+    Example:
+        >>> int(group_mask("context", "interaction").sum())
+        80
+    """
+    return np.repeat([float(group in names) for group in GROUPS], GROUP_SIZES)
 
 
 def weight_prior(scales: PriorScales, *, with_context: bool = True) -> Prior:

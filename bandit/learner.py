@@ -22,7 +22,7 @@ from bandit.errors import PosteriorError
 from bandit.features import N_CONTEXT, weight_prior
 from bandit.model import Model
 from bandit.numerics import double_precision
-from bandit.posterior import Prior, State, grow, initial_state
+from bandit.posterior import Prior, RefitInfo, SiteInfo, State, grow, initial_state
 from bandit.programs import CountedRows, fit_counts, learn_batch, summarise_campaign
 from bandit.roster import CampaignEntry, Roster
 from bandit.selection import Tables, padded_size
@@ -125,12 +125,12 @@ class Learner:
         with double_precision():
             for row in log:
                 if row.kind == "refit":
-                    state = self._fitted(row.step)
+                    state, _ = self._fitted(row.step)
                     self._touched.update(self._model.roster.arm)
                     self.mark_unread()
                 else:
                     rows = self._store.learning.rows_of_batch(self._model_id, row.step)
-                    state = self._updated(rows)
+                    state, _ = self._updated(rows)
                     self._note(rows)
                 self._step = row.step
                 self._publish(state)
@@ -172,11 +172,12 @@ class Learner:
             self._model.reload()
             self.republish()
         with double_precision():
-            state = jax.block_until_ready(self._updated(rows))
+            state, info = jax.block_until_ready(self._updated(rows))
             self._note(rows)
+            told = {**_told(state, info), "clicks": sum(row.click for row in rows)}
             counts = count_contexts([row.context for row in rows], self._model.schema)
             written = self._write(
-                state, "batch", {}, tuple(row.decision_id for row in rows), counts, snapshot=self.is_due
+                state, "batch", told, tuple(row.decision_id for row in rows), counts, snapshot=self.is_due
             )
             if not written:
                 return 0
@@ -198,10 +199,10 @@ class Learner:
         self._model.refresh_components()
         self._model.reload()
         with double_precision():
-            state = self._fitted(self._step)
+            state, info = self._fitted(self._step)
             self._touched = set(self._model.roster.arm)
             self.mark_unread()
-            if not self._write(state, "refit", {}, (), (), snapshot=True):
+            if not self._write(state, "refit", _told(state, info), (), (), snapshot=True):
                 return False
             self._publish(state)
         self._model.mark_refit(is_due=False)
@@ -325,16 +326,16 @@ class Learner:
         state, tables = jax.block_until_ready((state, self._model.tables(n_arms, n_campaigns)))
         self.view = View(state, tables, self._model.roster, self._step, dict(self._model.activated))
 
-    def _updated(self, rows: Sequence[LearnRow]) -> State:
-        """Return the posterior with a batch learnt."""
+    def _updated(self, rows: Sequence[LearnRow]) -> tuple[State, SiteInfo]:
+        """Return the posterior with a batch learnt, and how that went."""
         if any(self._model.roster.arm[row.creative_id] >= len(self.view.state.arm_precision) for row in rows):
             self.republish()
         contexts = [context_vector(row.context, self._model.schema, row.slots_version) for row in rows]
         arms = [self._model.roster.arm[row.creative_id] for row in rows]
         clicks = [row.click for row in rows]
         data = self._rows(contexts, arms, [1] * len(rows), clicks, padded_size(len(rows), ROWS))
-        state, _ = learn_batch(self.view.state, self.view.tables, data)
-        return state
+        learnt: tuple[State, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
+        return learnt
 
     def _rows(
         self,
@@ -356,7 +357,7 @@ class Learner:
         ]
         return CountedRows(*arrays)
 
-    def _fitted(self, step: int) -> State:
+    def _fitted(self, step: int) -> tuple[State, RefitInfo]:
         """Return the posterior fitted to all that was learnt up to a step, and to the history."""
         counts = self._store.learning.counts(self._model_id, up_to_step=step)
         history = self._store.learning.history_counts(self._model_id)
@@ -381,8 +382,10 @@ class Learner:
         )
         n_arms, n_campaigns = self._model.capacity()
         tables = self._model.tables(n_arms, n_campaigns)
-        state, _ = fit_counts(self._prior(), tables, data, self._model.arm_campaign(n_arms), n_campaigns)
-        return state
+        fitted: tuple[State, RefitInfo] = fit_counts(
+            self._prior(), tables, data, self._model.arm_campaign(n_arms), n_campaigns
+        )
+        return fitted
 
     def _note(self, rows: Sequence[LearnRow]) -> None:
         self._touched.update(row.creative_id for row in rows)
@@ -402,7 +405,7 @@ class Learner:
         self,
         state: State,
         kind: StepKind,
-        parameters: Mapping[str, object],
+        info: Mapping[str, object],
         decision_ids: tuple[str, ...],
         counts: Sequence[ContextCountRecord],
         *,
@@ -423,7 +426,8 @@ class Learner:
             lease=lease,
             step=self._step + 1,
             kind=kind,
-            parameters=dict(parameters),
+            parameters={},
+            info=info,
             logged_at=self._clock(),
             decision_ids=decision_ids,
             context_counts=tuple(counts),
@@ -470,3 +474,17 @@ class Learner:
             q=np.asarray(state.arm_precision)[arms],
             k=np.asarray(state.arm_information)[arms],
         )
+
+
+def _told(state: State, info: SiteInfo | RefitInfo) -> dict[str, float]:
+    """Return what a step reports about itself.
+
+    The smallest pivot of the weights' precision says how far it is from losing its positive definiteness:
+    its smallest eigenvalue lies at or below it.
+    """
+    pivot = jnp.min(jnp.diagonal(state.factor)) ** 2
+    numbers = {
+        **{name: float(value) for name, value in info._asdict().items()},
+        "smallest_pivot": float(pivot),
+    }
+    return {name: value for name, value in numbers.items() if np.isfinite(value)}

@@ -4,10 +4,24 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from bandit.posterior import Prior, RefitInfo, Rows, SiteInfo, State, Summary, refit, summarise, update
+from bandit.features import group_mask
+from bandit.posterior import (
+    Parts,
+    Prior,
+    RefitInfo,
+    Rows,
+    SiteInfo,
+    State,
+    Summary,
+    decompose,
+    refit,
+    summarise,
+    update,
+)
 from bandit.selection import Tables, design
 
 
@@ -57,6 +71,20 @@ def summarise_campaign(
     """Summarise one campaign's arms over some contexts; see `posterior.summarise`."""
     features = jax.vmap(lambda context: design(tables, context, arm, campaign))(contexts)
     return summarise(state, features, weights, arm, campaign, eligible, jax.random.key(seed))
+
+
+@jax.jit
+def explain_arm(state: State, tables: Tables, context: Array, arm: Array, campaign: Array) -> Parts:
+    """Split the logit of one arm in one context; see `posterior.decompose`.
+
+    Returns:
+        Base rate, context, content, interaction, campaign and the arm's own effect.
+    """
+    features = design(tables, context, arm[None], campaign)[0]
+    weighted = jnp.stack(
+        [features * group_mask(name) for name in ("intercept", "context", "content", "interaction")]
+    )
+    return decompose(state, weighted, features * group_mask("campaign_mean"), arm, campaign)
 
 
 def _designed(tables: Tables, rows: CountedRows) -> Rows:

@@ -190,3 +190,37 @@ class Settled:
 
     settled: int
     learnt: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part of an estimated logit: its posterior mean and standard deviation, in logits."""
+
+    name: str
+    logit: float
+    sd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Where the estimated click rate of a creative comes from.
+
+    Attributes:
+        campaign: The campaign's name.
+        creative_id: The caller's id.
+        parts: base rate, context, content, interaction, campaign, creative; their logits sum to `logit`.
+        logit: Posterior mean of the logit of the click rate.
+        sd: Its posterior standard deviation; parts are correlated, so it does not follow from theirs.
+        ctr: Posterior mean of the click rate, a fraction.
+        sentence: The same in words.
+        version: The learning step of the estimate.
+    """
+
+    campaign: str
+    creative_id: str
+    parts: tuple[Part, ...]
+    logit: float
+    sd: float
+    ctr: float
+    sentence: str
+    version: int

@@ -16,12 +16,13 @@ from storage.learning_records import (
     ArmStates,
     CountRow,
     HistoryCountRecord,
+    InfoRow,
     LearnRow,
     LogRow,
     Snapshot,
     StepRecord,
 )
-from storage.schema import ArmState, Campaign, Decision, LearnStep, Posterior
+from storage.schema import ArmState, Campaign, Decision, LearnStep, ModelLog, Posterior
 from storage.session import Database
 
 LEARN_ROWS: Final = (
@@ -76,6 +77,7 @@ class Learning:
             InvalidValueError: A value cannot be stored.
         """
         canonical_json(dict(step.parameters), what=f"step {step.step}: its parameters")
+        canonical_json(dict(step.info), what=f"step {step.step}: its info")
         self._database.write(lambda connection: steps.write(connection, step))
 
     def write_snapshot(
@@ -130,6 +132,23 @@ class Learning:
         )
         return self._database.read(
             lambda connection: [LogRow(**row) for row in connection.execute(query).mappings()]
+        )
+
+    def model_log(self, model_id: int, *, limit: int) -> list[InfoRow]:
+        """Return what the latest steps reported about themselves, the newest first."""
+        query = (
+            select(LearnStep.step, LearnStep.kind, LearnStep.n_rows, LearnStep.logged_at, ModelLog.info)
+            .join_from(
+                LearnStep,
+                ModelLog,
+                (ModelLog.model_id == LearnStep.model_id) & (ModelLog.step == LearnStep.step),
+            )
+            .where(LearnStep.model_id == model_id)
+            .order_by(LearnStep.step.desc())
+            .limit(limit)
+        )
+        return self._database.read(
+            lambda connection: [InfoRow(**row) for row in connection.execute(query).mappings()]
         )
 
     def newest_snapshot(self, model_id: int) -> Snapshot | None:

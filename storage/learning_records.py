@@ -1,7 +1,7 @@
 """What crosses the border between the learner and this package."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -72,6 +72,7 @@ class StepRecord:
         context_counts: What to add to the counts of context levels.
         arm_states: The states of the arms that it touched.
         snapshot: The shared arrays as of this step, safetensors bytes.
+        info: What the step reports about itself, for people; finite numbers.
     """
 
     model_id: int
@@ -84,6 +85,7 @@ class StepRecord:
     context_counts: tuple[ContextCountRecord, ...] = ()
     arm_states: ArmStates | None = None
     snapshot: bytes | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,17 @@ class LogRow:
     parameters: dict[str, Any]
     n_rows: int
     logged_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoRow:
+    """One step of the learning log with what it reported about itself."""
+
+    step: int
+    kind: StepKind
+    n_rows: int
+    logged_at: datetime
+    info: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

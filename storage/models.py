@@ -62,6 +62,25 @@ class Models:
 
         return self._database.write(work)
 
+    def get(self, name: str = "default") -> ModelRecord:
+        """Return the model of this name.
+
+        Raises:
+            UnknownModelError: There is none.
+        """
+        query = select(Model.__table__).where(Model.name == name)
+
+        def work(connection: Connection) -> ModelRecord:
+            row = connection.execute(query).mappings().one_or_none()
+            if row is None:
+                raise UnknownModelError(
+                    f"there is no model {name!r} yet; it is made when a campaign is added, "
+                    "as by: creative-bandit campaign add"
+                )
+            return _record(row)
+
+        return self._database.read(work)
+
     def set_encoder(
         self,
         model_id: int,

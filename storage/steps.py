@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, insert, sele
 from storage import context_schema, leases
 from storage.errors import StepConflictError
 from storage.learning_records import ArmStates, StepRecord
-from storage.schema import ArmState, ArmStatistics, Campaign, Decision, LearnStep, Posterior
+from storage.schema import ArmState, ArmStatistics, Campaign, Decision, LearnStep, ModelLog, Posterior
 from storage.session import in_chunks, insert_into
 
 KEPT_SNAPSHOTS: Final = 2
@@ -67,6 +67,7 @@ def write(connection: Connection, step: StepRecord) -> None:
             logged_at=step.logged_at,
         )
     )
+    connection.execute(insert(ModelLog).values(model_id=step.model_id, step=step.step, info=dict(step.info)))
     _mark_learnt(connection, step)
     context_schema.add_counts(connection, step.model_id, step.context_counts)
     if step.arm_states is not None:

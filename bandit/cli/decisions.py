@@ -1,5 +1,6 @@
-"""`select`, `update`, `settle`, `arms`."""
+"""`select`, `update`, `settle`, `arms`, `explain`."""
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -162,6 +163,44 @@ def arms(campaign: Campaign, *, database: Database = DEFAULT_DATABASE, as_json: 
         [_arm_row(report) for report in reports],
         n_words=2,
     )
+
+
+@app.command(
+    epilog=example("explain spring-sale calm", "explain spring-sale calm --context device=mobile --json")
+)
+def explain(
+    campaign: Campaign,
+    creative: Annotated[str, typer.Argument(metavar="CREATIVE", help="One of its creatives.")],
+    *,
+    context: Annotated[
+        list[str] | None,
+        typer.Option("--context", "-c", metavar="NAME=VALUE", help="A request's context; repeatable."),
+    ] = None,
+    database: Database = DEFAULT_DATABASE,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a creative's estimated click rate comes from."""
+    with opened_engine(database) as engine:
+        explanation = engine.explain(campaign, creative, parse_context(context or []))
+    if as_json:
+        print_json(asdict(explanation))
+        return
+    print_table(
+        ("part", "logits", "± sd", "odds"),
+        [
+            (part.name, f"{part.logit:+.3f}", f"{part.sd:.3f}", f"× {math.exp(part.logit):.3f}")
+            for part in explanation.parts
+        ]
+        + [
+            (
+                "sum",
+                f"{explanation.logit:+.3f}",
+                f"{explanation.sd:.3f}",
+                f"× {math.exp(explanation.logit):.3f}",
+            )
+        ],
+    )
+    print_line(explanation.sentence)
 
 
 def _what_became(record: "OutcomeRecord", settled: Settled, *, is_click: bool) -> str:

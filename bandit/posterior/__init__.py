@@ -1,7 +1,8 @@
 """The model in pure JAX: arrays in, arrays out; no ids, no clock, no I/O. Call it in double precision."""
 
+from bandit.posterior.explain import Parts, decompose
 from bandit.posterior.refit import RefitInfo, eliminate, refit
-from bandit.posterior.sites import SiteInfo, Sites, condition, find_sites
+from bandit.posterior.sites import SiteInfo, Sites, averaged_rate, condition, find_sites
 from bandit.posterior.state import (
     Gaussian,
     Prior,
@@ -17,6 +18,7 @@ from bandit.posterior.update import Rows, absorb, update
 
 __all__ = [
     "Gaussian",
+    "Parts",
     "Prior",
     "RefitInfo",
     "Rows",
@@ -25,7 +27,9 @@ __all__ = [
     "State",
     "Summary",
     "absorb",
+    "averaged_rate",
     "condition",
+    "decompose",
     "effects",
     "eliminate",
     "find_sites",

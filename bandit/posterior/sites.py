@@ -33,21 +33,30 @@ class SiteInfo(NamedTuple):
     Attributes:
         passes: passes used.
         largest_step: the last pass's largest change of a logit; above the tolerance it did not settle.
+        expected_clicks: clicks that the posterior before the rows expected of them.
+        log_evidence: Σ c log p + (n − c) log(1 − p) under that expectation, each row taken alone.
     """
 
     passes: Int[Array, ""]
     largest_step: Float[Array, ""]
+    expected_clicks: Float[Array, ""]
+    log_evidence: Float[Array, ""]
+
+
+def averaged_rate(mean: Array, variance: Array) -> Array:
+    """Return the click rate averaged over a logit's uncertainty: p = σ(η + ½ s² (1 − 2σ(η))).
+
+    The plug-in rate σ(η) would bias the gradient upward.
+    """
+    return jax.nn.sigmoid(mean + 0.5 * variance * (1 - 2 * jax.nn.sigmoid(mean)))
 
 
 def site(mean: Array, variance: Array, impressions: Array, clicks: Array) -> Sites:
     """Return the sites of rows whose logits have this mean and variance.
 
-        p = σ(η + ½ s² (1 − 2σ(η)))    W = n p (1 − p)    t = W η + c − n p
-
-    The gradient is averaged over the logit's uncertainty; the plug-in gradient is biased upward.
+    W = n p (1 − p)    t = W η + c − n p    with p the `averaged_rate`
     """
-    plug_in = jax.nn.sigmoid(mean)
-    p = jax.nn.sigmoid(mean + 0.5 * variance * (1 - 2 * plug_in))
+    p = averaged_rate(mean, variance)
     weight = impressions * p * (1 - p)
     return Sites(weight, weight * mean + clicks - impressions * p)
 
@@ -93,4 +102,6 @@ def find_sites(prior: Gaussian, impressions: Array, clicks: Array) -> tuple[Site
     start = (prior.mean, jnp.minimum(prior_variance, 1.0), jnp.array(0), jnp.array(jnp.inf))
     mean, variance, passes, moved = jax.lax.while_loop(unsettled, one_pass, start)
     sites = site(mean, variance, impressions, clicks)
-    return sites, condition(prior, sites), SiteInfo(passes, moved)
+    p = jnp.clip(averaged_rate(start[0], start[1]), 1e-12, 1 - 1e-12)  # logarithms of 0 are of no use
+    evidence = jnp.sum(clicks * jnp.log(p) + (impressions - clicks) * jnp.log1p(-p))
+    return sites, condition(prior, sites), SiteInfo(passes, moved, jnp.sum(impressions * p), evidence)
