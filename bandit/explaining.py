@@ -75,7 +75,7 @@ def _sentence(creative_id: str, parts: Sequence[Part], ctr: float, sd: float) ->
     base, *shifts = parts
     rate = 1 / (1 + math.exp(-base.logit))
     told = [
-        f"{math.expm1(part.logit):+.0%} for {WORDS[part.name]}"
+        f"{100 * math.expm1(part.logit):+.0f} % for {WORDS[part.name]}"
         for part in sorted(shifts, key=lambda part: -abs(part.logit))
         if abs(math.expm1(part.logit)) >= SMALLEST_SHIFT
     ]

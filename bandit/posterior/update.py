@@ -59,10 +59,12 @@ def absorb(state: State, rows: Rows, sites: Sites) -> State:
     is_real = rows.impressions > 0
     row_arm = jnp.where(is_real, rows.arm, n_arms)
     row_campaign = jnp.where(is_real, rows.campaign, n_campaigns)
-    arms = jnp.unique(row_arm, size=row_arm.shape[0], fill_value=n_arms)
+    # Distinct arms are at most as many as rows, and as arms with the place past the end.
+    n_rows = row_arm.shape[0]
+    arms = jnp.unique(row_arm, size=min(n_rows, n_arms + 1), fill_value=n_arms)
     first = jnp.searchsorted(arms, row_arm)
     arms_campaign = jnp.full_like(arms, n_campaigns).at[first].set(row_campaign.astype(arms.dtype))
-    campaigns = jnp.unique(row_campaign, size=row_campaign.shape[0], fill_value=n_campaigns)
+    campaigns = jnp.unique(row_campaign, size=min(n_rows, n_campaigns + 1), fill_value=n_campaigns)
 
     added = state._replace(
         precision=state.precision + gram,

@@ -47,7 +47,7 @@ def test_the_sentence_names_the_rate_and_the_largest_shift_first(engines: Engine
     assert explanation.sentence.startswith(f"loud: an estimated click rate of {100 * explanation.ctr:.2f} %")
     largest = max(explanation.parts[1:], key=lambda part: abs(part.logit))
     first = explanation.sentence.split("odds of ")[1].split(",")[0]
-    assert first.startswith(f"{math.expm1(largest.logit):+.0%}")
+    assert first.startswith(f"{100 * math.expm1(largest.logit):+.0f} %")
 
 
 def test_a_new_creative_is_its_content_alone(engines: Engines) -> None:
