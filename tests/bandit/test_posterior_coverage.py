@@ -1,0 +1,98 @@
+"""Intervals hold what they promise, whoever gathered the data: by chance, by plain or horizon-aware sampling."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+
+from bandit.features import N_CONTENT, PriorScales, weight_prior
+from bandit.points import normal_points
+from bandit.posterior import Rows, State, initial_state, predict, predict_marginals, update
+from bandit.thompson import KAPPA, Exploration, choose
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("double_precision")]
+
+N_CAMPAIGNS, N_ARMS, N_SEEDS = 150, 8, 8
+ROUNDS, BATCH = 24, 50  # impressions of a campaign between two updates
+TOGETHER = 30  # campaigns of a mini-batch: 240 rows
+SETTINGS = {"uniform": (1e9, 1.0), "plain": (np.inf, 0.01), "horizon-aware": (ROUNDS * BATCH, 0.01)}
+
+
+@partial(jax.jit, static_argnames="n_rounds")
+def played(
+    key: Array, horizon: Array, uniform_share: Array, points: Array, n_rounds: int
+) -> tuple[Array, Array, Array]:
+    """Draw a shop from the prior and play it.
+
+    Returns:
+        z-scores of the arms' logits, [campaigns, arms]; of the weights; and the best arms' share of traffic.
+    """
+    prior = weight_prior(PriorScales(), with_context=False)
+    keys = jax.random.split(key, 5)
+    content = jax.random.normal(keys[0], (N_CAMPAIGNS, N_ARMS, N_CONTENT))
+    content /= jnp.linalg.norm(content, axis=-1, keepdims=True)
+    mean = jnp.broadcast_to(content.mean(axis=1, keepdims=True), content.shape)
+    features = jnp.concatenate([jnp.ones((N_CAMPAIGNS, N_ARMS, 1)), content, mean], axis=-1)
+    weights = prior.mean + prior.scale * jax.random.normal(keys[1], prior.mean.shape)
+    campaign_effect = prior.campaign_scale * jax.random.normal(keys[2], (N_CAMPAIGNS, 1))
+    own = prior.arm_scale * jax.random.normal(keys[3], (N_CAMPAIGNS, N_ARMS))
+    truth = features @ weights + campaign_effect + own
+    arm = jnp.arange(N_CAMPAIGNS * N_ARMS).reshape(N_CAMPAIGNS, N_ARMS)
+    campaign = jnp.broadcast_to(jnp.arange(N_CAMPAIGNS)[:, None], arm.shape)
+
+    def pick(state: State, number: Array, key: Array) -> tuple[Array, Array]:
+        def one(rows: Array, arms: Array, campaigns: Array, key: Array) -> Array:
+            logits = predict(state, rows, arms, campaigns)
+            exploration = Exploration(
+                horizon, number * BATCH, jnp.asarray(KAPPA), uniform_share, jnp.asarray(float(N_ARMS))
+            )
+            words = jax.random.bits(key, (3,), jnp.uint32)
+            choice = choose(logits, exploration, jnp.ones(N_ARMS, bool), points, words, 0)
+            drawn = jax.random.categorical(key, jnp.log(choice.propensities), shape=(BATCH,))
+            return jnp.zeros(N_ARMS).at[drawn].add(1.0)
+
+        key_pick, key_click = jax.random.split(key)
+        shown = jax.vmap(one)(features, arm, campaign, jax.random.split(key_pick, N_CAMPAIGNS))
+        return shown, jax.random.binomial(key_click, shown, jax.nn.sigmoid(truth))
+
+    def one_round(state: State, number: Array) -> tuple[State, Array]:
+        shown, clicks = pick(state, number, jax.random.fold_in(keys[4], number))
+        chunks = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, TOGETHER * N_ARMS, *leaf.shape[2:]),
+            Rows(features, arm, campaign, shown, clicks),
+        )
+        return jax.lax.scan(lambda state, rows: (update(state, rows)[0], None), state, chunks)[0], shown
+
+    start = initial_state(prior, N_CAMPAIGNS * N_ARMS, N_CAMPAIGNS)
+    state, shown = jax.lax.scan(one_round, start, jnp.arange(n_rounds))
+    flat = features.reshape(-1, features.shape[-1])
+    centre, variance = predict_marginals(state, flat, arm.ravel(), campaign.ravel())
+    z = (truth.ravel() - centre) / jnp.sqrt(variance)
+    sd = jnp.sqrt(jnp.diag(jax.scipy.linalg.cho_solve((state.factor, True), jnp.eye(len(weights)))))
+    best = jax.nn.one_hot(jnp.argmax(truth, axis=1), N_ARMS)
+    return (
+        z.reshape(arm.shape),
+        (weights - state.weights) / sd,
+        jnp.sum(shown * best) / jnp.sum(shown),
+        centre,
+    )
+
+
+@pytest.mark.parametrize("policy", SETTINGS)
+def test_95_percent_intervals_hold_their_arms(policy: str) -> None:
+    horizon, uniform_share = map(jnp.asarray, SETTINGS[policy])
+    points = jnp.asarray(normal_points(N_ARMS))
+    runs = [
+        played(jax.random.key(seed), horizon, uniform_share, points, n_rounds=ROUNDS)
+        for seed in range(N_SEEDS)
+    ]
+    z = np.stack([run[0] for run in runs])
+    inside = np.mean(np.abs(z) < 1.96, axis=2)  # of each campaign, the cluster
+    coverage, error = inside.mean(), inside.std(ddof=1) / np.sqrt(inside.size)
+    assert 0.93 - 2 * error <= coverage <= 0.97 + 2 * error
+    assert 0.9 <= np.std([run[1] for run in runs]) <= 1.15
+    best = np.mean([run[2] for run in runs])
+    assert (best > 0.2) == (policy != "uniform")  # else the policies were not told apart
