@@ -1,4 +1,4 @@
-"""Intervals hold what they promise, whoever gathered the data: by chance, by plain or horizon-aware sampling."""
+"""Intervals hold what they promise, whoever gathered the data: chance, plain or horizon-aware sampling."""
 
 from functools import partial
 
