@@ -118,7 +118,11 @@ def test_many_at_once_is_one_by_one(engine: Engine, engines: Engines) -> None:
     engine.close()
     engines.execute("DELETE FROM decisions WHERE decision_id LIKE 'x-%'")
     again = engines.open()
-    assert [again.select(c, x, decision_id=i) for c, x, i in reversed(names)] == many[::-1]
+    for (campaign, context, i), first in zip(reversed(names), reversed(many), strict=True):
+        alone = again.select(campaign, context, decision_id=i)
+        # Programs of different shapes may round the last digit differently.
+        close = pytest.approx(first.propensities, abs=1e-12)
+        assert (alone.creative_id, alone.propensities) == (first.creative_id, close)
 
 
 def test_one_creative_is_shown_always(engine: Engine) -> None:

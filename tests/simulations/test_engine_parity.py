@@ -1,6 +1,7 @@
 """The archive is played by compiled functions; the same tests through `Engine` give the same decisions."""
 
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from bandit import Creative, Engine, HistoryRow, Outcome
 from bandit import Request as EngineRequest
 from bandit.features import PriorScales
 from bandit.numerics import double_precision
-from bandit.points import normal_points
+from bandit.points import N_POINTS, normal_points
 from bandit.posterior import Gaussian
 from bandit.thompson import Choice, decision_words
 from encoders import TextEncoder
@@ -56,14 +57,21 @@ def test_engine_and_compiled_play_decide_alike(data_dir: Path, tmp_path: Path) -
     warmed = tmp_path / "warmed.db"
     with Engine.open(warmed, learn="manual", clock=lambda: now, encoder=encoder) as engine:
         engine.warm_start(_history(history))
+    compared: list[tuple[int, int]] = []
     for number, test in enumerate(played):
         # Every test starts from the history alone, not from the tests played before it.
         copied = shutil.copyfile(warmed, tmp_path / f"{number}.db")
         with Engine.open(copied, learn="manual", clock=lambda: now, encoder=encoder) as engine:
-            _play_both(engine, test, jax.tree.map(lambda leaf, n=number: leaf[n], worlds), rng)
+            world = jax.tree.map(lambda leaf, n=number: leaf[n], worlds)
+            compared += list(_play_both(engine, test, world, rng))
+    ties, decisions = np.sum(compared, axis=0)
+    assert ties <= decisions / 1000, f"{ties} of {decisions} propensities differ"
 
 
-def _play_both(engine: Engine, test: PastTest, world: Problems, rng: np.random.Generator) -> None:
+def _play_both(
+    engine: Engine, test: PastTest, world: Problems, rng: np.random.Generator
+) -> Iterator[tuple[int, int]]:
+    """Play one test both ways; yield of each batch how many propensities differ by a tie, and its size."""
     n_arms = len(test.headlines)
     engine.add_campaign("played", horizon=n_arms * PER_ARM, attribution_window=0)
     engine.add_creatives(
@@ -82,9 +90,12 @@ def _play_both(engine: Engine, test: PastTest, world: Problems, rng: np.random.G
         with double_precision():
             choice = _choose(belief, request, np.stack([decision_words(i) for i in ids]), horizon)
         assert [decision.creative_id for decision in decisions] == [f"{int(i):02d}" for i in choice.chosen]
-        for decision, propensities in zip(decisions, choice.propensities, strict=True):
-            expected = np.asarray(propensities[:n_arms])
-            np.testing.assert_allclose(list(decision.propensities.values()), expected, rtol=0, atol=1e-9)
+        given = np.array([list(decision.propensities.values()) for decision in decisions])
+        apart = np.abs(given - np.asarray(choice.propensities)[:, :n_arms]).max(axis=1)
+        # θ is float32: two candidates a few 1e-7 apart at a point may tie there in one program and not in the
+        # other, which moves half a point or a whole one, on some processors and not on others.
+        assert apart.max() < 1.001 / N_POINTS
+        yield int((apart > 1e-9).sum()), BATCH
         clicks = rng.random(BATCH) < test.truth[np.asarray(choice.chosen)]
         engine.update_many([Outcome(decision_id=i, click=bool(c)) for i, c in zip(ids, clicks, strict=True)])
         assert engine.settle().learnt == BATCH
