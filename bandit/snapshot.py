@@ -5,15 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load, save
 
-from bandit.posterior import State, eliminate
+from bandit.posterior import Prior, State, eliminate
 from storage import ArmStates
 
-SHARED = ("precision", "information", "campaign_scale", "arm_scale")
+SHARED = ("precision", "information")
 
 
 def snapshot_to_bytes(state: State) -> bytes:
-    """Return the arrays that all arms share, as safetensors bytes; under 1 MB."""
-    stored: bytes = save({name: np.asarray(getattr(state, name)) for name in SHARED})
+    """Return the arrays that all arms share, the prior's with them, as safetensors bytes; under 1 MB."""
+    shared = {name: getattr(state, name) for name in SHARED}
+    prior = {f"prior_{name}": array for name, array in state.prior._asdict().items()}
+    stored: bytes = save({name: np.asarray(array) for name, array in (shared | prior).items()})
     return stored
 
 
@@ -32,9 +34,13 @@ def restored(
     Returns:
         The state; equal to the one that was stored, to rounding.
     """
-    shared = {name: jnp.asarray(array) for name, array in load(snapshot).items()}
-    scale = shared["arm_scale"]
-    state = blank._replace(**shared, arm_precision=jnp.full_like(blank.arm_precision, scale**-2))
+    stored = {name: jnp.asarray(array) for name, array in load(snapshot).items()}
+    prior = Prior(*(stored[f"prior_{name}"] for name in Prior._fields))
+    state = blank._replace(
+        **{name: stored[name] for name in SHARED},
+        arm_precision=jnp.full_like(blank.arm_precision, prior.arm_scale**-2),
+        prior=prior,
+    )
     if len(index):
         state = state._replace(
             arm_cross=state.arm_cross.at[index].set(arms.u),

@@ -45,7 +45,7 @@ def decompose(state: State, weighted: Array, shared: Array, arm: Array, campaign
     own = effects(state, arm[None], campaign[None])
     q, u = state.arm_precision[arm], state.arm_cross[arm]
     c, v = state.campaign_precision[campaign], state.campaign_cross[campaign]
-    seen = (q - state.arm_scale**-2) / q
+    seen = (q - state.prior.arm_scale**-2) / q
     along = jnp.concatenate([weighted, (shared - v / c)[None], (u / q - seen * v / c)[None]])
     half = jsl.solve_triangular(state.factor, along.T, lower=True)
     beside = jnp.zeros(along.shape[0]).at[-2].set(1 / c).at[-1].set(seen**2 / c + 1 / q)

@@ -70,7 +70,7 @@ def eliminate(state: State, arm_campaign: Array) -> State:
     n_arms, n_campaigns = state.arm_precision.shape[0], state.campaign_precision.shape[0]
     arms = arm_terms(state, jnp.arange(n_arms))
     state = state._replace(
-        campaign_precision=jnp.full_like(state.campaign_precision, state.campaign_scale**-2)
+        campaign_precision=jnp.full_like(state.campaign_precision, state.prior.campaign_scale**-2)
         .at[arm_campaign]
         .add(arms.precision),
         campaign_cross=jnp.zeros_like(state.campaign_cross).at[arm_campaign].add(arms.cross),

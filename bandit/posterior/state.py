@@ -50,8 +50,7 @@ class State(NamedTuple):
         reduced_information: the right-hand side that belongs to it.
         factor: lower Cholesky factor of S⁻¹.
         weights: [w] posterior mean of the weights.
-        campaign_scale: σ_b.
-        arm_scale: τ.
+        prior: what holds without data; learnt scales are in it.
     """
 
     precision: Float[Array, "dim dim"]
@@ -66,8 +65,7 @@ class State(NamedTuple):
     reduced_information: Float[Array, "dim"]
     factor: Float[Array, "dim dim"]
     weights: Float[Array, "dim"]
-    campaign_scale: Float[Array, ""]
-    arm_scale: Float[Array, ""]
+    prior: Prior
 
 
 class Gaussian(NamedTuple):
@@ -104,8 +102,7 @@ def initial_state(prior: Prior, n_arms: int, n_campaigns: int) -> State:
         reduced_information=information,
         factor=jnp.diag(1 / prior.scale),
         weights=prior.mean,
-        campaign_scale=prior.campaign_scale,
-        arm_scale=prior.arm_scale,
+        prior=prior,
     )
 
 
@@ -120,9 +117,9 @@ def grow(state: State, n_arms: int, n_campaigns: int) -> State:
 
     return state._replace(
         arm_cross=extend(state.arm_cross, more_arms, 0.0),
-        arm_precision=extend(state.arm_precision, more_arms, state.arm_scale**-2),
+        arm_precision=extend(state.arm_precision, more_arms, state.prior.arm_scale**-2),
         arm_information=extend(state.arm_information, more_arms, 0.0),
-        campaign_precision=extend(state.campaign_precision, more_campaigns, state.campaign_scale**-2),
+        campaign_precision=extend(state.campaign_precision, more_campaigns, state.prior.campaign_scale**-2),
         campaign_cross=extend(state.campaign_cross, more_campaigns, 0.0),
         campaign_information=extend(state.campaign_information, more_campaigns, 0.0),
     )
@@ -144,7 +141,7 @@ def effects(state: State, arm: Array, campaign: Array) -> Effects:
     """
     q, u, k = state.arm_precision[arm], state.arm_cross[arm], state.arm_information[arm]
     c, v = state.campaign_precision[campaign], state.campaign_cross[campaign]
-    prior = state.arm_scale**-2
+    prior = state.prior.arm_scale**-2
     r = prior / q
     b = (state.campaign_information[campaign] - v @ state.weights) / c
     e = (k - u @ state.weights - (q - prior) * b) / q

@@ -59,7 +59,7 @@ def summarise(
     b = (state.campaign_information[campaign] - state.campaign_cross[campaign] @ w) / c
     b += jax.random.normal(key_b, (N_DRAWS,), float) / jnp.sqrt(c)
     pull = state.arm_information[arm][:, None] - state.arm_cross[arm] @ w
-    e = (pull - (q - state.arm_scale**-2) * b[None, :]) / q
+    e = (pull - (q - state.prior.arm_scale**-2) * b[None, :]) / q
     e += jax.random.normal(key_e, (n_arms, N_DRAWS), float) / jnp.sqrt(q)
 
     def add_context(total: Array, context: tuple[Array, Array]) -> tuple[Array, None]:

@@ -117,7 +117,7 @@ class ArmTerms(NamedTuple):
 
 def arm_terms(state: State, arms: Array) -> ArmTerms:
     """Return the terms of some arms; an index past the end counts for nothing."""
-    prior = state.arm_scale**-2
+    prior = state.prior.arm_scale**-2
     q = state.arm_precision.at[arms].get(mode="fill", fill_value=1.0)
     u = state.arm_cross.at[arms].get(mode="fill", fill_value=0.0)
     k = state.arm_information.at[arms].get(mode="fill", fill_value=0.0)

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 
 from bandit import Creative, Engine
 from encoders import TextEncoder
+from tests.bandit.small import named_arrays
 from tests.storage.sql import execute, fetch
 
 TINY = Path(__file__).parents[1] / "encoders" / "tiny-bert"
@@ -104,7 +105,7 @@ def posterior(engine: Engine) -> dict[str, np.ndarray]:
     arms = [view.roster.arm[creative_id] for creative_id in sorted(view.roster.arm)]
     entries = sorted(view.roster.campaigns.values(), key=lambda entry: entry.record.campaign_id)
     campaigns = [entry.index for entry in entries]
-    state = {name: np.asarray(array) for name, array in view.state._asdict().items()}
+    state = named_arrays(view.state)
     for name in ("arm_cross", "arm_precision", "arm_information"):
         state[name] = state[name][arms]
     for name in ("campaign_cross", "campaign_precision", "campaign_information"):

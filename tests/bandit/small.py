@@ -36,5 +36,13 @@ def empty_state() -> State:
 
 
 def assert_same_state(first: State, second: State, **limits: float) -> None:
-    for name, left, right in zip(State._fields, first, second, strict=True):
-        np.testing.assert_allclose(left, right, err_msg=name, **limits)
+    others = named_arrays(second)
+    for name, left in named_arrays(first).items():
+        np.testing.assert_allclose(left, others[name], err_msg=name, **limits)
+
+
+def named_arrays(state: State) -> dict[str, np.ndarray]:
+    """Return all arrays of a state by name, those of its prior as prior_…."""
+    own = {name: leaf for name, leaf in state._asdict().items() if name != "prior"}
+    prior = {f"prior_{name}": leaf for name, leaf in state.prior._asdict().items()}
+    return {name: np.asarray(leaf) for name, leaf in (own | prior).items()}

@@ -17,6 +17,7 @@ from bandit.posterior import Rows, State, initial_state, predict, refit, update
 from bandit.thompson import is_best, lookahead, propensities
 from encoders import TextEncoder, encode_fields
 from tests.bandit.engines import MINUTE, Engines, add_campaign, assert_same, creatives, play, posterior
+from tests.bandit.small import named_arrays
 
 TOLERANCE = 1e-9  # of a posterior sd
 UPDATE = jax.jit(update)
@@ -219,7 +220,7 @@ def test_the_engine_has_the_posterior_of_the_same_rows(
     with double_precision():
         independent = Independent(engines, tiny_encoder)
         state = independent.state(int(before["step"]))
-    theirs = {name: np.asarray(array) for name, array in state._asdict().items()}
+    theirs = named_arrays(state)
     # A refit's rows come one by one here and summed there: its fixed point is reached to its tolerance.
     assert_same({**theirs, "step": before["step"]}, before, 1e-6)
 
@@ -233,7 +234,7 @@ def test_the_engine_has_the_posterior_of_the_same_batches(
     before = posterior(engine)
     with double_precision():
         state = Independent(engines, tiny_encoder).state(int(before["step"]))
-    theirs = {name: np.asarray(array) for name, array in state._asdict().items()}
+    theirs = named_arrays(state)
     assert_same({**theirs, "step": before["step"]}, before, TOLERANCE)
 
 

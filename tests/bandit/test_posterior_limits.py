@@ -7,6 +7,7 @@ import pytest
 
 from bandit.features import N_CONTENT, PriorScales, weight_prior
 from bandit.posterior import Rows, State, initial_state, predict, refit, update
+from tests.bandit.small import named_arrays
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -51,7 +52,7 @@ def a_batch(features: np.ndarray, arm: np.ndarray, impressions: np.ndarray, clic
 
 def assert_sound(state: State, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Hold everything finite and positive semi-definite; return the rows' means and covariance."""
-    for name, leaf in zip(State._fields, state, strict=True):
+    for name, leaf in named_arrays(state).items():
         assert np.isfinite(leaf).all(), name
     assert (np.asarray(state.arm_precision) > 0).all()
     assert (np.asarray(state.campaign_precision) > 0).all()
