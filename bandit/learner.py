@@ -370,7 +370,8 @@ class Learner:
             total[0] += row.impressions
             total[1] += row.clicks
         for past in history:
-            total = summed.setdefault((arm[past.creative_id], np.zeros(N_CONTEXT).tobytes()), [0, 0])
+            vector = context_vector(past.context, self._model.schema)
+            total = summed.setdefault((arm[past.creative_id], vector.tobytes()), [0, 0])
             total[0] += past.impressions
             total[1] += past.clicks
         data = self._rows(
