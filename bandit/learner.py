@@ -27,7 +27,7 @@ from bandit.programs import CountedRows, fade, fit_counts, learn_batch, summaris
 from bandit.roster import CampaignEntry, Roster
 from bandit.selection import Tables, padded_size
 from bandit.snapshot import arm_states, restored, snapshot_to_bytes
-from bandit.upkeep import Upkeep, kept_since, scales_of, stretches
+from bandit.upkeep import Upkeep, kept_after, kept_since, scales_of, stretches
 from storage import (
     ArmReadout,
     ArmStates,
@@ -415,9 +415,11 @@ class Learner:
                 total[0] += kept * row.impressions
                 total[1] += kept * row.clicks
         for past in history:
-            total = summed.setdefault((arm[past.creative_id], np.zeros(N_CONTEXT).tobytes()), [0.0, 0.0])
-            total[0] += past.impressions
-            total[1] += past.clicks
+            vector = context_vector(past.context, self._model.schema)
+            total = summed.setdefault((arm[past.creative_id], vector.tobytes()), [0.0, 0.0])
+            kept = kept_after(past.imported_at, forgets)
+            total[0] += kept * past.impressions
+            total[1] += kept * past.clicks
         data = self._rows(
             [np.frombuffer(vector) for _, vector in summed],
             [index for index, _ in summed],
