@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from bandit.posterior.sites import LARGEST_STEP, Sites, site
 from bandit.posterior.state import Prior, State, initial_state, predict_marginals
-from bandit.posterior.update import Rows, arm_terms, campaign_terms, factored
+from bandit.posterior.update import Rows, factored
 
 MAX_PASSES = 50
 TOLERANCE = 1e-4  # logits
@@ -79,12 +79,57 @@ def eliminate(state: State, arm_campaign: Array) -> State:
         .add(arms.information),
     )
     campaigns = campaign_terms(state, jnp.arange(n_campaigns))
-    return factored(
-        state._replace(
-            reduced_precision=state.precision - arms.gram - campaigns.gram,
-            reduced_information=state.information - arms.informed - campaigns.informed,
-        )
+    precision = state.precision - arms.gram - campaigns.gram
+    information = state.information - arms.informed - campaigns.informed
+    factor, weights = factored(precision, information)
+    return state._replace(
+        reduced_precision=precision, reduced_information=information, factor=factor, weights=weights
     )
+
+
+class ArmTerms(NamedTuple):
+    """What some arms put into the eliminated equations.
+
+    Attributes:
+        precision: s r, into c of the arm's campaign.
+        cross: r u, into v.
+        information: r k, into l.
+        gram: Σ u uᵀ/q.
+        informed: Σ u k/q.
+    """
+
+    precision: Float[Array, "arms"]
+    cross: Float[Array, "arms dim"]
+    information: Float[Array, "arms"]
+    gram: Float[Array, "dim dim"]
+    informed: Float[Array, "dim"]
+
+
+def arm_terms(state: State, arms: Array) -> ArmTerms:
+    """Return the terms of some arms; an index past the end counts for nothing."""
+    prior = state.prior.arm_scale**-2
+    q = state.arm_precision.at[arms].get(mode="fill", fill_value=1.0)
+    u = state.arm_cross.at[arms].get(mode="fill", fill_value=0.0)
+    k = state.arm_information.at[arms].get(mode="fill", fill_value=0.0)
+    r = prior / q
+    scaled = u / q[:, None]
+    return ArmTerms((q - prior) * r, r[:, None] * u, r * k, scaled.T @ u, k @ scaled)
+
+
+class CampaignTerms(NamedTuple):
+    """What some campaigns put into the eliminated equations: Σ v vᵀ/c and Σ v l/c."""
+
+    gram: Float[Array, "dim dim"]
+    informed: Float[Array, "dim"]
+
+
+def campaign_terms(state: State, campaigns: Array) -> CampaignTerms:
+    """Return the terms of some campaigns; an index past the end counts for nothing."""
+    c = state.campaign_precision.at[campaigns].get(mode="fill", fill_value=1.0)
+    v = state.campaign_cross.at[campaigns].get(mode="fill", fill_value=0.0)
+    information = state.campaign_information.at[campaigns].get(mode="fill", fill_value=0.0)
+    scaled = v / c[:, None]
+    return CampaignTerms(scaled.T @ v, information @ scaled)
 
 
 def refit(prior: Prior, rows: Rows, arm_campaign: Array, n_campaigns: int) -> tuple[State, RefitInfo]:
