@@ -22,10 +22,29 @@ from bandit.errors import PosteriorError
 from bandit.features import N_CONTEXT, weight_prior
 from bandit.model import Model
 from bandit.numerics import double_precision
-from bandit.posterior import Prior, RefitInfo, SiteInfo, State, grow, initial_state
-from bandit.programs import CountedRows, fit_counts, learn_batch, summarise_campaign
+from bandit.posterior import (
+    Change,
+    Prior,
+    RefitInfo,
+    SiteInfo,
+    State,
+    grow,
+    initial_state,
+    is_unsettled,
+    with_shared,
+)
+from bandit.programs import (
+    CountedRows,
+    apply_change,
+    arm_rows,
+    begin_fit,
+    end_fit,
+    learn_batch,
+    pass_fit,
+    summarise_campaign,
+)
 from bandit.roster import CampaignEntry, Roster
-from bandit.selection import Tables, padded_size
+from bandit.selection import Tables, padded_size, room_for
 from bandit.snapshot import restored, snapshot_to_bytes
 from storage import (
     ArmReadout,
@@ -46,6 +65,7 @@ SNAPSHOT_EVERY_S = 1.0
 READOUTS_EVERY_S = 1.0
 SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
 CONTEXTS = (1, 8, 64)
+YIELD_S = 0.001  # a lock that is let go and taken again at once is never got by those who wait for it
 N_RECENT = 256  # contexts that a campaign's click rates are averaged over
 N_CONTEXTS = CONTEXTS[-1]  # distinct ones at most, the newest: what people read costs one pass for each
 
@@ -100,15 +120,17 @@ class Learner:
         self._model.reload()
         with double_precision():
             n_arms, n_campaigns = self._model.capacity()
-            state = initial_state(self._prior(), n_arms, n_campaigns)
-            if stored is not None:
+            if stored is None:
+                state = initial_state(self._prior(), n_arms, n_campaigns)
+            else:
                 snapshot, arms = stored
                 index = np.array([self._model.roster.arm[int(i)] for i in arms.creative_ids], np.int64)
-                state = restored(state, snapshot.state, arms, index, self._model.arm_campaign(n_arms))
+                arm_campaign = self._model.arm_campaign(n_arms)
+                state = restored(snapshot.state, arms, index, arm_campaign, n_campaigns)
             self._step = 0 if stored is None else stored[0].step
             self._touched.clear()
             self._publish(state)
-            self.catch_up()
+        self.catch_up()
 
     def catch_up(self) -> None:
         """Fold the steps that only the log has: its own after a failure, or another process's."""
@@ -122,18 +144,21 @@ class Learner:
         self._model.reload()
         if not refits:  # else the fit brings state and contents together
             self.republish()
-        with double_precision():
-            for row in log:
-                if row.kind == "refit":
-                    state, _ = self._fitted(row.step)
-                    self._touched.update(self._model.roster.arm)
-                    self.mark_unread()
-                else:
-                    rows = self._store.learning.rows_of_batch(self._model_id, row.step)
-                    state, _ = self._updated(rows)
+        for row in log:
+            if row.kind == "refit":
+                state, _ = self._fitted(row.step)
+                self._touched.update(self._model.roster.arm)
+                self.mark_unread()
+                with double_precision():
+                    self._step = row.step
+                    self._publish(state)
+            else:
+                rows = self._store.learning.rows_of_batch(self._model_id, row.step)
+                with double_precision():
+                    change, _ = self._learnt(rows)
                     self._note(rows)
-                self._step = row.step
-                self._publish(state)
+                    self._step = row.step
+                    self._apply(change)
 
     def ensure_lease(self) -> bool:
         """Return whether this process may learn; takes the lease when nobody holds it."""
@@ -172,16 +197,15 @@ class Learner:
             self._model.reload()
             self.republish()
         with double_precision():
-            state, info = jax.block_until_ready(self._updated(rows))
+            change, info = jax.block_until_ready(self._learnt(rows))
             self._note(rows)
-            told = {**_told(state, info), "clicks": sum(row.click for row in rows)}
+            after = with_shared(self.view.state, change)
+            told = {**_told(after, info), "clicks": sum(row.click for row in rows)}
             counts = count_contexts([row.context for row in rows], self._model.schema)
-            written = self._write(
-                state, "batch", told, tuple(row.decision_id for row in rows), counts, snapshot=self.is_due
-            )
-            if not written:
+            arms = self._arm_states(after, change) if self.is_due else None
+            if not self._write(after, "batch", told, tuple(row.decision_id for row in rows), counts, arms):
                 return 0
-            self._publish(state)
+            self._apply(change)
         if counts:
             self._model.give_slots()
         return len(rows)
@@ -198,11 +222,11 @@ class Learner:
             pass
         self._model.refresh_components()
         self._model.reload()
+        state, info = self._fitted(self._step)
+        self._touched = set(self._model.roster.arm)
+        self.mark_unread()
         with double_precision():
-            state, info = self._fitted(self._step)
-            self._touched = set(self._model.roster.arm)
-            self.mark_unread()
-            if not self._write(state, "refit", _told(state, info), (), (), snapshot=True):
+            if not self._write(state, "refit", _told(state, info), (), (), self._arm_states(state)):
                 return False
             self._publish(state)
         self._model.mark_refit(is_due=False)
@@ -326,15 +350,27 @@ class Learner:
         state, tables = jax.block_until_ready((state, self._model.tables(n_arms, n_campaigns)))
         self.view = View(state, tables, self._model.roster, self._step, dict(self._model.activated))
 
-    def _updated(self, rows: Sequence[LearnRow]) -> tuple[State, SiteInfo]:
-        """Return the posterior with a batch learnt, and how that went."""
+    def _apply(self, change: Change) -> None:
+        """Let the posterior in memory follow a step that is stored.
+
+        Its buffers are reused: whoever reads a view's state does it in a block of double precision, and takes
+        it from `view` there.
+        """
+        try:
+            self._publish(apply_change(self.view.state, change))
+        except BaseException:  # the old state is gone, and a new one may not be there
+            self.resume()
+            raise
+
+    def _learnt(self, rows: Sequence[LearnRow]) -> tuple[Change, SiteInfo]:
+        """Return what a batch changes, and how learning it went."""
         if any(self._model.roster.arm[row.creative_id] >= len(self.view.state.arm_precision) for row in rows):
             self.republish()
         contexts = [context_vector(row.context, self._model.schema, row.slots_version) for row in rows]
         arms = [self._model.roster.arm[row.creative_id] for row in rows]
         clicks = [row.click for row in rows]
         data = self._rows(contexts, arms, [1] * len(rows), clicks, padded_size(len(rows), ROWS))
-        learnt: tuple[State, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
+        learnt: tuple[Change, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
         return learnt
 
     def _rows(
@@ -358,34 +394,47 @@ class Learner:
         return CountedRows(*arrays)
 
     def _fitted(self, step: int) -> tuple[State, RefitInfo]:
-        """Return the posterior fitted to all that was learnt up to a step, and to the history."""
-        counts = self._store.learning.counts(self._model_id, up_to_step=step)
-        history = self._store.learning.history_counts(self._model_id)
+        """Return the posterior fitted to all that was learnt up to a step, and to the history.
+
+        Between passes others may compute: selection goes on while a large model is fitted.
+        """
+        counts = self._counted(step)
+        n_arms, n_campaigns = self._model.capacity()
+        with double_precision():
+            known = jax.device_put((self._prior(), self._model.tables(n_arms, n_campaigns), counts))
+            arm_campaign = jax.device_put(self._model.arm_campaign(n_arms))
+            fit = begin_fit(*known)
+            is_wanted = bool(is_unsettled(fit))
+        while is_wanted:
+            time.sleep(YIELD_S)
+            with double_precision():
+                fit = pass_fit(*known, fit, arm_campaign, n_campaigns)
+                is_wanted = bool(is_unsettled(fit))
+        with double_precision():
+            state = jax.block_until_ready(end_fit(*known, fit, arm_campaign, n_campaigns))
+        return state, RefitInfo(fit.passes, fit.largest_step)
+
+    def _counted(self, step: int) -> CountedRows:
+        """Return all that was learnt up to a step, and the history, as one row for each arm and context."""
         arm = self._model.roster.arm
         # Decisions alike in all that the model sees are one row, however their contexts differ otherwise.
         summed: dict[tuple[int, bytes], list[int]] = {}
-        for row in counts:
+        for row in self._store.learning.counts(self._model_id, up_to_step=step):
             vector = context_vector(row.context, self._model.schema, row.slots_version)
             total = summed.setdefault((arm[row.creative_id], vector.tobytes()), [0, 0])
             total[0] += row.impressions
             total[1] += row.clicks
-        for past in history:
+        for past in self._store.learning.history_counts(self._model_id):
             total = summed.setdefault((arm[past.creative_id], np.zeros(N_CONTEXT).tobytes()), [0, 0])
             total[0] += past.impressions
             total[1] += past.clicks
-        data = self._rows(
+        return self._rows(
             [np.frombuffer(vector) for _, vector in summed],
             [index for index, _ in summed],
             [impressions for impressions, _ in summed.values()],
             [clicks for _, clicks in summed.values()],
-            padded_size(max(len(summed), 1), ROWS),
+            room_for(len(summed), BATCH),
         )
-        n_arms, n_campaigns = self._model.capacity()
-        tables = self._model.tables(n_arms, n_campaigns)
-        fitted: tuple[State, RefitInfo] = fit_counts(
-            self._prior(), tables, data, self._model.arm_campaign(n_arms), n_campaigns
-        )
-        return fitted
 
     def _note(self, rows: Sequence[LearnRow]) -> None:
         self._touched.update(row.creative_id for row in rows)
@@ -408,10 +457,13 @@ class Learner:
         info: Mapping[str, object],
         decision_ids: tuple[str, ...],
         counts: Sequence[ContextCountRecord],
-        *,
-        snapshot: bool,
+        arms: ArmStates | None,
     ) -> bool:
-        """Write a step; return False, with the posterior reread, when another process learns now."""
+        """Write a step, and a snapshot when arms are given.
+
+        Returns:
+            False, with the posterior reread, when another process learns now.
+        """
         lease = self.lease
         if lease is None:  # the renewing thread has just found it lost
             self.resume()
@@ -431,8 +483,8 @@ class Learner:
             logged_at=self._clock(),
             decision_ids=decision_ids,
             context_counts=tuple(counts),
-            arm_states=self._arm_states(state) if snapshot else None,
-            snapshot=snapshot_to_bytes(state) if snapshot else None,
+            arm_states=arms,
+            snapshot=None if arms is None else snapshot_to_bytes(state),
         )
         try:
             self._store.learning.write_step(record)
@@ -444,7 +496,7 @@ class Learner:
             self.resume()
             return False
         self._step += 1
-        if snapshot:
+        if arms is not None:
             self._saved()
         return True
 
@@ -464,16 +516,20 @@ class Learner:
         self._touched.clear()
         self._saved_at = time.monotonic()
 
-    def _arm_states(self, state: State) -> ArmStates:
-        """Return the states of the arms touched since the last snapshot."""
+    def _arm_states(self, state: State, change: Change | None = None) -> ArmStates:
+        """Return the states of the arms touched since the last snapshot, as a change will leave them."""
         ids = np.array(sorted(self._touched), np.int64)
         arms = np.array([self._model.roster.arm[creative_id] for creative_id in ids], np.int64)
-        return ArmStates(
-            creative_ids=ids,
-            u=np.asarray(state.arm_cross)[arms],
-            q=np.asarray(state.arm_precision)[arms],
-            k=np.asarray(state.arm_information)[arms],
-        )
+        padding = room_for(len(arms), ROWS[0]) - len(arms)
+        columns = [np.array(column)[: len(arms)] for column in arm_rows(state, np.pad(arms, (0, padding)))]
+        if change is not None:
+            changed = np.asarray(change.arms)  # in order
+            place = np.minimum(np.searchsorted(changed, arms), len(changed) - 1)
+            is_changed = changed[place] == arms
+            new = (change.arm_cross, change.arm_precision, change.arm_information)
+            for column, values in zip(columns, new, strict=True):
+                column[is_changed] = np.asarray(values)[place[is_changed]]
+        return ArmStates(ids, *columns)
 
 
 def _told(state: State, info: SiteInfo | RefitInfo) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The model in pure JAX: arrays in, arrays out; no ids, no clock, no I/O. Call it in double precision."""
 
+from bandit.posterior.eliminate import eliminate
 from bandit.posterior.explain import Parts, decompose
-from bandit.posterior.refit import RefitInfo, eliminate, refit
+from bandit.posterior.refit import Fit, RefitInfo, begin, fitted, is_unsettled, one_pass, refit
 from bandit.posterior.sites import SiteInfo, Sites, averaged_rate, condition, find_sites
 from bandit.posterior.state import (
     Gaussian,
@@ -14,9 +15,11 @@ from bandit.posterior.state import (
     predict_marginals,
 )
 from bandit.posterior.summary import Summary, summarise
-from bandit.posterior.update import Rows, absorb, update
+from bandit.posterior.update import Change, Rows, absorb, apply, learn, update, with_shared
 
 __all__ = [
+    "Change",
+    "Fit",
     "Gaussian",
     "Parts",
     "Prior",
@@ -27,17 +30,24 @@ __all__ = [
     "State",
     "Summary",
     "absorb",
+    "apply",
     "averaged_rate",
+    "begin",
     "condition",
     "decompose",
     "effects",
     "eliminate",
     "find_sites",
+    "fitted",
     "grow",
     "initial_state",
+    "is_unsettled",
+    "learn",
+    "one_pass",
     "predict",
     "predict_marginals",
     "refit",
     "summarise",
     "update",
+    "with_shared",
 ]

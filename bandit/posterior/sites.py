@@ -90,8 +90,9 @@ def _variance(prior_variance: Array, weight: Array, inverse: Array) -> Array:
     Rounding in the numerator, divided by a small W, spoils the variance and not the site: there it is
     multiplied by W again.
     """
-    seen = 1 - jnp.sum(inverse**2, axis=0)
-    return jnp.where(weight > 0, jnp.clip(seen / jnp.where(weight > 0, weight, 1.0), 0.0, prior_variance), prior_variance)
+    divisor = jnp.where(weight > 0, weight, 1.0)
+    variance = jnp.clip((1 - jnp.sum(inverse**2, axis=0)) / divisor, 0.0, prior_variance)
+    return jnp.where(weight > 0, variance, prior_variance)
 
 
 def find_sites(prior: Gaussian, impressions: Array, clicks: Array) -> tuple[Sites, Gaussian, SiteInfo]:

@@ -68,7 +68,10 @@ def update(state: State, rows: Rows) -> tuple[State, SiteInfo]:
 
 
 def learn(state: State, rows: Rows) -> tuple[Change, SiteInfo]:
-    """Return what a mini-batch changes, and how the search for its sites went; its size is that of the batch."""
+    """Return what a mini-batch changes, and how the search for its sites went.
+
+    Nothing in it is as long as the state, which may be large, and stays as it is.
+    """
     before = predict(state, rows.features, rows.arm, rows.campaign)
     sites, _, info = find_sites(before, rows.impressions, rows.clicks)
     return added(state, rows, sites), info
@@ -82,19 +85,23 @@ def absorb(state: State, rows: Rows, sites: Sites) -> State:
 def apply(state: State, change: Change) -> State:
     """Return the state with a change made; with the state donated, in time and memory of the change alone."""
     arms, campaigns = change.arms, change.campaigns
+    return with_shared(state, change)._replace(
+        arm_cross=state.arm_cross.at[arms].set(change.arm_cross, mode="drop"),
+        arm_precision=state.arm_precision.at[arms].set(change.arm_precision, mode="drop"),
+        arm_information=state.arm_information.at[arms].set(change.arm_information, mode="drop"),
+        campaign_precision=state.campaign_precision.at[campaigns].set(change.campaign_precision, mode="drop"),
+        campaign_cross=state.campaign_cross.at[campaigns].set(change.campaign_cross, mode="drop"),
+        campaign_information=state.campaign_information.at[campaigns].set(
+            change.campaign_information, mode="drop"
+        ),
+    )
 
-    def put(name: str, index: Array) -> Array:
-        return getattr(state, name).at[index].set(getattr(change, name), mode="drop")
 
+def with_shared(state: State, change: Change) -> State:
+    """Return the state with what all arms share as it is after a change, arms and campaigns as before it."""
     return state._replace(
         precision=change.precision,
         information=change.information,
-        arm_cross=put("arm_cross", arms),
-        arm_precision=put("arm_precision", arms),
-        arm_information=put("arm_information", arms),
-        campaign_precision=put("campaign_precision", campaigns),
-        campaign_cross=put("campaign_cross", campaigns),
-        campaign_information=put("campaign_information", campaigns),
         reduced_precision=change.reduced_precision,
         reduced_information=change.reduced_information,
         factor=change.factor,
@@ -129,33 +136,28 @@ def added(state: State, rows: Rows, sites: Sites) -> Change:
     arms_shared = jnp.zeros_like(arms).at[own].set(shared.astype(arms.dtype))
 
     prior = state.prior.arm_scale**-2
-    q, u, k = (
-        _rows_of(values, arms) for values in (state.arm_precision, state.arm_cross, state.arm_information)
-    )
-    q = jnp.where(arms < n_arms, q, prior)
-    c, v, l = (
-        _rows_of(values, campaigns)
-        for values in (state.campaign_precision, state.campaign_cross, state.campaign_information)
-    )
-    c = jnp.where(campaigns < n_campaigns, c, 1.0)
+    q = state.arm_precision.at[arms].get(mode="fill", fill_value=1.0)
+    u = state.arm_cross.at[arms].get(mode="fill", fill_value=0.0)
+    k = state.arm_information.at[arms].get(mode="fill", fill_value=0.0)
+    c = state.campaign_precision.at[campaigns].get(mode="fill", fill_value=1.0)
+    v = state.campaign_cross.at[campaigns].get(mode="fill", fill_value=0.0)
+    pull = state.campaign_information.at[campaigns].get(mode="fill", fill_value=0.0)
     r = prior / q
     z = rows.features - (u / q[:, None])[own] - r[own][:, None] * (v / c[:, None])[shared]
-    o = (k / q)[own] + r[own] * (l / c)[shared]
+    o = (k / q)[own] + r[own] * (pull / c)[shared]
 
     weighted = weight[:, None] * rows.features
     new_q, new_u, new_k = q.at[own].add(weight), u.at[own].add(weighted), k.at[own].add(information)
     new_r = prior / new_q
     new_c = c.at[arms_shared].add((new_q - prior) * new_r - (q - prior) * r)
     new_v = v.at[arms_shared].add(new_r[:, None] * new_u - r[:, None] * u)
-    new_l = l.at[arms_shared].add(new_r * new_k - r * k)
-    new_z = (
-        rows.features
-        - (new_u / new_q[:, None])[own]
-        - new_r[own][:, None] * (new_v / new_c[:, None])[shared]
-    )
+    new_pull = pull.at[arms_shared].add(new_r * new_k - r * k)
+    new_z = rows.features - (new_u / new_q[:, None])[own]
+    new_z -= new_r[own][:, None] * (new_v / new_c[:, None])[shared]
+
     reduced_precision = state.reduced_precision + gram(z, weight[:, None] * new_z)
     reduced_information = state.reduced_information + (information - weight * o) @ new_z
-    factor, weights = factored(reduced_precision, reduced_information)
+    factor, weights = _solved(reduced_precision, reduced_information)
     return Change(
         precision=state.precision + gram(weighted, rows.features),
         information=state.information + information @ rows.features,
@@ -166,7 +168,7 @@ def added(state: State, rows: Rows, sites: Sites) -> Change:
         campaigns=campaigns,
         campaign_precision=new_c,
         campaign_cross=new_v,
-        campaign_information=new_l,
+        campaign_information=new_pull,
         reduced_precision=reduced_precision,
         reduced_information=reduced_information,
         factor=factor,
@@ -174,12 +176,12 @@ def added(state: State, rows: Rows, sites: Sites) -> Change:
     )
 
 
-def factored(precision: Array, information: Array) -> tuple[Array, Array]:
-    """Return the lower Cholesky factor of a precision, and the mean."""
+def factored(state: State) -> State:
+    """Return the state with factor and weights solved from its reduced equations."""
+    factor, weights = _solved(state.reduced_precision, state.reduced_information)
+    return state._replace(factor=factor, weights=weights)
+
+
+def _solved(precision: Array, information: Array) -> tuple[Array, Array]:
     factor = jnp.linalg.cholesky(precision)
     return factor, jsl.cho_solve((factor, True), information)
-
-
-def _rows_of(values: Array, index: Array) -> Array:
-    """Return some rows; an index past the end gives zeros."""
-    return values.at[index].get(mode="fill", fill_value=0.0)
