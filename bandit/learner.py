@@ -38,9 +38,9 @@ from bandit.programs import (
     apply_change,
     arm_rows,
     begin_fit,
-    end_fit,
+    fit_counts,
     learn_batch,
-    pass_fit,
+    move_fit,
     summarise_campaign,
 )
 from bandit.roster import CampaignEntry, Roster
@@ -401,18 +401,25 @@ class Learner:
         counts = self._counted(step)
         n_arms, n_campaigns = self._model.capacity()
         with double_precision():
-            known = jax.device_put((self._prior(), self._model.tables(n_arms, n_campaigns), counts))
-            arm_campaign = jax.device_put(self._model.arm_campaign(n_arms))
-            fit = begin_fit(*known)
-            is_wanted = bool(is_unsettled(fit))
-        while is_wanted:
+            prior, tables, rows, arm_campaign = jax.device_put(
+                (
+                    self._prior(),
+                    self._model.tables(n_arms, n_campaigns),
+                    counts,
+                    self._model.arm_campaign(n_arms),
+                )
+            )
+            fit = jax.block_until_ready(begin_fit(prior, tables, rows))
+        while True:
             time.sleep(YIELD_S)
             with double_precision():
-                fit = pass_fit(*known, fit, arm_campaign, n_campaigns)
-                is_wanted = bool(is_unsettled(fit))
-        with double_precision():
-            state = jax.block_until_ready(end_fit(*known, fit, arm_campaign, n_campaigns))
-        return state, RefitInfo(fit.passes, fit.largest_step)
+                state = jax.block_until_ready(fit_counts(prior, tables, rows, fit, arm_campaign, n_campaigns))
+                if not is_unsettled(fit):
+                    return state, RefitInfo(fit.passes, fit.largest_step)
+            time.sleep(YIELD_S)
+            with double_precision():
+                fit = jax.block_until_ready(move_fit(state, tables, rows, fit))
+                del state  # before the next one is made: each may be large
 
     def _counted(self, step: int) -> CountedRows:
         """Return all that was learnt up to a step, and the history, as one row for each arm and context."""

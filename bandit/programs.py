@@ -23,7 +23,7 @@ from bandit.posterior import (
     decompose,
     fitted,
     learn,
-    one_pass,
+    moved,
     summarise,
 )
 from bandit.selection import Tables, design
@@ -73,19 +73,17 @@ def begin_fit(prior: Prior, tables: Tables, rows: CountedRows) -> Fit:
 
 
 @partial(jax.jit, static_argnames="n_campaigns")
-def pass_fit(
-    prior: Prior, tables: Tables, rows: CountedRows, fit: Fit, arm_campaign: Array, n_campaigns: int
-) -> Fit:
-    """Bring a fit one pass further; see `posterior.one_pass`."""
-    return one_pass(prior, rows, fit, arm_campaign, n_campaigns, partial(_designed, tables))
-
-
-@partial(jax.jit, static_argnames="n_campaigns")
-def end_fit(
+def fit_counts(
     prior: Prior, tables: Tables, rows: CountedRows, fit: Fit, arm_campaign: Array, n_campaigns: int
 ) -> State:
-    """Return the posterior that a fit has come to; see `posterior.fitted`."""
+    """Return the posterior that a fit stands for; see `posterior.fitted`."""
     return fitted(prior, rows, fit, arm_campaign, n_campaigns, partial(_designed, tables))
+
+
+@jax.jit
+def move_fit(state: State, tables: Tables, rows: CountedRows, fit: Fit) -> Fit:
+    """Bring a fit one pass further; see `posterior.moved`."""
+    return moved(state, rows, fit, partial(_designed, tables))
 
 
 @jax.jit

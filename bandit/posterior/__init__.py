@@ -2,7 +2,7 @@
 
 from bandit.posterior.eliminate import eliminate
 from bandit.posterior.explain import Parts, decompose
-from bandit.posterior.refit import Fit, RefitInfo, begin, fitted, is_unsettled, one_pass, refit
+from bandit.posterior.refit import Fit, RefitInfo, begin, fitted, is_unsettled, moved, refit
 from bandit.posterior.sites import SiteInfo, Sites, averaged_rate, condition, find_sites
 from bandit.posterior.state import (
     Gaussian,
@@ -43,7 +43,7 @@ __all__ = [
     "initial_state",
     "is_unsettled",
     "learn",
-    "one_pass",
+    "moved",
     "predict",
     "predict_marginals",
     "refit",

@@ -61,7 +61,7 @@ def given(rows: Counts) -> Array:
 def refit(
     prior: Prior, rows: Counts, arm_campaign: Array, n_campaigns: int, design: Design = given
 ) -> tuple[State, RefitInfo]:
-    """Fit the posterior to all counts: `begin`, `one_pass` until it is settled, `fitted`.
+    """Fit the posterior to all counts: `begin`, then `fitted` and `moved` until a pass moves nothing.
 
     Args:
         prior: what holds without data.
@@ -75,7 +75,7 @@ def refit(
     """
 
     def work(fit: Fit) -> Fit:
-        return one_pass(prior, rows, fit, arm_campaign, n_campaigns, design)
+        return moved(fitted(prior, rows, fit, arm_campaign, n_campaigns, design), rows, fit, design)
 
     fit = jax.lax.while_loop(is_unsettled, work, begin(prior, rows, design))
     state = fitted(prior, rows, fit, arm_campaign, n_campaigns, design)
@@ -104,11 +104,8 @@ def is_unsettled(fit: Fit) -> Array:
     return (fit.largest_step >= TOLERANCE) & (fit.passes < MAX_PASSES)
 
 
-def one_pass(
-    prior: Prior, rows: Counts, fit: Fit, arm_campaign: Array, n_campaigns: int, design: Design = given
-) -> Fit:
-    """Return the rows' logits under the posterior that their sites give."""
-    state = fitted(prior, rows, fit, arm_campaign, n_campaigns, design)
+def moved(state: State, rows: Counts, fit: Fit, design: Design = given) -> Fit:
+    """Return the rows' logits under the posterior that their sites gave."""
 
     def move(so_far: Fit, index: Array) -> Fit:
         piece, mean = taken((rows, fit.mean), index)
