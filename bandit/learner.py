@@ -20,6 +20,7 @@ import numpy as np
 from bandit.context import context_vector, count_contexts
 from bandit.errors import PosteriorError
 from bandit.features import N_CONTEXT, weight_prior
+from bandit.fitting import fit_counts
 from bandit.model import Model
 from bandit.numerics import double_precision
 from bandit.posterior import (
@@ -30,17 +31,13 @@ from bandit.posterior import (
     State,
     grow,
     initial_state,
-    is_unsettled,
     with_shared,
 )
 from bandit.programs import (
     CountedRows,
     apply_change,
     arm_rows,
-    begin_fit,
-    fit_counts,
     learn_batch,
-    move_fit,
     summarise_campaign,
 )
 from bandit.roster import CampaignEntry, Roster
@@ -65,7 +62,6 @@ SNAPSHOT_EVERY_S = 1.0
 READOUTS_EVERY_S = 1.0
 SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
 CONTEXTS = (1, 8, 64)
-YIELD_S = 0.001  # a lock that is let go and taken again at once is never got by those who wait for it
 N_RECENT = 256  # contexts that a campaign's click rates are averaged over
 N_CONTEXTS = CONTEXTS[-1]  # distinct ones at most, the newest: what people read costs one pass for each
 
@@ -394,32 +390,12 @@ class Learner:
         return CountedRows(*arrays)
 
     def _fitted(self, step: int) -> tuple[State, RefitInfo]:
-        """Return the posterior fitted to all that was learnt up to a step, and to the history.
-
-        Between passes others may compute: selection goes on while a large model is fitted.
-        """
-        counts = self._counted(step)
+        """Return the posterior fitted to all that was learnt up to a step, and to the history."""
         n_arms, n_campaigns = self._model.capacity()
         with double_precision():
-            prior, tables, rows, arm_campaign = jax.device_put(
-                (
-                    self._prior(),
-                    self._model.tables(n_arms, n_campaigns),
-                    counts,
-                    self._model.arm_campaign(n_arms),
-                )
-            )
-            fit = jax.block_until_ready(begin_fit(prior, tables, rows))
-        while True:
-            time.sleep(YIELD_S)
-            with double_precision():
-                state = jax.block_until_ready(fit_counts(prior, tables, rows, fit, arm_campaign, n_campaigns))
-                if not is_unsettled(fit):
-                    return state, RefitInfo(fit.passes, fit.largest_step)
-            time.sleep(YIELD_S)
-            with double_precision():
-                fit = jax.block_until_ready(move_fit(state, tables, rows, fit))
-                del state  # before the next one is made: each may be large
+            prior, tables = jax.block_until_ready((self._prior(), self._model.tables(n_arms, n_campaigns)))
+        arm_campaign = self._model.arm_campaign(n_arms)
+        return fit_counts(prior, tables, self._counted(step), arm_campaign, n_campaigns)
 
     def _counted(self, step: int) -> CountedRows:
         """Return all that was learnt up to a step, and the history, as one row for each arm and context."""

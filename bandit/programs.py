@@ -11,19 +11,14 @@ from jaxtyping import Float, Int
 from bandit.features import group_mask
 from bandit.posterior import (
     Change,
-    Fit,
     Parts,
-    Prior,
     Rows,
     SiteInfo,
     State,
     Summary,
     apply,
-    begin,
     decompose,
-    fitted,
     learn,
-    moved,
     summarise,
 )
 from bandit.selection import Tables, design
@@ -50,7 +45,7 @@ class CountedRows(NamedTuple):
 @jax.jit
 def learn_batch(state: State, tables: Tables, rows: CountedRows) -> tuple[Change, SiteInfo]:
     """Return what one mini-batch changes; see `posterior.learn`."""
-    features = _designed(tables, rows)
+    features = designed(tables, rows)
     return learn(state, Rows(features, rows.arm, rows.campaign, rows.impressions, rows.clicks))
 
 
@@ -64,26 +59,6 @@ def apply_change(state: State, change: Change) -> State:
 def arm_rows(state: State, arms: Array) -> tuple[Array, Array, Array]:
     """Return u, q and k of some arms."""
     return state.arm_cross[arms], state.arm_precision[arms], state.arm_information[arms]
-
-
-@jax.jit
-def begin_fit(prior: Prior, tables: Tables, rows: CountedRows) -> Fit:
-    """Begin the fit to all counts; see `posterior.begin`."""
-    return begin(prior, rows, partial(_designed, tables))
-
-
-@partial(jax.jit, static_argnames="n_campaigns")
-def fit_counts(
-    prior: Prior, tables: Tables, rows: CountedRows, fit: Fit, arm_campaign: Array, n_campaigns: int
-) -> State:
-    """Return the posterior that a fit stands for; see `posterior.fitted`."""
-    return fitted(prior, rows, fit, arm_campaign, n_campaigns, partial(_designed, tables))
-
-
-@jax.jit
-def move_fit(state: State, tables: Tables, rows: CountedRows, fit: Fit) -> Fit:
-    """Bring a fit one pass further; see `posterior.moved`."""
-    return moved(state, rows, fit, partial(_designed, tables))
 
 
 @jax.jit
@@ -116,8 +91,8 @@ def explain_arm(state: State, tables: Tables, context: Array, arm: Array, campai
     return decompose(state, weighted, features * group_mask("campaign_mean"), arm, campaign)
 
 
-def _designed(tables: Tables, rows: CountedRows) -> Array:
-    """Return the rows' design rows φ, [rows, 209]."""
+def designed(tables: Tables, rows: CountedRows) -> Array:
+    """Return the rows' features φ, [rows, 209]."""
 
     def one(context: Array, arm: Array, campaign: Array) -> Array:
         return design(tables, context, arm[None], campaign)[0]
