@@ -1,7 +1,7 @@
 """10,000 campaigns of 20 creatives in one model: milliseconds a batch, seconds a refit, memory at the peak.
 
-Run it with `make bench`, or `python -m tests.benchmarks.test_scale 3` for three contexts per creative. The work
-is done in a process of its own, whose peak of memory is told.
+Run it with `make bench`, or `python -m tests.benchmarks.test_scale 3` for three contexts per creative. The
+work is done in a process of its own, whose peak of memory is told.
 """
 
 import json
