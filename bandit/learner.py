@@ -564,7 +564,7 @@ class Learner:
             changed = np.asarray(change.arms)  # in order
             place = np.minimum(np.searchsorted(changed, arms), len(changed) - 1)
             is_changed = changed[place] == arms
-            new = (change.arm_cross, change.arm_precision, change.arm_information)
+            new = (change.rows.arm_cross, change.rows.arm_precision, change.rows.arm_information)
             for column, values in zip(columns, new, strict=True):
                 column[is_changed] = np.asarray(values)[place[is_changed]]
         columns[1] -= float(state.prior.arm_scale) ** -2

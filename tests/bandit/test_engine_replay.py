@@ -100,6 +100,22 @@ def test_a_refit_history_and_creatives_added_later(engines: Engines) -> None:
     assert_same(replayed(engines, engine), before, TOLERANCE)
 
 
+def test_a_step_that_cannot_be_stored_changes_nothing(engines: Engines) -> None:
+    engine = engines.open()
+    add_campaign(engine)
+    play(engine, 20, learn_every=10)
+    before = posterior(engine)
+    refuse = "CREATE TRIGGER refuse BEFORE INSERT ON learn_log BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    engines.execute(refuse)
+    with pytest.raises(Exception, match="no room"):
+        play(engine, 10, start=20)
+    assert_same(posterior(engine), before, TOLERANCE)
+    assert engine.select("spring").model_version == before["step"]
+    engines.execute("DROP TRIGGER refuse")
+    assert engine.settle().learnt == 10
+    assert_same(reopened(engines, engine), posterior(engine), TOLERANCE)
+
+
 def test_states_lost_and_written_anew_are_whole(engines: Engines) -> None:
     engine = engines.open()
     engine.warm_start(history(("a", 400, 12), ("b", 500, 4)))
