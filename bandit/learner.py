@@ -108,6 +108,7 @@ class Learner:
         self._upkeep = Upkeep(model)
         self.lease: int | None = None
         self._forgot_at: datetime | None = None
+        self._n_learnt = self._n_at_refit = 0
         self._touched: set[int] = set()
         self._unread: set[int] = set()
         self._saved_at = self._read_out_at = time.monotonic()
@@ -133,6 +134,9 @@ class Learner:
             self._step = 0 if stored is None else stored[0].step
             self._touched.clear()
             self._publish(state)
+        self._n_learnt, self._n_at_refit = self._store.learning.learnt_decisions(
+            self._model_id, up_to_step=self._step
+        )
         self.catch_up()
 
     def catch_up(self) -> None:
@@ -140,6 +144,10 @@ class Learner:
         log = self._store.learning.log(self._model_id, after_step=self._step)
         if not log:
             return
+        for row in log:
+            self._n_learnt += row.n_rows
+            if row.kind == "refit":
+                self._n_at_refit = self._n_learnt
         refits = [position for position, row in enumerate(log) if row.kind == "refit"]
         if refits:
             log = log[refits[-1] :]
@@ -196,7 +204,10 @@ class Learner:
             return 0
         if not self._keep_up():
             return 0
-        return self._learn_batch()
+        learnt = self._learn_batch()
+        if self._upkeep.is_refit_due(self._n_learnt, self._n_at_refit):
+            self._refit()
+        return learnt
 
     def _keep_up(self) -> bool:
         """Do the steps that are due without data; return False when another process learns now."""
@@ -247,6 +258,7 @@ class Learner:
             if not self._write(after, "batch", told, tuple(row.decision_id for row in rows), counts, arms):
                 return 0
             self._apply(change)
+        self._n_learnt += len(rows)
         if counts:
             self._model.give_slots()
         return len(rows)
@@ -261,6 +273,9 @@ class Learner:
             return False
         while self._learn_batch():
             pass
+        return self._refit()
+
+    def _refit(self) -> bool:
         self._model.refresh_components()
         self._model.reload()
         parameters = {"learns_scales": self._model.learns_scales}
@@ -272,6 +287,7 @@ class Learner:
             if not self._write(state, "refit", _told(state, info), (), (), arms, parameters):
                 return False
             self._publish(state)
+        self._n_at_refit = self._n_learnt
         self._model.mark_refit(is_due=False)
         return True
 
