@@ -1,5 +1,6 @@
 """What plays: the engine with all that it includes, and what its rows cost the disk without it."""
 
+import itertools
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,13 +43,30 @@ class Contender(Protocol):
 
 
 class CreativeBandit:
-    """The engine on an SQLite file: decisions, propensities, outcomes and posterior are stored on return."""
+    """The engine on an SQLite file: decisions, propensities, outcomes and posterior are stored on return.
+
+    Args:
+        campaign: whose ads it shows; its length is the horizon.
+        encoder: makes vectors of the texts.
+        path: of a new database.
+        seed: of the engine's draws.
+        numbered: whether decisions have numbers for ids, so that a run can be repeated; looking for repeated
+            ids costs a query.
+    """
 
     name = "engine, SQLite file"
     told = "texts"
     keeps = "all"
 
-    def __init__(self, campaign: OneCampaign, encoder: TextEncoder, path: Path, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        campaign: OneCampaign,
+        encoder: TextEncoder,
+        path: Path,
+        *,
+        seed: int = 0,
+        numbered: bool = False,
+    ) -> None:
         self.path = path
         self.engine = Engine.open(path, learn="manual", seed=seed, encoder=encoder)
         self.engine.add_campaign("c", horizon=len(campaign.contexts), attribution_window=0)
@@ -59,14 +77,17 @@ class CreativeBandit:
                 for ad in campaign.ads
             ],
         )
-        self._arm = {ad.creative_id: arm for arm, ad in enumerate(campaign.ads)}
         self.stored: list[list[str]] = []  # ids of each call's decisions
+        self._arm = {ad.creative_id: arm for arm, ad in enumerate(campaign.ads)}
+        self._numbers = itertools.count() if numbered else None
 
     def prepare(self) -> None:
         pass
 
     def choose(self, contexts: Contexts) -> Int[np.ndarray, "contexts"]:
-        decisions = self.engine.select_many([Request(campaign="c", context=context) for context in contexts])
+        decisions = self.engine.select_many(
+            [Request(campaign="c", context=context, decision_id=self._next_id()) for context in contexts]
+        )
         self.stored.append([decision.id for decision in decisions])
         return np.array([self._arm[decision.creative_id] for decision in decisions])
 
@@ -81,6 +102,9 @@ class CreativeBandit:
 
     def close(self) -> None:
         self.engine.close()
+
+    def _next_id(self) -> str | None:
+        return None if self._numbers is None else f"impression-{next(self._numbers):06}"
 
 
 class BareInserts:

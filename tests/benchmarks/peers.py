@@ -1,8 +1,8 @@
 """The libraries that the engine is compared with, each used as its documentation has it, at its best here.
 
-None of them stores anything: decisions, outcomes and model are in the memory of the process. Their settings were
-chosen by `tests.benchmarks.tune` on worlds that the benchmark does not play. A library that is not installed
-raises `ModuleNotFoundError`: `make bench` installs them.
+None of them stores anything: decisions, outcomes and model are in the memory of the process. Their settings
+were chosen by `tests.benchmarks.tune` on worlds that the benchmark does not play. `make bench` installs
+them; the constructor of one that is not installed raises `ModuleNotFoundError`.
 """
 
 import re
@@ -24,17 +24,17 @@ _INTERCEPT = 4.0  # wide beside what the data before the first say of it
 class VowpalWabbit:
     """`--cb_explore_adf`: a regression on text and context with interactions, and a way to explore on top.
 
-    For choosing, the ads are parsed once and reused: twice as fast as passing texts, with the same result. To learn
-    from reused ones crashes it (9.11.9).
+    For choosing, the ads are parsed once and reused: twice as fast as passing texts, with the same result. It
+    crashes when it learns from reused ones (9.11.9).
     """
 
-    told = "texts"
     keeps = NOTHING
 
-    def __init__(self, campaign: OneCampaign, *, seed: int, options: str, texts: str = "words") -> None:
+    def __init__(self, campaign: OneCampaign, *, seed: int, options: str, texts: str) -> None:
         from vowpalwabbit import Workspace
 
-        self.name = f"Vowpal Wabbit, {options.split()[0].lstrip('-')}"
+        self.name = f"Vowpal Wabbit, {options.split(maxsplit=1)[0].lstrip('-')}"
+        self.told = texts
         interactions = "--interactions ca --interactions ct"
         self._vw = Workspace(f"--cb_explore_adf {options} {interactions} --quiet --random_seed {seed}")
         self._lines = [f"|a id={arm} |t {text}" for arm, text in enumerate(_texts(campaign, texts))]
@@ -202,10 +202,11 @@ def peer(kind: Callable[..., Contender], **settings: Any) -> Peer:
     return Peer(f"{kind.__name__}({named})", lambda campaign, seed: kind(campaign, seed=seed, **settings))
 
 
-# The best of each grid of `tests.benchmarks.tune`.
+# The best of each grid of `tests.benchmarks.tune`; of bayesianbandits the best Thompson sampling, too.
 PEERS: Final = (
-    peer(VowpalWabbit, options="--squarecb --gamma_scale 1000"),
-    peer(MabWiser, policy="LinTS", alpha=0.02, l2_lambda=1.0),
-    peer(MabWiser, policy="LinUCB", alpha=0.02, l2_lambda=50.0),
+    peer(VowpalWabbit, options="--squarecb --gamma_scale 1000", texts="components"),
+    peer(MabWiser, policy="LinTS", alpha=0.1, l2_lambda=20.0),
+    peer(MabWiser, policy="LinUCB", alpha=0.05, l2_lambda=200.0),
     peer(BayesianBandits, policy="Thompson", scale=0.5),
+    peer(BayesianBandits, policy="IDS", scale=0.25),
 )

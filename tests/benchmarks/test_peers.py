@@ -1,7 +1,7 @@
 """The engine beside other libraries, in one table: speed, latency, and regret on the same worlds.
 
-Run it with `make bench`; docs/benchmarks.md says what can be compared and what cannot. Machines are shared, so the
-contenders take turns, and each ratio is the median of the rounds' own.
+Run it with `make bench`; docs/benchmarks.md says what can be compared, and what cannot. Machines are shared:
+the contenders take turns, and each ratio is the median of the rounds' own.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from tests.benchmarks.playing import BATCH, counting_compilations, regret, timed
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3_600)]
 
-IMPRESSIONS, SEEDS = 20_000, range(2)
+IMPRESSIONS, SEEDS = 20_000, range(10)
 ROUNDS, SINGLES = 25, 40  # 1,000 single calls in all: ten of them lie beyond the 99th percentile
 COLUMNS = (
-    *("contender", "is told", "on disk", "decisions/s", "choosing", "learnt/s", "learning"),
-    *("select ms", "p99 ms", "learn ms", "p99 ms", "regret", "more than engine"),
+    *("contender", "is told", "on disk", "decisions/s", "× engine", "learnt/s", "× engine"),
+    *("select ms", "p99", "learn ms", "p99", "regret", "less the engine's"),
 )
 
 
@@ -51,7 +51,10 @@ def test_side_by_side(tmp_path: Path) -> None:
     lost = np.array(
         [
             [
-                regret(CreativeBandit(campaign, encoder, tmp_path / f"{seed}.db", seed=seed), campaign),
+                regret(
+                    CreativeBandit(campaign, encoder, tmp_path / f"{seed}.db", seed=seed, numbered=True),
+                    campaign,
+                ),
                 *(regret(peer.make(campaign, seed), campaign) for peer in peers),
             ]
             for seed, campaign in zip(SEEDS, campaigns, strict=True)
@@ -98,33 +101,31 @@ def _print(
     compiled: Sequence[str],
 ) -> None:
     table = Table(
-        title=f"{ARMS} ads, contexts of two fields; speed: medians of {ROUNDS} rounds, batches of {BATCH}; "
-        f"regret: {IMPRESSIONS:,} impressions, {len(SEEDS)} worlds",
-        caption="choosing, learning: time of a batch, of the engine's; regret: of what showing all alike loses, "
-        "± standard error; more than engine: paired.\n"
-        f"Programs compiled or loaded after the warm-up: {len(compiled)}. " + " ".join(missing),
+        title=f"{ARMS} ads, contexts of two fields; {ROUNDS} rounds, batches of {BATCH}; "
+        f"regret of {IMPRESSIONS:,} impressions in {len(SEEDS)} worlds"
     )
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in COLUMNS[:3] else "right")
-    players = iter(lost.T)
+    regrets = iter(lost.T)
     for contender, time in zip(contenders, times, strict=True):
         choose_s, learn_s = np.median(time.batches, axis=0)
-        choosing, learning = np.median(time.batches / times[0].batches, axis=0)
+        faster = np.median(times[0].batches / time.batches, axis=0)
         middle, slow = (1_000 * np.percentile(time.singles, percent, axis=0) for percent in (50, 99))
-        regrets = ["–", "–"] if isinstance(contender, BareInserts) else _regrets(next(players), lost[:, 0])
+        is_bare = isinstance(contender, BareInserts)
         table.add_row(
             *(contender.name, contender.told, contender.keeps),
-            *(f"{BATCH / choose_s:,.0f}", f"{choosing:.2f}", f"{BATCH / learn_s:,.0f}", f"{learning:.2f}"),
+            *(f"{BATCH / choose_s:,.0f}", f"{faster[0]:.2f}", f"{BATCH / learn_s:,.0f}", f"{faster[1]:.2f}"),
             *(f"{ms:.3f}" for ms in (middle[0], slow[0], middle[1], slow[1])),
-            *regrets,
+            *(("–", "–") if is_bare else _regrets(next(regrets), lost[:, 0])),
         )
-    Console(width=190).print(table)
+    console = Console(width=180)
+    console.print(table)
+    console.print(f"programs compiled or loaded after the warm-up: {len(compiled)}", *missing, sep="\n")
 
 
-def _regrets(own: Float[np.ndarray, "seeds"], engine: Float[np.ndarray, "seeds"]) -> list[str]:
-    """Return a player's regret, and how much more it is than the engine's, with standard errors."""
-    means = [
-        f"{values.mean():+.3f} ± {values.std(ddof=1) / len(values) ** 0.5:.3f}"
-        for values in (own, own - engine)
-    ]
-    return [means[0].removeprefix("+"), "" if own is engine else means[1]]
+def _regrets(own: Float[np.ndarray, "seeds"], engine: Float[np.ndarray, "seeds"]) -> tuple[str, str]:
+    """Return a player's regret, and the paired difference to the engine's, with standard errors."""
+    regret_, less = (
+        f"{of.mean():+.3f} ± {of.std(ddof=1) / len(of) ** 0.5:.3f}" for of in (own, own - engine)
+    )
+    return regret_.removeprefix("+"), "–" if np.array_equal(own, engine) else less
