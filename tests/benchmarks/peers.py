@@ -204,7 +204,7 @@ def peer(kind: Callable[..., Contender], **settings: Any) -> Peer:
 
 # The best of each grid of `tests.benchmarks.tune`; of bayesianbandits the best Thompson sampling, too.
 PEERS: Final = (
-    peer(VowpalWabbit, options="--squarecb --gamma_scale 1000", texts="components"),
+    peer(VowpalWabbit, options="--squarecb --gamma_scale 1000 -l 0.05", texts="components"),
     peer(MabWiser, policy="LinTS", alpha=0.1, l2_lambda=20.0),
     peer(MabWiser, policy="LinUCB", alpha=0.05, l2_lambda=200.0),
     peer(BayesianBandits, policy="Thompson", scale=0.5),
