@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final, final
 
 from sqlalchemy import Connection, RowMapping, bindparam, select, update
@@ -12,7 +13,7 @@ from storage.columns import canonical_json
 from storage.errors import DecisionConflictError, UnknownCampaignError, UnknownDecisionError
 from storage.records import DecisionRecord, NewDecision
 from storage.schema import Campaign, CandidateSet, Decision
-from storage.session import Database, in_chunks, insert_or_skip
+from storage.session import Database, in_chunks, insert_columns, insert_or_skip, is_among
 from storage.settling import settle
 
 # Statements are built once: building one takes longer than SQLite takes to run it.
@@ -28,12 +29,12 @@ STORED: Final = (
         CandidateSet.creative_ids.label("candidate_creative_ids"),
     )
     .join(CandidateSet, CandidateSet.candidate_set_id == Decision.candidate_set_id)
-    .where(Decision.decision_id.in_(bindparam("ids", expanding=True)))
+    .where(is_among(Decision.decision_id, "ids"))
 )
 DEFERRED: Final = (
     select(Decision.decision_id, Decision.activated_at, Campaign.attribution_window_s)
     .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
-    .where(Decision.decision_id.in_(bindparam("ids", expanding=True)))
+    .where(is_among(Decision.decision_id, "ids"))
     .order_by(Decision.decision_id)
     .with_for_update(of=Decision)
 )
@@ -41,6 +42,22 @@ ACTIVATE: Final = (
     update(Decision)
     .where(Decision.decision_id == bindparam("id"))
     .values(activated_at=bindparam("now"), settles_at=bindparam("due"))
+)
+# What is stored as it comes.
+COPIED: Final = (
+    "decision_id",
+    "campaign_id",
+    "creative_id",
+    "propensity",
+    "place",
+    "request_id",
+    "model_version",
+    "slots_version",
+    "horizon",
+    "kappa",
+    "point_set",
+    "decided_at",
+    "activated_at",
 )
 
 
@@ -73,28 +90,26 @@ class Decisions:
             check_decision(new)
             name = new.decision_id
             context = canonical_json(dict(new.context), what=f"decision {name!r}: its context")
-            _check_same(new, context, first.setdefault(name, new), contexts.setdefault(name, context))
+            if first.setdefault(name, new) is not new:
+                _check_same(new, context, first[name], contexts[name])
+            contexts.setdefault(name, context)
         # In one order everywhere, so that two who insert the same ids wait for each other in turn.
-        ordered = sorted(first.values(), key=lambda new: new.decision_id)
+        ordered = [first[name] for name in sorted(first)]
 
         def work(connection: Connection) -> list[DecisionRecord]:
             if not ordered:
                 return []
             windows = _windows(connection, {new.campaign_id for new in ordered})
             sets = _candidate_sets(connection, {new.candidate_creative_ids for new in ordered})
-            rows = [
-                _row(
-                    new,
-                    context=contexts[new.decision_id],
-                    candidate_set_id=sets[new.candidate_creative_ids],
-                    window_s=windows[new.campaign_id],
-                )
-                for new in ordered
-            ]
-            if insert_or_skip(connection, Decision, rows) == len(rows):
+            ends = [_settles_at(new.activated_at, windows[new.campaign_id]) for new in ordered]
+            columns: dict[str, list[Any]] = {name: list(map(attrgetter(name), ordered)) for name in COPIED}
+            columns["candidate_set_id"] = [sets[new.candidate_creative_ids] for new in ordered]
+            columns["propensities"] = [canonical_json(new.propensities) for new in ordered]
+            columns["context"] = [contexts[new.decision_id] for new in ordered]
+            columns["settles_at"] = ends
+            if insert_columns(connection, Decision, columns, or_skip=True) == len(ordered):
                 stored = {
-                    new.decision_id: _new_record(new, row["settles_at"])
-                    for new, row in zip(ordered, rows, strict=True)
+                    new.decision_id: _new_record(new, end) for new, end in zip(ordered, ends, strict=True)
                 }
             else:
                 stored = _read(connection, list(first))
@@ -132,7 +147,7 @@ class Decisions:
         ids = sorted(set(decision_ids))
 
         def work(connection: Connection) -> int:
-            rows = [row for chunk in in_chunks(ids) for row in connection.execute(DEFERRED, {"ids": chunk})]
+            rows = connection.execute(DEFERRED, {"ids": ids}).all()
             refuse_unknown(ids, {row.decision_id for row in rows})
             deferred = [row for row in rows if row.activated_at is None]
             if not deferred:
@@ -205,47 +220,10 @@ def _settles_at(activated_at: datetime | None, window_s: float) -> datetime | No
     return activated_at + timedelta(seconds=window_s)
 
 
-def _row(new: NewDecision, *, context: str, candidate_set_id: int, window_s: float) -> dict[str, Any]:
-    return {
-        "decision_id": new.decision_id,
-        "campaign_id": new.campaign_id,
-        "creative_id": new.creative_id,
-        "candidate_set_id": candidate_set_id,
-        "propensities": new.propensities,
-        "propensity": new.propensity,
-        "place": new.place,
-        "request_id": new.request_id,
-        "context": context,
-        "model_version": new.model_version,
-        "slots_version": new.slots_version,
-        "horizon": new.horizon,
-        "kappa": new.kappa,
-        "point_set": new.point_set,
-        "decided_at": new.decided_at,
-        "activated_at": new.activated_at,
-        "settles_at": _settles_at(new.activated_at, window_s),
-    }
-
-
 def _new_record(new: NewDecision, settles_at: datetime | None) -> DecisionRecord:
     """Return what is stored for a decision that was not there before."""
     return DecisionRecord(
-        decision_id=new.decision_id,
-        campaign_id=new.campaign_id,
-        creative_id=new.creative_id,
-        candidate_creative_ids=new.candidate_creative_ids,
-        propensities=new.propensities,
-        propensity=new.propensity,
-        place=new.place,
-        request_id=new.request_id,
-        context=dict(new.context),
-        model_version=new.model_version,
-        slots_version=new.slots_version,
-        horizon=new.horizon,
-        kappa=new.kappa,
-        point_set=new.point_set,
-        decided_at=new.decided_at,
-        activated_at=new.activated_at,
+        **{**vars(new), "context": dict(new.context)},
         settles_at=settles_at,
         closed_at=None,
         settled_at=None,
@@ -257,8 +235,7 @@ def _new_record(new: NewDecision, settles_at: datetime | None) -> DecisionRecord
 def _read(connection: Connection, decision_ids: Sequence[str]) -> dict[str, DecisionRecord]:
     return {
         row["decision_id"]: _record(row)
-        for chunk in in_chunks(decision_ids)
-        for row in connection.execute(STORED, {"ids": chunk}).mappings()
+        for row in connection.execute(STORED, {"ids": list(decision_ids)}).mappings()
     }
 
 
