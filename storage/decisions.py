@@ -1,8 +1,9 @@
 """Decisions: recorded once for each id, whoever sends it again."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from datetime import datetime, timedelta
+from itertools import repeat
 from operator import attrgetter
 from typing import Any, Final, final
 
@@ -101,16 +102,16 @@ class Decisions:
                 return []
             windows = _windows(connection, {new.campaign_id for new in ordered})
             sets = _candidate_sets(connection, {new.candidate_creative_ids for new in ordered})
-            ends = [_settles_at(new.activated_at, windows[new.campaign_id]) for new in ordered]
             columns: dict[str, list[Any]] = {name: list(map(attrgetter(name), ordered)) for name in COPIED}
-            columns["candidate_set_id"] = [sets[new.candidate_creative_ids] for new in ordered]
-            columns["propensities"] = [canonical_json(new.propensities) for new in ordered]
-            columns["context"] = [contexts[new.decision_id] for new in ordered]
-            columns["settles_at"] = ends
-            if insert_columns(connection, Decision, columns, or_skip=True) == len(ordered):
-                stored = {
-                    new.decision_id: _new_record(new, end) for new, end in zip(ordered, ends, strict=True)
-                }
+            columns["settles_at"] = [_settles_at(new.activated_at, windows[new.campaign_id]) for new in ordered]
+            rows = {
+                **columns,
+                "candidate_set_id": [sets[new.candidate_creative_ids] for new in ordered],
+                "propensities": [canonical_json(new.propensities) for new in ordered],
+                "context": [contexts[new.decision_id] for new in ordered],
+            }
+            if insert_columns(connection, Decision, rows, or_skip=True) == len(ordered):
+                stored = _new_records(ordered, columns)
             else:
                 stored = _read(connection, list(first))
                 for new in ordered:
@@ -167,7 +168,7 @@ class Decisions:
         return self._database.write(work)
 
 
-def refuse_unknown(wanted: Iterable[str], known: set[str]) -> None:
+def refuse_unknown(wanted: Iterable[str], known: Set[str]) -> None:
     """Raise an error that names all ids that are not known.
 
     Raises:
@@ -220,16 +221,18 @@ def _settles_at(activated_at: datetime | None, window_s: float) -> datetime | No
     return activated_at + timedelta(seconds=window_s)
 
 
-def _new_record(new: NewDecision, settles_at: datetime | None) -> DecisionRecord:
-    """Return what is stored for a decision that was not there before."""
-    return DecisionRecord(
-        **{**vars(new), "context": dict(new.context)},
-        settles_at=settles_at,
-        closed_at=None,
-        settled_at=None,
-        click=None,
-        learnt_batch=None,
-    )
+def _new_records(
+    ordered: Sequence[NewDecision], columns: dict[str, list[Any]]
+) -> dict[str, DecisionRecord]:
+    """Return what is stored for decisions that were not there before, given what was stored as it came."""
+    fields: dict[str, Iterable[Any]] = {
+        **columns,
+        "candidate_creative_ids": [new.candidate_creative_ids for new in ordered],
+        "propensities": [new.propensities for new in ordered],
+        "context": [dict(new.context) for new in ordered],
+    }
+    values = (fields.get(name, repeat(None)) for name in DecisionRecord._fields)
+    return dict(zip(columns["decision_id"], map(DecisionRecord._make, zip(*values, strict=False)), strict=True))
 
 
 def _read(connection: Connection, decision_ids: Sequence[str]) -> dict[str, DecisionRecord]:
