@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, TypeVar, final
 
-from sqlalchemy import URL, Boolean, Connection, Dialect, bindparam, create_engine, event
+from sqlalchemy import URL, Connection, Dialect, bindparam, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import SQLAlchemyError
@@ -175,10 +175,10 @@ def _insert_text(dialect: Dialect, table: type[Base], names: tuple[str, ...], *,
 class is_among(FunctionElement[bool]):
     """Whether a text is one of those bound to a name: one parameter, so one statement for any number of them.
 
-    An expanding IN would be written anew for every call.
+    An expanding IN would be written anew for every call. It has no type of its own: SQLAlchemy compares a
+    Boolean with 1 on SQLite, which then looks at every row of the table.
     """
 
-    type = Boolean()
     inherit_cache = True
 
     def __init__(self, column: Any, name: str) -> None:
