@@ -16,6 +16,7 @@ from storage.learning_records import (
     ArmRow,
     ArmStates,
     CountRow,
+    ForgetRow,
     HistoryCountRecord,
     InfoRow,
     LearnRow,
@@ -135,6 +136,20 @@ class Learning:
             lambda connection: [LogRow(**row) for row in connection.execute(query).mappings()]
         )
 
+    def forgets(self, model_id: int, *, up_to_step: int) -> list[ForgetRow]:
+        """Return the steps that forgot a part of what was learnt before them, in order."""
+        query = (
+            select(LearnStep.step, LearnStep.parameters, LearnStep.logged_at)
+            .where(LearnStep.model_id == model_id, LearnStep.kind == "forget", LearnStep.step <= up_to_step)
+            .order_by(LearnStep.step)
+        )
+        return self._database.read(
+            lambda connection: [
+                ForgetRow(step=row.step, kept=row.parameters["kept"], logged_at=row.logged_at)
+                for row in connection.execute(query)
+            ]
+        )
+
     def model_log(self, model_id: int, *, limit: int) -> list[InfoRow]:
         """Return what the latest steps reported about themselves, the newest first."""
         query = (
@@ -194,17 +209,20 @@ class Learning:
             steps=np.array([row.step for row in rows], dtype=np.int64),
         )
 
-    def counts(self, model_id: int, *, up_to_step: int) -> list[CountRow]:
+    def counts(self, model_id: int, *, after_step: int = 0, up_to_step: int) -> list[CountRow]:
         """Return what a refit needs: learnt decisions that share creative, slots and context, counted.
 
         Args:
             model_id: The model.
+            after_step: The last step whose decisions do not count.
             up_to_step: The last step whose decisions count.
 
         Returns:
             One row for each creative, version of the slots and context, in that order.
         """
-        return self._database.read(lambda connection: statistics.counts(connection, model_id, up_to_step))
+        return self._database.read(
+            lambda connection: statistics.counts(connection, model_id, after_step, up_to_step)
+        )
 
     def history_counts(self, model_id: int) -> list[HistoryCountRecord]:
         """Return the imported history of the model's creatives, by creative."""

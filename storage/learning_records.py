@@ -31,7 +31,7 @@ class ArmStates(NamedTuple):
     Attributes:
         creative_ids: Which arms.
         u: First moments of φ, float64.
-        q: Precisions.
+        q: Information; the prior's is not in it, as its scale may change.
         k: Linear terms.
         steps: As of which learning step each row is; ignored when written.
     """
@@ -95,6 +95,15 @@ class LogRow:
     kind: StepKind
     parameters: dict[str, Any]
     n_rows: int
+    logged_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetRow:
+    """A step that kept only a part of what the data had taught before it, 0 to 1."""
+
+    step: int
+    kept: float
     logged_at: datetime
 
 

@@ -14,13 +14,17 @@ from storage.session import in_chunks, insert_into
 SHARE_SPAN: Final = timedelta(hours=24)
 
 
-def counts(connection: Connection, model_id: int, up_to_step: int) -> list[CountRow]:
+def counts(connection: Connection, model_id: int, after_step: int, up_to_step: int) -> list[CountRow]:
     """Count the learnt decisions by creative, version of the slots and context."""
     keys = (Decision.creative_id, Decision.slots_version, Decision.context)
     rows = connection.execute(
         select(*keys, func.count().label("impressions"), func.sum(Decision.click).label("clicks"))
         .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
-        .where(Campaign.model_id == model_id, Decision.learnt_batch <= up_to_step)
+        .where(
+            Campaign.model_id == model_id,
+            Decision.learnt_batch > after_step,
+            Decision.learnt_batch <= up_to_step,
+        )
         .group_by(*keys)
         .order_by(*keys)
     )
