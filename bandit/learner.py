@@ -22,6 +22,7 @@ from bandit.errors import PosteriorError
 from bandit.features import N_CONTEXT, weight_prior
 from bandit.model import Model
 from bandit.numerics import double_precision
+from bandit.pooling import Counted, pool
 from bandit.posterior import Prior, RefitInfo, SiteInfo, State, grow, initial_state
 from bandit.programs import CountedRows, fade, fit_counts, learn_batch, summarise_campaign
 from bandit.roster import CampaignEntry, Roster
@@ -42,7 +43,7 @@ from storage import (
 from storage.learning_records import StepKind
 
 BATCH = 256  # decisions a step learns at most
-ROWS = (8, 64, BATCH)
+ROWS = (8, 32, 64, 128, BATCH)
 SNAPSHOT_EVERY_S = 1.0
 READOUTS_EVERY_S = 1.0
 SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
@@ -370,12 +371,12 @@ class Learner:
 
     def _updated(self, rows: Sequence[LearnRow]) -> tuple[State, SiteInfo]:
         """Return the posterior with a batch learnt, and how that went."""
-        if any(self._model.roster.arm[row.creative_id] >= len(self.view.state.arm_precision) for row in rows):
+        roster = self._model.roster
+        capacity = len(self.view.state.arm_precision)
+        if any(roster.arm[creative_id] >= capacity for creative_id in {row.creative_id for row in rows}):
             self.republish()
-        contexts = [context_vector(row.context, self._model.schema, row.slots_version) for row in rows]
-        arms = [self._model.roster.arm[row.creative_id] for row in rows]
-        clicks = [row.click for row in rows]
-        data = self._rows(contexts, arms, [1] * len(rows), clicks, padded_size(len(rows), ROWS))
+        counted = (Counted(row.creative_id, row.context, row.slots_version, 1, row.click) for row in rows)
+        data = pool(counted, self._model.schema, roster.arm, roster.arm_campaign, ROWS)
         learnt: tuple[State, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
         return learnt
 
@@ -462,7 +463,7 @@ class Learner:
         if lease is None:  # the renewing thread has just found it lost
             self.resume()
             return False
-        if not bool(jnp.isfinite(state.weights).all()):
+        if not np.isfinite(state.weights).all():
             raise PosteriorError(
                 f"learning step {self._step + 1} ({kind}) would make the posterior infinite or NaN; nothing "
                 "was written. Run `creative-bandit storage check`, and report this with its output"
@@ -523,7 +524,7 @@ def _told(state: State, info: SiteInfo | RefitInfo | None = None) -> dict[str, A
     The smallest pivot of the weights' precision says how far it is from losing its positive definiteness:
     its smallest eigenvalue lies at or below it.
     """
-    pivot = jnp.min(jnp.diagonal(state.factor)) ** 2
+    pivot = np.min(np.diagonal(state.factor)) ** 2
     numbers = {
         **({} if info is None else {name: float(value) for name, value in info._asdict().items()}),
         "smallest_pivot": float(pivot),

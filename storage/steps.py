@@ -14,6 +14,10 @@ from storage.schema import ArmState, ArmStatistics, Campaign, Decision, LearnSte
 from storage.session import insert_into, is_among
 
 KEPT_SNAPSHOTS: Final = 2
+# Statements are built once: building one takes longer than SQLite takes to run it.
+LATEST: Final = select(func.max(LearnStep.step)).where(LearnStep.model_id == bindparam("model_id"))
+LOG: Final = insert(LearnStep)
+LOG_INFO: Final = insert(ModelLog)
 # Reports lock decisions in the order of their ids, and so do we.
 LEARNABLE: Final = (
     select(Decision.decision_id, Decision.creative_id, Decision.click)
@@ -56,16 +60,19 @@ def write(connection: Connection, step: StepRecord) -> None:
             "read the log again and resume from it"
         )
     connection.execute(
-        insert(LearnStep).values(
-            model_id=step.model_id,
-            step=step.step,
-            kind=step.kind,
-            parameters=dict(step.parameters),
-            n_rows=len(step.decision_ids),
-            logged_at=step.logged_at,
-        )
+        LOG,
+        {
+            "model_id": step.model_id,
+            "step": step.step,
+            "kind": step.kind,
+            "parameters": dict(step.parameters),
+            "n_rows": len(step.decision_ids),
+            "logged_at": step.logged_at,
+        },
     )
-    connection.execute(insert(ModelLog).values(model_id=step.model_id, step=step.step, info=dict(step.info)))
+    connection.execute(
+        LOG_INFO, {"model_id": step.model_id, "step": step.step, "info": dict(step.info)}
+    )
     _mark_learnt(connection, step)
     context_schema.add_counts(connection, step.model_id, step.context_counts)
     if step.arm_states is not None:
@@ -76,8 +83,7 @@ def write(connection: Connection, step: StepRecord) -> None:
 
 def latest(connection: Connection, model_id: int) -> int:
     """Return the newest step of the log; 0 when nothing was learnt."""
-    query = select(func.max(LearnStep.step)).where(LearnStep.model_id == model_id)
-    return connection.execute(query).scalar() or 0
+    return connection.execute(LATEST, {"model_id": model_id}).scalar() or 0
 
 
 def _mark_learnt(connection: Connection, step: StepRecord) -> None:

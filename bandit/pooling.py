@@ -1,0 +1,76 @@
+"""Outcomes alike in all that the model sees are one row of counts: the same posterior for less work."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bandit.context import context_vector
+from bandit.features import N_CONTEXT
+from bandit.programs import CountedRows
+from bandit.selection import padded_size
+from storage import ContextRecord
+
+
+class Counted(NamedTuple):
+    """Outcomes of one arm in one context.
+
+    Attributes:
+        creative_id: Whose.
+        context: A checked context; {} counts as the average one.
+        slots_version: The version of the context schema that they were made with.
+        impressions: n.
+        clicks: c.
+    """
+
+    creative_id: int
+    context: Mapping[str, Any]
+    slots_version: int
+    impressions: float
+    clicks: float
+
+
+def pool(
+    counted: Iterable[Counted],
+    schema: ContextRecord,
+    arm: Mapping[int, int],
+    arm_campaign: np.ndarray,
+    sizes: tuple[int, ...],
+) -> CountedRows:
+    """Add up the counts of each arm and context vector, in the order in which they first come.
+
+    Rows with one φ and one arm have one logit, so every pass over them gives them one site; n rows with an
+    impression each, c of them clicked, add W and t of n impressions and c clicks.
+
+    Args:
+        counted: Counts; many may be alike.
+        schema: The context schema, at least as new as theirs.
+        arm: A creative's place in the posterior's arrays.
+        arm_campaign: The campaign's index of each arm, [arms].
+        sizes: Numbers of rows to pad to; see `padded_size`.
+
+    Returns:
+        The rows, padded with rows without impressions.
+    """
+    vectors: dict[tuple[object, ...], bytes] = {}
+    totals: dict[tuple[int, bytes], list[float]] = {}
+    for creative_id, context, slots_version, impressions, clicks in counted:
+        # Of equal contexts; True and 1 are equal, but a field has values of one kind only.
+        key = (slots_version, *context.items())
+        vector = vectors.get(key)
+        if vector is None:
+            vector = vectors[key] = context_vector(context, schema, slots_version).tobytes()
+        total = totals.setdefault((arm[creative_id], vector), [0.0, 0.0])
+        total[0] += impressions
+        total[1] += clicks
+    padding = padded_size(max(len(totals), 1), sizes) - len(totals)
+    contexts = np.frombuffer(b"".join(vector for _, vector in totals)).reshape(len(totals), N_CONTEXT)
+    arms = np.array([index for index, _ in totals], np.int64)
+    counts = np.array(list(totals.values())).reshape(len(totals), 2)
+    arrays: list[Any] = [
+        np.pad(contexts, ((0, padding), (0, 0))),
+        np.pad(arms, (0, padding)),
+        np.pad(arm_campaign[arms], (0, padding)),
+        *np.pad(counts, ((0, padding), (0, 0))).T,
+    ]
+    return CountedRows(*arrays)
