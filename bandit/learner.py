@@ -24,11 +24,11 @@ from bandit.model import Model
 from bandit.numerics import double_precision
 from bandit.pooling import Counted, pool
 from bandit.posterior import Prior, RefitInfo, SiteInfo, State, grow, initial_state
-from bandit.programs import CountedRows, fade, fit_counts, learn_batch, summarise_campaign
+from bandit.programs import fade, fit_counts, learn_batch, summarise_campaign
 from bandit.roster import CampaignEntry, Roster
 from bandit.selection import Tables, padded_size
 from bandit.snapshot import arm_states, restored, snapshot_to_bytes
-from bandit.upkeep import Upkeep, kept_since, scales_of, stretches
+from bandit.upkeep import Upkeep, kept_after, kept_since, scales_of, stretches
 from storage import (
     ArmReadout,
     ArmStates,
@@ -380,52 +380,23 @@ class Learner:
         learnt: tuple[State, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
         return learnt
 
-    def _rows(
-        self,
-        contexts: Sequence[np.ndarray],
-        arms: Sequence[int],
-        impressions: Sequence[float],
-        clicks: Sequence[float],
-        size: int,
-    ) -> CountedRows:
-        """Return rows as padded arrays."""
-        padding = size - len(arms)
-        campaigns = self._model.roster.arm_campaign[list(arms)]
-        arrays: list[Any] = [
-            np.pad(np.reshape(contexts, (len(arms), N_CONTEXT)), ((0, padding), (0, 0))),
-            np.pad(np.asarray(arms, np.int64), (0, padding)),
-            np.pad(campaigns, (0, padding)),
-            np.pad(np.asarray(impressions, float), (0, padding)),
-            np.pad(np.asarray(clicks, float), (0, padding)),
-        ]
-        return CountedRows(*arrays)
-
     def _fitted(self, step: int) -> tuple[State, RefitInfo]:
         """Return the posterior fitted to all that was learnt up to a step, and to the history."""
         forgets = self._store.learning.forgets(self._model_id, up_to_step=step)
         history = self._store.learning.history_counts(self._model_id)
-        arm = self._model.roster.arm
-        # Decisions alike in all that the model sees are one row, however their contexts differ otherwise.
-        summed: dict[tuple[int, bytes], list[float]] = {}
+        schema, roster = self._model.schema, self._model.roster
+        counted = []
         for after_step, up_to_step, kept in stretches(forgets, step):
             for row in self._store.learning.counts(
                 self._model_id, after_step=after_step, up_to_step=up_to_step
             ):
-                vector = context_vector(row.context, self._model.schema, row.slots_version)
-                total = summed.setdefault((arm[row.creative_id], vector.tobytes()), [0.0, 0.0])
-                total[0] += kept * row.impressions
-                total[1] += kept * row.clicks
+                counts = (kept * row.impressions, kept * row.clicks)
+                counted.append(Counted(row.creative_id, row.context, row.slots_version, *counts))
         for past in history:
-            total = summed.setdefault((arm[past.creative_id], np.zeros(N_CONTEXT).tobytes()), [0.0, 0.0])
-            total[0] += past.impressions
-            total[1] += past.clicks
-        data = self._rows(
-            [np.frombuffer(vector) for _, vector in summed],
-            [index for index, _ in summed],
-            [impressions for impressions, _ in summed.values()],
-            [clicks for _, clicks in summed.values()],
-            padded_size(max(len(summed), 1), ROWS),
-        )
+            kept = kept_after(past.imported_at, forgets)
+            counts = (kept * past.impressions, kept * past.clicks)
+            counted.append(Counted(past.creative_id, past.context, schema.version, *counts))
+        data = pool(counted, schema, roster.arm, roster.arm_campaign, ROWS)
         n_arms, n_campaigns = self._model.capacity()
         tables = self._model.tables(n_arms, n_campaigns)
         fitted: tuple[State, RefitInfo] = fit_counts(

@@ -66,6 +66,11 @@ def stretches(forgets: Sequence[ForgetRow], up_to_step: int) -> list[Stretch]:
     return [*found, Stretch(0, end, kept)]
 
 
+def kept_after(at: datetime | None, forgets: Sequence[ForgetRow]) -> float:
+    """Return the part of what was known at a time that was not forgotten since."""
+    return math.prod(forgotten.kept for forgotten in forgets if at is None or forgotten.logged_at > at)
+
+
 class Upkeep:
     """Knows when such a step is due, what it does, and how it is done again from the log.
 

@@ -22,9 +22,7 @@ IdText = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 # An even number of backslashes before it, or the "u0000" is text that somebody wrote.
 ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
-ENCODER: Final = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-)
+ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: Any, *, what: str = "the value") -> str:
@@ -115,9 +113,7 @@ class Texts(TypeDecorator[Sequence[str]]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Choose the database's own type."""
-        return dialect.type_descriptor(
-            postgresql.ARRAY(Text()) if dialect.name == "postgresql" else Text()
-        )
+        return dialect.type_descriptor(postgresql.ARRAY(Text()) if dialect.name == "postgresql" else Text())
 
     def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> Any:
         """Write JSON for SQLite."""

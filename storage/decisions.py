@@ -52,6 +52,8 @@ COPIED: Final = (
     "propensity",
     "place",
     "request_id",
+    "list_propensity",
+    "is_control",
     "model_version",
     "slots_version",
     "horizon",
@@ -60,6 +62,8 @@ COPIED: Final = (
     "decided_at",
     "activated_at",
 )
+# What a decision gets when outcomes come.
+LATER: Final = ("closed_at", "settled_at", "click", "learnt_batch")
 
 
 @final
@@ -103,7 +107,9 @@ class Decisions:
             windows = _windows(connection, {new.campaign_id for new in ordered})
             sets = _candidate_sets(connection, {new.candidate_creative_ids for new in ordered})
             columns: dict[str, list[Any]] = {name: list(map(attrgetter(name), ordered)) for name in COPIED}
-            columns["settles_at"] = [_settles_at(new.activated_at, windows[new.campaign_id]) for new in ordered]
+            columns["settles_at"] = [
+                _settles_at(new.activated_at, windows[new.campaign_id]) for new in ordered
+            ]
             rows = {
                 **columns,
                 "candidate_set_id": [sets[new.candidate_creative_ids] for new in ordered],
@@ -221,18 +227,17 @@ def _settles_at(activated_at: datetime | None, window_s: float) -> datetime | No
     return activated_at + timedelta(seconds=window_s)
 
 
-def _new_records(
-    ordered: Sequence[NewDecision], columns: dict[str, list[Any]]
-) -> dict[str, DecisionRecord]:
+def _new_records(ordered: Sequence[NewDecision], columns: dict[str, list[Any]]) -> dict[str, DecisionRecord]:
     """Return what is stored for decisions that were not there before, given what was stored as it came."""
     fields: dict[str, Iterable[Any]] = {
         **columns,
+        **dict.fromkeys(LATER, repeat(None)),
         "candidate_creative_ids": [new.candidate_creative_ids for new in ordered],
         "propensities": [new.propensities for new in ordered],
         "context": [dict(new.context) for new in ordered],
     }
-    values = (fields.get(name, repeat(None)) for name in DecisionRecord._fields)
-    return dict(zip(columns["decision_id"], map(DecisionRecord._make, zip(*values, strict=False)), strict=True))
+    records = zip(*(fields[name] for name in DecisionRecord._fields), strict=False)
+    return dict(zip(columns["decision_id"], map(DecisionRecord._make, records), strict=True))
 
 
 def _read(connection: Connection, decision_ids: Sequence[str]) -> dict[str, DecisionRecord]:

@@ -8,7 +8,8 @@ from typing import Any, Final, final
 import numpy as np
 from sqlalchemy import Connection, Select, Text, bindparam, exists, select, type_coerce
 
-from storage import leases, statistics, steps
+from storage import history, leases, statistics, steps
+from storage.border import check_text
 from storage.columns import canonical_json
 from storage.errors import DatabaseDamagedError, StepConflictError
 from storage.learning_records import (
@@ -225,27 +226,42 @@ class Learning:
         )
 
     def history_counts(self, model_id: int) -> list[HistoryCountRecord]:
-        """Return the imported history of the model's creatives, by creative."""
-        return self._database.read(lambda connection: statistics.history(connection, model_id))
+        """Return the imported history of the model's creatives, by creative and context."""
+        return self._database.read(lambda connection: history.counts(connection, model_id))
 
     def add_history(
-        self, model_id: int, rows: Sequence[tuple[int, int, int]], *, imported_at: datetime
-    ) -> None:
+        self,
+        model_id: int,
+        rows: Sequence[HistoryCountRecord],
+        *,
+        import_id: str,
+        imported_at: datetime,
+    ) -> bool:
         """Add imported counts to those that are there, all or none.
 
         Args:
             model_id: The model.
-            rows: (creative_id, impressions, clicks); a creative may occur more than once.
+            rows: A creative and context may occur more than once.
+            import_id: Names the import: one that is known already changes nothing.
             imported_at: When.
 
+        Returns:
+            Whether the counts were added; False when this import was made before.
+
         Raises:
-            InvalidValueError: Counts are negative, or there are more clicks than impressions.
+            InvalidValueError: Counts are negative, there are more clicks than impressions, or a context
+                cannot be stored.
             UnknownCreativeError: A creative is none of the model's.
         """
-        statistics.check_history(rows)
-        self._database.write(
-            lambda connection: statistics.add_history(connection, model_id, rows, imported_at)
+        summed = history.summed(rows)
+        check_text(import_id, "import_id")
+        return self._database.write(
+            lambda connection: history.add(connection, model_id, summed, import_id, imported_at)
         )
+
+    def imported_at(self, model_id: int, import_id: str) -> datetime | None:
+        """Return when an import was made; None when it never was."""
+        return self._database.read(lambda connection: history.imported_at(connection, model_id, import_id))
 
     def recent_contexts(self, campaign_id: int, *, limit: int) -> list[dict[str, Any]]:
         """Return the contexts of a campaign's latest learnt decisions, the newest first."""
@@ -282,8 +298,8 @@ class Learning:
         """Return the arms of a campaign with their counts, pending ones and share as of `now`."""
         return self._database.read(lambda connection: statistics.arm_rows(connection, campaign_id, now))
 
-    def _rows(self, query: Select[Any], parameters: dict[str, int]) -> list[LearnRow]:
+    def _rows(self, query: Select[*tuple[Any, ...]], parameters: dict[str, int]) -> list[LearnRow]:
         rows = self._database.read(lambda connection: connection.execute(query, parameters).all())
         # Many decisions have the same context.
         contexts = {text: json.loads(text) for text in {row.context for row in rows}}
-        return [LearnRow(*row[:3], contexts[row[3]], *row[4:]) for row in rows]
+        return [LearnRow._make((*row[:3], contexts[row[3]], *row[4:])) for row in rows]

@@ -45,7 +45,10 @@ class ArmStates(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ArmReadout:
-    """The posterior of one arm as people read it; rates are fractions, `version` is a learning step."""
+    """The posterior of one arm as people read it; rates are fractions, `version` is a learning step.
+
+    `value_remaining` is a fraction of the arm's own rate.
+    """
 
     creative_id: int
     ctr: float
@@ -54,6 +57,7 @@ class ArmReadout:
     p_best: float
     expected_loss: float
     version: int
+    value_remaining: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +143,21 @@ class CountRow:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryCountRecord:
-    """Imported history of a creative."""
+    """Imported history of a creative in one context; {} is history of no known context.
+
+    Attributes:
+        creative_id: Our id.
+        impressions: Its impressions.
+        clicks: Of these.
+        context: The context.
+        imported_at: When it was last added to; ignored when written.
+    """
 
     creative_id: int
     impressions: int
     clicks: int
+    context: dict[str, Any] = field(default_factory=dict)
+    imported_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +181,7 @@ class ArmRow:
         ctr_high: Upper end of its interval.
         p_best: Probability of being the best.
         expected_loss: Against the best, as a CTR.
+        value_remaining: What a change of arms may still be worth, as a fraction of this arm's rate.
         share: Of the campaign's impressions in the last 24 h.
         version: The learning step of the readout.
         refreshed_at: When it was written.
@@ -188,6 +203,7 @@ class ArmRow:
     ctr_high: float | None
     p_best: float | None
     expected_loss: float | None
+    value_remaining: float | None
     share: float | None
     version: int | None
     refreshed_at: datetime | None

@@ -139,7 +139,7 @@ class _Row(NamedTuple):
 
 @dataclass(slots=True)
 class _Case:
-    """One decision while its reports are judged, in memory and under its lock; begins as `LOCKED` gives it."""
+    """One decision, as `LOCKED` gives it, while its reports are judged in memory under its lock."""
 
     decision_id: str
     creative_id: int
@@ -183,7 +183,7 @@ def _judge(case: _Case, new: NewOutcome, received_at: datetime, rows: list[_Row]
     if new.final and case.closed_at is None:
         case.closes = True
     status: OutcomeStatus = "repeated" if not is_new else "late" if is_late else "recorded"
-    return OutcomeRecord(new.decision_id, status, settles_now)
+    return OutcomeRecord(decision_id=new.decision_id, status=status, has_settled=settles_now)
 
 
 def _is_late(case: _Case, new: NewOutcome, received_at: datetime) -> bool:

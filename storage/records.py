@@ -1,6 +1,6 @@
 """What crosses the border of this package: plain records. The learner's: learning_records.py.
 
-Those that are made for every decision are tuples: a frozen dataclass takes several times as long to make.
+A stored decision is a tuple: a frozen dataclass of as many fields takes several times as long to make.
 """
 
 from collections.abc import Mapping
@@ -96,16 +96,19 @@ class CampaignRecord:
     status: CampaignStatus
     mean_content: bytes | None
     created_at: datetime
+    settings_version: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewCreative:
-    """A creative to be added."""
+    """A creative to be added; floor and cap are the least and most of the traffic, fractions."""
 
     external_id: str
     content: Mapping[str, Any]
     content_hash: str
     picture: str | None = None
+    floor: float = 0.0
+    cap: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,8 @@ class CreativeRecord:
     picture: str | None
     status: CreativeStatus
     created_at: datetime
+    floor: float
+    cap: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +148,8 @@ class NewDecision:
         activated_at: When it was shown; None when that is reported later.
         place: Its place in its list, from 0.
         request_id: What the decisions of one request share.
+        list_propensity: The probability of the whole list that this place belongs to; None without a list.
+        is_control: Whether it was drawn from all candidates alike, to compare the engine with.
     """
 
     decision_id: str
@@ -161,6 +168,8 @@ class NewDecision:
     activated_at: datetime | None
     place: int = 0
     request_id: str | None = None
+    list_propensity: float | None = None
+    is_control: bool = False
 
 
 class DecisionRecord(NamedTuple):
@@ -190,6 +199,8 @@ class DecisionRecord(NamedTuple):
     activated_at: datetime | None
     place: int
     request_id: str | None
+    list_propensity: float | None
+    is_control: bool
     settles_at: datetime | None
     closed_at: datetime | None
     settled_at: datetime | None
@@ -218,7 +229,8 @@ class NewOutcome:
     final: bool = False
 
 
-class OutcomeRecord(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class OutcomeRecord:
     """What became of a report: recorded, repeated (nothing changed) or late (kept, not learnt).
 
     Attributes:

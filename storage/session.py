@@ -167,9 +167,10 @@ def _insert_text(dialect: Dialect, table: type[Base], names: tuple[str, ...], *,
         source = f"VALUES ({', '.join('?' * len(names))})"
     else:
         types = (table.__table__.c[name].type.compile(dialect).split(" COLLATE")[0] for name in names)
-        source = f"SELECT * FROM unnest({', '.join(f'%s::{kind}[]' for kind in types)})"
+        arrays = ", ".join(f"%s::{kind}[]" for kind in types)
+        source = f"SELECT * FROM unnest({arrays})"  # noqa: S608  names of types
     skip = " ON CONFLICT DO NOTHING" if or_skip else ""
-    return f"INSERT INTO {table.__tablename__} ({', '.join(names)}) {source}{skip}"  # noqa: S608  our own names
+    return f"INSERT INTO {table.__tablename__} ({', '.join(names)}) {source}{skip}"
 
 
 class is_among(FunctionElement[bool]):
@@ -188,7 +189,7 @@ class is_among(FunctionElement[bool]):
 @compiles(is_among, "sqlite")
 def _sqlite_among(element: is_among, compiler: SQLCompiler, **kw: Any) -> str:
     column, texts = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({texts}))"
+    return f"{column} IN (SELECT value FROM json_each({texts}))"  # noqa: S608  two compiled clauses
 
 
 @compiles(is_among, "postgresql")

@@ -70,9 +70,7 @@ def write(connection: Connection, step: StepRecord) -> None:
             "logged_at": step.logged_at,
         },
     )
-    connection.execute(
-        LOG_INFO, {"model_id": step.model_id, "step": step.step, "info": dict(step.info)}
-    )
+    connection.execute(LOG_INFO, {"model_id": step.model_id, "step": step.step, "info": dict(step.info)})
     _mark_learnt(connection, step)
     context_schema.add_counts(connection, step.model_id, step.context_counts)
     if step.arm_states is not None:

@@ -9,6 +9,7 @@ from bandit import Engine
 from bandit.errors import InvalidSettingError
 from bandit.features import PriorScales
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
+from tests.bandit.test_engine_replay import history
 
 DAY = timedelta(days=1)
 SCALES_STEP = 20
@@ -159,3 +160,16 @@ def test_settings_of_two_processes_do_not_undo_each_other(engines: Engines) -> N
     first._model.mark_refit(is_due=True)
     stored = first._store.models.settings(first._model.record.model_id)
     assert (stored["half_life_days"], stored["learn_scales"], stored["refit_due"]) == (5.0, False, True)
+
+
+def test_imported_history_fades_too(engines: Engines) -> None:
+    engine = engines.open()
+    engine.set_scale_learning(False)
+    engine.set_forgetting(2.0)
+    engine.warm_start(history(("a", 4000, 120), ("b", 5000, 40)))
+    before = sites_of(engine)["arm_precision"]
+    engines.clock.pass_(2 * DAY)
+    engine.settle()
+    np.testing.assert_allclose(sites_of(engine)["arm_precision"], before / 2, rtol=1e-9)
+    engine.refit()
+    np.testing.assert_allclose(sites_of(engine)["arm_precision"], before / 2, rtol=0.2)
