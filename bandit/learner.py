@@ -375,7 +375,7 @@ class Learner:
         capacity = len(self.view.state.arm_precision)
         if any(roster.arm[creative_id] >= capacity for creative_id in {row.creative_id for row in rows}):
             self.republish()
-        counted = (Counted(row.creative_id, row.context, row.slots_version, 1, row.click) for row in rows)
+        counted = [Counted(row.creative_id, row.context, row.slots_version, 1, row.click) for row in rows]
         data = pool(counted, self._model.schema, roster.arm, roster.arm_campaign, ROWS)
         learnt: tuple[State, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
         return learnt

@@ -1,11 +1,11 @@
 """Outcomes alike in all that the model sees are one row of counts: the same posterior for less work."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bandit.context import context_vector
+from bandit.context import context_vectors
 from bandit.features import N_CONTEXT
 from bandit.programs import CountedRows
 from bandit.selection import padded_size
@@ -31,7 +31,7 @@ class Counted(NamedTuple):
 
 
 def pool(
-    counted: Iterable[Counted],
+    counted: Sequence[Counted],
     schema: ContextRecord,
     arm: Mapping[int, int],
     arm_campaign: np.ndarray,
@@ -52,17 +52,14 @@ def pool(
     Returns:
         The rows, padded with rows without impressions.
     """
-    vectors: dict[tuple[object, ...], bytes] = {}
+    vectors = context_vectors(
+        [each.context for each in counted], schema, [each.slots_version for each in counted]
+    )
     totals: dict[tuple[int, bytes], list[float]] = {}
-    for creative_id, context, slots_version, impressions, clicks in counted:
-        # Of equal contexts; True and 1 are equal, but a field has values of one kind only.
-        key = (slots_version, *context.items())
-        vector = vectors.get(key)
-        if vector is None:
-            vector = vectors[key] = context_vector(context, schema, slots_version).tobytes()
-        total = totals.setdefault((arm[creative_id], vector), [0.0, 0.0])
-        total[0] += impressions
-        total[1] += clicks
+    for vector, each in zip(vectors, counted, strict=True):
+        total = totals.setdefault((arm[each.creative_id], vector.tobytes()), [0.0, 0.0])
+        total[0] += each.impressions
+        total[1] += each.clicks
     padding = padded_size(max(len(totals), 1), sizes) - len(totals)
     contexts = np.frombuffer(b"".join(vector for _, vector in totals)).reshape(len(totals), N_CONTEXT)
     arms = np.array([index for index, _ in totals], np.int64)

@@ -161,8 +161,8 @@ class _Case:
 
 def _lock(connection: Connection, ids: Sequence[str]) -> dict[str, _Case]:
     """Lock the decisions, in one order everywhere, and read what the judgement needs."""
-    cases = {row[0]: _Case(*row) for row in connection.execute(LOCKED, {"ids": ids})}
-    for decision_id, kind, key in connection.execute(REPORTS, {"ids": ids}):
+    cases = {row[0]: _Case(*row) for row in connection.execute(LOCKED, {"ids": ids}).all()}
+    for decision_id, kind, key in connection.execute(REPORTS, {"ids": ids}).all():
         cases[decision_id].keys.add((kind, key))
     return cases
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, TypeVar, final
 
-from sqlalchemy import URL, Connection, Dialect, bindparam, create_engine, event
+from sqlalchemy import URL, Connection, Dialect, Double, bindparam, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import SQLAlchemyError
@@ -157,7 +157,13 @@ def _bound(dialect: Dialect, table: type[Base], name: str, values: Sequence[Any]
 
 @cache
 def _bind_processor(dialect: Dialect, table: type[Base], name: str) -> Callable[[Any], Any] | None:
-    return table.__table__.c[name].type.dialect_impl(dialect).bind_processor(dialect)
+    kind = table.__table__.c[name].type
+    # psycopg takes lists of one type only, and a caller may give 1 beside 0.5.
+    return _float if isinstance(kind, Double) else kind.dialect_impl(dialect).bind_processor(dialect)
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 @cache
