@@ -9,7 +9,7 @@ schema never changes, so a decision can be learnt with the very features it was 
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,20 @@ def context_vector(
     for name, index in others.items():
         vector[index] = 0.0 if name in hits else 1.0
     return vector
+
+
+def distinct_contexts(contexts: Iterable[Any]) -> Iterator[Any]:
+    """Leave out contexts that equal one before, types included; of what cannot be compared all stay."""
+    seen = set()
+    for context in contexts:
+        try:
+            key = (*context.items(), *map(type, context.values()))
+            if key in seen:
+                continue
+            seen.add(key)
+        except (AttributeError, TypeError):
+            pass  # no mapping, or values that are no context's: `check_context` says so
+        yield context
 
 
 def context_vectors(

@@ -113,7 +113,7 @@ class Decisions:
             rows = {
                 **columns,
                 "candidate_set_id": [sets[new.candidate_creative_ids] for new in ordered],
-                "propensities": [canonical_json(new.propensities) for new in ordered],
+                "propensities": _written([new.propensities for new in ordered]),
                 "context": [contexts[new.decision_id] for new in ordered],
             }
             if insert_columns(connection, Decision, rows, or_skip=True) == len(ordered):
@@ -218,6 +218,11 @@ def _known_sets(connection: Connection, hashes: Sequence[str]) -> dict[str, int]
 
 def _hash(creative_ids: tuple[int, ...]) -> str:
     return hashlib.blake2b(canonical_json(creative_ids).encode(), digest_size=16).hexdigest()
+
+
+def _written(lists: Sequence[Sequence[float]]) -> list[str]:
+    """Write lists of numbers, none of them empty, as canonical JSON; all in one call, which is faster."""
+    return [f"[{numbers}]" for numbers in canonical_json(lists)[2:-2].split("],[")]
 
 
 def _settles_at(activated_at: datetime | None, window_s: float) -> datetime | None:

@@ -5,7 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from bandit.context import check_context, context_vector, context_vectors, count_contexts, give_slots
+from bandit.context import (
+    check_context,
+    context_vector,
+    context_vectors,
+    count_contexts,
+    distinct_contexts,
+    give_slots,
+)
 from bandit.errors import ContextError
 from bandit.features import N_CONTEXT
 from storage import ContextCountRecord, ContextRecord, ContextSlotRecord, StepRecord, Store
@@ -82,6 +89,20 @@ def test_many_contexts_give_what_each_gives_alone() -> None:
     vectors = context_vectors([context for context, _ in asked], SCHEMA, [version for _, version in asked])
     for vector, (context, version) in zip(vectors, asked, strict=True):
         np.testing.assert_array_equal(vector, context_vector(context, SCHEMA, version))
+
+
+def test_contexts_that_equal_one_before_are_left_out() -> None:
+    contexts: list[object] = [
+        {"a": 1},
+        {"a": True},
+        {"a": 1.0},
+        {"a": "1"},
+        {},
+        {"a": [1]},
+        7,
+        {"b": 1, "a": 1},
+    ]
+    assert list(distinct_contexts([*contexts, *contexts[:5]])) == contexts
 
 
 def test_what_a_context_means_at_a_version_never_changes() -> None:
