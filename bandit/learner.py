@@ -81,6 +81,7 @@ class Learner:
 
     Attributes:
         view: The posterior as selection sees it.
+        has_more: Whether settled decisions were left waiting when the last batch was taken.
     """
 
     def __init__(self, store: Store, model: Model, clock: Callable[[], datetime], owner: str) -> None:
@@ -91,6 +92,7 @@ class Learner:
         self._model_id = model.record.model_id
         self._upkeep = Upkeep(model)
         self.lease: int | None = None
+        self.has_more = False
         self._forgot_at: datetime | None = None
         self._touched: set[int] = set()
         self._unread: set[int] = set()
@@ -208,7 +210,9 @@ class Learner:
         return faded
 
     def _learn_batch(self) -> int:
-        rows = self._store.learning.unlearnt(self._model_id, limit=BATCH)
+        # One row more than is learnt says whether others wait: the last batch needs no read to find that out.
+        waiting = self._store.learning.unlearnt(self._model_id, limit=BATCH + 1)
+        rows, self.has_more = waiting[:BATCH], len(waiting) > BATCH
         if not rows:
             return 0
         if not self._model.knows(rows):
