@@ -135,6 +135,7 @@ class Engine:
         attribution_window: float | timedelta = timedelta(minutes=30),
         conversion_window: float | timedelta = timedelta(days=7),
         uniform_share: float = 0.01,
+        control_share: float = 0.0,
         starts_at: datetime | None = None,
         ends_at: datetime | None = None,
     ) -> None:
@@ -148,6 +149,8 @@ class Engine:
             conversion_window: How long conversions count, in seconds.
             uniform_share: Fraction of traffic that all creatives share alike, above 0 for off-policy
                 evaluation.
+            control_share: Fraction of traffic whose creative is drawn from all alike and logged as control,
+                to compare the engine with; at most 1 together with uniform_share.
             starts_at: Its start, aware.
             ends_at: Its end, aware.
 
@@ -160,7 +163,8 @@ class Engine:
             "attribution_window": _seconds(attribution_window),
             "conversion_window": _seconds(conversion_window),
         }
-        check_campaign(name, horizon, windows, uniform_share, starts_at, ends_at)
+        shares = {"uniform_share": uniform_share, "control_share": control_share}
+        check_campaign(name, horizon, windows, shares, starts_at, ends_at)
         with self._lock:
             self._store.campaigns.add(
                 self._model.record.model_id,
@@ -169,6 +173,7 @@ class Engine:
                 attribution_window_s=windows["attribution_window"],
                 conversion_window_s=windows["conversion_window"],
                 uniform_share=uniform_share,
+                control_share=control_share,
                 starts_at=starts_at,
                 ends_at=ends_at,
                 created_at=self._clock(),
@@ -181,6 +186,7 @@ class Engine:
         Raises:
             UnknownCampaignError: No campaign has this name.
             DuplicateCreativeError: Names every id that is taken or given twice.
+            InvalidLimitsError: The campaign could not keep the floors and caps of all its active creatives.
             MissingEncoderError: There is no encoder; says how to get it.
         """
         self._check_open()
@@ -201,6 +207,27 @@ class Engine:
             )
             self._selector.reload()
 
+    def set_traffic(
+        self, campaign: str, creative_id: str, *, floor: float | None = None, cap: float | None = None
+    ) -> None:
+        """Set the least and the most of a campaign's traffic that a creative is to get.
+
+        Args:
+            campaign: The campaign's name.
+            creative_id: One of its creatives.
+            floor: A fraction; None leaves it as it is.
+            cap: A fraction, likewise.
+
+        Raises:
+            UnknownCampaignError: No campaign has this name.
+            UnknownCreativeError: The campaign has no such creative.
+            InvalidLimitsError: They are no fractions, or those of the active creatives cannot all be kept.
+        """
+        self._check_open()
+        with self._lock:
+            self._store.campaigns.set_limits(campaign, creative_id, floor=floor, cap=cap)
+            self._selector.reload()
+
     def pause(self, campaign: str, creative_id: str | None = None) -> None:
         """Stop showing a creative, or a whole campaign, for now.
 
@@ -211,7 +238,11 @@ class Engine:
         self._set_status(campaign, creative_id, "paused")
 
     def resume(self, campaign: str, creative_id: str | None = None) -> None:
-        """Show a paused creative, or campaign, again."""
+        """Show a paused creative, or campaign, again.
+
+        Raises:
+            InvalidLimitsError: With the creative the campaign's floors and caps could not all be kept.
+        """
         self._set_status(campaign, creative_id, "active")
 
     def retire(self, campaign: str, creative_id: str | None = None) -> None:

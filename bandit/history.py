@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from bandit.errors import HistoryError, InvalidCreativeError
 from bandit.model import Model
@@ -149,7 +150,12 @@ def new_creative(creative: Creative) -> NewCreative:
     content = creative.texts
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return NewCreative(
-        external_id=creative.id, content=content, content_hash=text_hash(canonical), picture=creative.picture
+        external_id=creative.id,
+        content=content,
+        content_hash=text_hash(canonical),
+        picture=creative.picture,
+        floor=creative.floor,
+        cap=creative.cap,
     )
 
 
@@ -166,7 +172,7 @@ def _row(line: dict[str, str | None]) -> HistoryRow:
         raise HistoryError(problem)
     if not line["campaign"] or not line["creative"]:
         raise HistoryError("campaign and creative must not be empty")
-    texts = {name: line.get(name) or "" for name in ("headline", *OPTIONAL)}
+    texts: dict[str, Any] = {name: line.get(name) or "" for name in ("headline", *OPTIONAL)}
     creative = Creative(line["creative"], **texts)
     return HistoryRow(campaign=line["campaign"], creative=creative, impressions=impressions, clicks=clicks)
 

@@ -19,10 +19,12 @@ class Creative:
         body: Text.
         call_to_action: Text.
         picture: A reference to a picture; kept, not read.
+        floor: The least of the campaign's traffic that it is to get, a fraction.
+        cap: The most of it, a fraction above 0.
 
     Raises:
-        InvalidCreativeError: The id is empty, a text is no string, all are empty, or one has over 10,000
-            characters.
+        InvalidCreativeError: The id is empty, a text is no string, all are empty, one has over 10,000
+            characters, or floor and cap are no fractions.
 
     Example:
         >>> Creative("calm", headline="Free returns, always").texts
@@ -34,6 +36,8 @@ class Creative:
     body: str = field(default="", kw_only=True)
     call_to_action: str = field(default="", kw_only=True)
     picture: str | None = field(default=None, kw_only=True)
+    floor: float = field(default=0.0, kw_only=True)
+    cap: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
@@ -55,6 +59,14 @@ class Creative:
         if not any(text.strip() for text in (self.headline, self.body, self.call_to_action)):
             raise InvalidCreativeError(
                 f"creative {self.id!r}: all texts are empty; give a headline, a body or a call to action"
+            )
+        are_numbers = all(
+            isinstance(x, int | float) and not isinstance(x, bool) for x in (self.floor, self.cap)
+        )
+        if not (are_numbers and 0 <= self.floor <= self.cap <= 1 and self.cap > 0):  # NaN fails too
+            raise InvalidCreativeError(
+                f"creative {self.id!r}: expected fractions with 0 <= floor <= cap <= 1 and a cap above 0, "
+                f"got floor {self.floor!r} and cap {self.cap!r}"
             )
 
     @property

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NoReturn, final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, case, cast, func, insert, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from storage.border import check_integer, check_text
-from storage.columns import canonical_json
+from storage.columns import BigInt, canonical_json
 from storage.errors import (
     DuplicateCampaignError,
     DuplicateCreativeError,
@@ -19,6 +19,7 @@ from storage.errors import (
     UnknownCampaignError,
     UnknownCreativeError,
 )
+from storage.limits import check_feasible, check_limits
 from storage.records import (
     CampaignRecord,
     CampaignStatus,
@@ -186,6 +187,7 @@ class Campaigns:
 
         Raises:
             DuplicateCreativeError: Names every id that is taken or given twice.
+            InvalidLimitsError: A floor or cap is no fraction, or the campaign's cannot all be kept.
             InvalidValueError: A text cannot be stored.
             UnknownCampaignError: No such campaign.
         """
@@ -197,6 +199,7 @@ class Campaigns:
             canonical_json(dict(creative.content), what=f"{what}: its content")
             if creative.picture is not None:
                 check_text(creative.picture, f"{what}: picture")
+            check_limits(what, creative.floor, creative.cap)
         rows = [
             {
                 "campaign_id": campaign_id,
@@ -204,6 +207,8 @@ class Campaigns:
                 "content": dict(creative.content),
                 "content_hash": creative.content_hash,
                 "picture": creative.picture,
+                "floor": creative.floor,
+                "cap": creative.cap,
                 "created_at": created_at,
             }
             for creative in creatives
@@ -211,14 +216,7 @@ class Campaigns:
 
         def work(connection: Connection) -> list[CreativeRecord]:
             # The lock lets two who add the same id find out in turn, and with the same message.
-            query = (
-                select(Campaign.name)
-                .where(Campaign.campaign_id == campaign_id)
-                .with_for_update(key_share=True)
-            )
-            name = connection.execute(query).scalar_one_or_none()
-            if name is None:
-                raise UnknownCampaignError(f"there is no campaign with campaign_id {campaign_id}")
+            name = _lock(connection, campaign_id)
             taken = {external_id for external_id, times in Counter(ids).items() if times > 1}
             taken |= {row.external_id for row in _creatives_of(connection, campaign_id, ids)}
             if taken:
@@ -230,6 +228,7 @@ class Campaigns:
             if not rows:
                 return []
             connection.execute(insert(Creative), rows)
+            _check_feasible(connection, campaign_id)
             stored = {row.external_id: row for row in _creatives_of(connection, campaign_id, ids)}
             statistics = [{"creative_id": stored[external_id].creative_id} for external_id in ids]
             connection.execute(insert(ArmStatistics), statistics)
@@ -262,7 +261,7 @@ class Campaigns:
         )
 
     def version(self, model_id: int) -> tuple[int, ...]:
-        """Return numbers that change when a campaign or creative of the model is added or changes its status.
+        """Return numbers that change when a campaign or creative is added, or its status or limits change.
 
         One pass over the creatives' statuses, without their contents; cheap enough for once a second.
         """
@@ -272,7 +271,9 @@ class Campaigns:
             .where(Campaign.model_id == model_id)
         )
         campaigns = select(
-            func.count(), *_status_sums(Campaign.campaign_id, Campaign.status, CAMPAIGN_STATUSES)
+            func.count(),
+            cast(func.coalesce(func.sum(Campaign.settings_version), 0), BigInt),
+            *_status_sums(Campaign.campaign_id, Campaign.status, CAMPAIGN_STATUSES),
         ).where(Campaign.model_id == model_id)
 
         def work(connection: Connection) -> tuple[int, ...]:
@@ -290,12 +291,14 @@ class Campaigns:
             UnknownCampaignError: No campaign has this name.
             UnknownCreativeError: The campaign has no such creative.
             RetiredCreativeError: It is retired.
+            InvalidLimitsError: With it active, the campaign's floors and caps could not all be kept.
             InvalidValueError: There is no such status.
         """
         _check_status(status, CREATIVE_STATUSES, f"creative {external_id!r}")
 
         def work(connection: Connection) -> CreativeRecord:
             campaign_id = _campaign(connection, campaign).campaign_id
+            _lock(connection, campaign_id)
             is_it = (Creative.campaign_id == campaign_id) & (Creative.external_id == external_id)
             statement = update(Creative).where(is_it)
             if status != "retired":
@@ -303,16 +306,58 @@ class Campaigns:
             changed = connection.execute(statement.values(status=status)).rowcount
             row = connection.execute(select(Creative.__table__).where(is_it)).mappings().one_or_none()
             if row is None:
-                known = [creative.external_id for creative in _creatives_of(connection, campaign_id)]
-                raise UnknownCreativeError(
-                    f"campaign {campaign!r} has no creative {external_id!r}{_close(external_id, known)}"
-                )
+                _raise_unknown_creative(connection, campaign, campaign_id, external_id)
             if not changed:
                 raise RetiredCreativeError(
                     f"creative {external_id!r} of campaign {campaign!r} is retired and cannot become "
                     f"{status}; add it under a new id"
                 )
+            if status == "active":  # but pausing must never be refused
+                _check_feasible(connection, campaign_id)
             return CreativeRecord(**row)
+
+        return self._database.write(work)
+
+    def set_limits(
+        self, campaign: str, external_id: str, *, floor: float | None = None, cap: float | None = None
+    ) -> CreativeRecord:
+        """Set the least and the most of the campaign's traffic that a creative may get.
+
+        Args:
+            campaign: The campaign's name.
+            external_id: The creative.
+            floor: A fraction; None leaves it as it is.
+            cap: A fraction, likewise.
+
+        Returns:
+            The creative as it is now.
+
+        Raises:
+            UnknownCampaignError: No campaign has this name.
+            UnknownCreativeError: The campaign has no such creative.
+            InvalidLimitsError: They are no fractions, or the campaign's could not all be kept.
+        """
+
+        def work(connection: Connection) -> CreativeRecord:
+            campaign_id = _campaign(connection, campaign).campaign_id
+            _lock(connection, campaign_id)
+            found = _creatives_of(connection, campaign_id, [external_id])
+            if not found:
+                _raise_unknown_creative(connection, campaign, campaign_id, external_id)
+            limits = {
+                "floor": found[0].floor if floor is None else floor,
+                "cap": found[0].cap if cap is None else cap,
+            }
+            check_limits(f"creative {external_id!r} of campaign {campaign!r}", **limits)
+            is_it = Creative.creative_id == found[0].creative_id
+            connection.execute(update(Creative).where(is_it).values(limits))
+            _check_feasible(connection, campaign_id)
+            connection.execute(
+                update(Campaign)
+                .where(Campaign.campaign_id == campaign_id)
+                .values(settings_version=Campaign.settings_version + 1)
+            )
+            return _creatives_of(connection, campaign_id, [external_id])[0]
 
         return self._database.write(work)
 
@@ -320,6 +365,34 @@ class Campaigns:
 def _campaign(connection: Connection, name: str) -> CampaignRecord:
     row = connection.execute(select(Campaign.__table__).where(Campaign.name == name)).mappings().one_or_none()
     return _raise_unknown(connection, name) if row is None else _record(row)
+
+
+def _lock(connection: Connection, campaign_id: int) -> str:
+    """Let one transaction at a time change a campaign's creatives, and return its name."""
+    query = select(Campaign.name).where(Campaign.campaign_id == campaign_id).with_for_update(key_share=True)
+    name = connection.execute(query).scalar_one_or_none()
+    if name is None:
+        raise UnknownCampaignError(f"there is no campaign with campaign_id {campaign_id}")
+    return name
+
+
+def _check_feasible(connection: Connection, campaign_id: int) -> None:
+    """Refuse what a change has made of the campaign's floors and caps, if they cannot all be kept."""
+    shares = select(Campaign.name, Campaign.uniform_share + Campaign.control_share)
+    name, spread = connection.execute(shares.where(Campaign.campaign_id == campaign_id)).one()
+    active = select(Creative.external_id, Creative.floor, Creative.cap).where(
+        Creative.campaign_id == campaign_id, Creative.status == "active"
+    )
+    check_feasible(name, spread, {i: (floor, cap) for i, floor, cap in connection.execute(active)})
+
+
+def _raise_unknown_creative(
+    connection: Connection, campaign: str, campaign_id: int, external_id: str
+) -> NoReturn:
+    known = [creative.external_id for creative in _creatives_of(connection, campaign_id)]
+    raise UnknownCreativeError(
+        f"campaign {campaign!r} has no creative {external_id!r}{_close(external_id, known)}"
+    )
 
 
 def _raise_unknown(connection: Connection, name: str) -> NoReturn:

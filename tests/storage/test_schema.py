@@ -163,6 +163,22 @@ def test_the_reports(world: World, url: str) -> None:
     assert lag == [("default", 0, 2, 1, 1, "learner")]
 
 
+def test_control_is_counted_beside_the_engine(world: World, url: str) -> None:
+    names = [f"d{number}" for number in range(10)]
+    for number, name in enumerate(names):
+        world.record(name, is_control=number < 4)
+        world.click(name, float(number in (0, 4, 5, 6)))
+    lease = world.store.leases.acquire(world.model_id, "learner")
+    assert lease is not None
+    world.store.learning.write_step(world.step(lease, 1, *names[:9]))
+    query = (
+        "SELECT impressions, control_impressions, control_clicks_pct, engine_clicks_pct FROM campaign_report"
+    )
+    assert [tuple(map(float, row)) for row in fetch(url, query)] == [(9, 4, 25.0, 60.0)]
+    shown = fetch(url, "SELECT count(*) FROM decision_log WHERE is_control")
+    assert shown == [(4,)]
+
+
 def test_the_decision_log_is_a_data_set(world: World, url: str) -> None:
     _busy(world)
     rows = fetch(

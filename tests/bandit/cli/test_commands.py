@@ -36,12 +36,12 @@ def test_from_nothing_to_a_learnt_click(run: Run) -> None:
 
 def test_settings_of_a_campaign(run: Run) -> None:
     options = "--horizon none --attribution-window 2h --conversion-window 3d --uniform-share 0.05"
-    times = "--starts-at 2026-03-01T00:00:00+01:00 --ends-at 2026-04-01T00:00:00Z"
+    times = "--control-share 0.1 --starts-at 2026-03-01T00:00:00+01:00 --ends-at 2026-04-01T00:00:00Z"
     assert run("campaign", "add", "autumn", *options.split(), *times.split()).code == 0
     with Store.open("ads.db") as store:
         record = store.campaigns.get("autumn")
     assert (record.horizon, record.attribution_window_s, record.conversion_window_s) == (None, 7200, 259_200)
-    assert record.uniform_share == 0.05
+    assert (record.uniform_share, record.control_share) == (0.05, 0.1)
     assert str(record.starts_at) == "2026-02-28 23:00:00+00:00"
     assert str(record.ends_at) == "2026-04-01 00:00:00+00:00"
 
@@ -124,8 +124,8 @@ def test_pausing(run: Run, ads: Path) -> None:
 
 def test_creatives_of_a_file(run: Run, ads: Path) -> None:
     Path("more.csv").write_text(
-        "creative,headline,body,picture,note\nwarm,Warm shoes,,https://shop.example/1.png,x\n"
-        '\ncosy,"Cosy, and ""soft""","two\nlines",,\n',
+        "creative,headline,body,picture,note,cap\nwarm,Warm shoes,,https://shop.example/1.png,x,0.25\n"
+        '\ncosy,"Cosy, and ""soft""","two\nlines",,,\n',
         encoding="utf-8-sig",
     )
     assert run("creative", "add", "spring-sale", "--csv", "more.csv").out == (
@@ -134,7 +134,24 @@ def test_creatives_of_a_file(run: Run, ads: Path) -> None:
     with Store.open(ads) as store:
         added = {creative.external_id: creative for creative in store.campaigns.creatives("spring-sale")}
     assert added["warm"].picture == "https://shop.example/1.png"
+    assert (added["warm"].cap, added["cosy"].cap) == (0.25, 1.0)
     assert added["cosy"].content == {"headline": 'Cosy, and "soft"', "body": "two\nlines"}
+
+
+def test_limits(run: Run, ads: Path) -> None:
+    added = ("creative", "add", "spring-sale", "warm", "--headline", "Warm", "--floor", "0.1", "--cap", "0.5")
+    assert run(*added).code == 0
+    assert run("creative", "limit", "spring-sale", "calm", "--floor", "0.2").out == (
+        "creative calm of campaign spring-sale has floor 0.2\n"
+    )
+    assert run("creative", "limit", "spring-sale", "warm", "--floor", "0", "--cap", "0.4").code == 0
+    with Store.open(ads) as store:
+        known = store.campaigns.creatives("spring-sale")
+    assert {creative.external_id: (creative.floor, creative.cap) for creative in known} == {
+        "calm": (0.2, 1.0),
+        "urgent": (0.0, 1.0),
+        "warm": (0.0, 0.4),
+    }
 
 
 def test_importing_history(run: Run) -> None:
