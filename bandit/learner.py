@@ -288,9 +288,10 @@ class Learner:
                 ctr_high=high,
                 p_best=p_best,
                 expected_loss=max(loss, 0.0),
+                value_remaining=max(left, 0.0),
                 version=view.step,
             )
-            for creative, ctr, low, high, p_best, loss in zip(entry.creatives, *columns, strict=True)
+            for creative, ctr, low, high, p_best, loss, left in zip(entry.creatives, *columns, strict=True)
         ]
 
     def _recent_contexts(self, entry: CampaignEntry) -> tuple[np.ndarray, np.ndarray]:

@@ -174,6 +174,8 @@ class ArmReport:
         ctr_high: Upper end.
         p_best: Probability that no other active creative has a higher click rate.
         expected_loss: Click rate lost, on average, by showing only this one.
+        value_remaining: With a chance of 5 % another active creative's click rate is higher than this one's
+            by at least this fraction of it.
         share: Of the campaign's impressions in the last 24 hours; None without any.
         version: The learning step of the estimate.
     """
@@ -192,6 +194,7 @@ class ArmReport:
     ctr_high: float
     p_best: float
     expected_loss: float
+    value_remaining: float
     share: float | None
     version: int
 

@@ -57,8 +57,8 @@ class ArmReadout:
     ctr_high: float
     p_best: float
     expected_loss: float
+    value_remaining: float
     version: int
-    value_remaining: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

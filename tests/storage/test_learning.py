@@ -282,13 +282,14 @@ def test_readouts_pending_and_share(world: World) -> None:
         ctr_high=0.04,
         p_best=0.75,
         expected_loss=0.001,
+        value_remaining=0.05,
         version=1,
     )
     world.store.learning.write_step(world.step(lease, 1, *names[:3]))
     world.store.learning.refresh_statistics([readout], refreshed_at=NOW)
     arms = world.store.learning.arm_rows(world.campaign_id, now=NOW)
-    assert [(arm.ctr, arm.ctr_low, arm.ctr_high, arm.p_best, arm.version) for arm in arms] == [
-        (0.02, 0.01, 0.04, 0.75, 1),
+    assert [(arm.ctr, arm.ctr_low, arm.p_best, arm.value_remaining, arm.version) for arm in arms] == [
+        (0.02, 0.01, 0.75, 0.05, 1),
         (None,) * 5,
         (None,) * 5,
     ]
@@ -309,6 +310,7 @@ def test_readouts_are_stored_with_pending_and_share(world: World, url: str) -> N
             ctr_high=0.04,
             p_best=1 / 3,
             expected_loss=0.0,
+            value_remaining=0.0,
             version=0,
         )
         for creative_id in world.creative_ids[::-1]

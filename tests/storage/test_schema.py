@@ -120,6 +120,7 @@ def _busy(world: World) -> int:
             ctr_high=0.04,
             p_best=p_best,
             expected_loss=0.0001,
+            value_remaining=0.125,
             version=1,
         )
         for creative_id, p_best in zip(world.creative_ids, (0.2, 0.7, 0.1), strict=True)
@@ -150,11 +151,11 @@ def test_the_reports(world: World, url: str) -> None:
     ]
     campaign = fetch(
         url,
-        "SELECT campaign, creatives, impressions, clicks, clicks_pct, conversions, pending, leader, horizon "
-        "FROM campaign_report",
+        "SELECT campaign, creatives, impressions, clicks, clicks_pct, conversions, pending, leader, horizon, "
+        "leader_expected_loss_pct, value_remaining_pct FROM campaign_report",
     )[0]
-    assert (*campaign[:4], float(campaign[4]), *campaign[5:]) == (
-        "spring", 3, 4, 1, 25.0, 1, 3, "urgent", "auto",
+    assert (*campaign[:4], float(campaign[4]), *campaign[5:9], *map(float, campaign[9:])) == (
+        "spring", 3, 4, 1, 25.0, 1, 3, "urgent", "auto", 0.01, 12.5,
     )  # fmt: skip
     days = fetch(url, "SELECT campaign, day, impressions, settled, clicks FROM daily_clicks")
     assert [(name, str(day), *counts) for name, day, *counts in days] == [("spring", "2026-03-01", 7, 6, 1)]
