@@ -65,6 +65,21 @@ def group_mask(*names: str) -> Float[np.ndarray, "dim"]:
     return np.repeat([float(group in names) for group in GROUPS], GROUP_SIZES)
 
 
+def scale_groups(*, with_context: bool = True) -> Float[np.ndarray, "groups dim"]:
+    """Return which weights share a scale that is learnt: 1.0 where φ belongs to the group, else 0.0.
+
+    Args:
+        with_context: whether φ has context and interactions.
+
+    Returns:
+        A row for each of `GROUPS` but the intercept, whose scale stays.
+    """
+    rows = np.stack([group_mask(name) for name in GROUPS[1:]])
+    if with_context:
+        return rows
+    return rows[:, group_mask("context", "interaction") == 0]
+
+
 def weight_prior(scales: PriorScales, *, with_context: bool = True) -> Prior:
     """Return the prior over the weights of φ, float64.
 

@@ -38,7 +38,13 @@ def summed(rows: Sequence[HistoryCountRecord]) -> Summed:
 def counts(connection: Connection, model_id: int) -> list[HistoryCountRecord]:
     """Return the imported counts of a model's creatives, by creative and context."""
     rows = connection.execute(
-        select(HistoryCount.creative_id, HistoryCount.impressions, HistoryCount.clicks, HistoryCount.context)
+        select(
+            HistoryCount.creative_id,
+            HistoryCount.impressions,
+            HistoryCount.clicks,
+            HistoryCount.context,
+            HistoryCount.imported_at,
+        )
         .join(Creative, Creative.creative_id == HistoryCount.creative_id)
         .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
         .where(Campaign.model_id == model_id)

@@ -137,7 +137,7 @@ class Learning:
         )
 
     def forgets(self, model_id: int, *, up_to_step: int) -> list[ForgetRow]:
-        """Return the steps up to `up_to_step` that forgot, in order."""
+        """Return the steps that forgot a part of what was learnt before them, in order."""
         query = (
             select(LearnStep.step, LearnStep.parameters, LearnStep.logged_at)
             .where(LearnStep.model_id == model_id, LearnStep.kind == "forget", LearnStep.step <= up_to_step)
@@ -145,7 +145,7 @@ class Learning:
         )
         return self._database.read(
             lambda connection: [
-                ForgetRow(row.step, float(row.parameters["gamma"]), row.logged_at)
+                ForgetRow(step=row.step, kept=row.parameters["kept"], logged_at=row.logged_at)
                 for row in connection.execute(query)
             ]
         )
@@ -209,13 +209,13 @@ class Learning:
             steps=np.array([row.step for row in rows], dtype=np.int64),
         )
 
-    def counts(self, model_id: int, *, up_to_step: int, after_step: int = 0) -> list[CountRow]:
+    def counts(self, model_id: int, *, after_step: int = 0, up_to_step: int) -> list[CountRow]:
         """Return what a refit needs: learnt decisions that share creative, slots and context, counted.
 
         Args:
             model_id: The model.
+            after_step: The last step whose decisions do not count.
             up_to_step: The last step whose decisions count.
-            after_step: The last step whose decisions do not.
 
         Returns:
             One row for each creative, version of the slots and context, in that order.

@@ -32,7 +32,7 @@ class ArmStates(NamedTuple):
     Attributes:
         creative_ids: Which arms.
         u: First moments of φ, float64.
-        q: Precisions.
+        q: Information; the prior's is not in it, as its scale may change.
         k: Linear terms.
         steps: As of which learning step each row is; ignored when written.
     """
@@ -104,6 +104,15 @@ class LogRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForgetRow:
+    """A step that kept only a part of what the data had taught before it, 0 to 1."""
+
+    step: int
+    kept: float
+    logged_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class InfoRow:
     """One step of the learning log with what it reported about itself."""
 
@@ -135,20 +144,21 @@ class CountRow:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryCountRecord:
-    """Imported history of a creative in one context; {} is history of no known context."""
+    """Imported history of a creative in one context; {} is history of no known context.
+
+    Attributes:
+        creative_id: Our id.
+        impressions: Its impressions.
+        clicks: Of these.
+        context: The context.
+        imported_at: When it was last added to; ignored when written.
+    """
 
     creative_id: int
     impressions: int
     clicks: int
     context: dict[str, Any] = field(default_factory=dict)
-
-
-class ForgetRow(NamedTuple):
-    """A step that forgot: γ, by which what was learnt before still counts, and when."""
-
-    step: int
-    gamma: float
-    logged_at: datetime
+    imported_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -301,7 +301,7 @@ class Posterior(Base):
 
 
 class ArmState(Base):
-    """u, q and k of one arm as of a learning step; u is little-endian float64."""
+    """What data taught about one arm as of a learning step; u is little-endian float64."""
 
     __tablename__ = "arm_states"
     __table_args__ = (Index("ix_arm_states_model_id_step", "model_id", "step"),)

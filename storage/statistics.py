@@ -15,7 +15,7 @@ SHARE_SPAN: Final = timedelta(hours=24)
 
 
 def counts(connection: Connection, model_id: int, after_step: int, up_to_step: int) -> list[CountRow]:
-    """Count the decisions learnt by some steps by creative, version of the slots and context."""
+    """Count the learnt decisions by creative, version of the slots and context."""
     keys = (Decision.creative_id, Decision.slots_version, Decision.context)
     rows = connection.execute(
         select(*keys, func.count().label("impressions"), func.sum(Decision.click).label("clicks"))
