@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, cast, final
+from typing import Literal, Self, cast, final, overload
 
 from bandit.background import Background
 from bandit.campaigns import check_campaign
@@ -42,6 +42,7 @@ from storage import (
     OutcomeRecord,
     Store,
     UnknownCreativeError,
+    UnknownDecisionError,
 )
 from storage.records import CampaignStatus, CreativeStatus
 
@@ -426,8 +427,21 @@ class Engine:
             rows = self._store.learning.arm_rows(entry.record.campaign_id, now=now)
         return [arm_report(row) for row in rows]
 
+    @overload
     def explain(
         self, campaign: str, creative_id: str, context: Mapping[str, str | float | bool] | None = None
+    ) -> Explanation: ...
+
+    @overload
+    def explain(self, *, decision_id: str) -> Explanation: ...
+
+    def explain(
+        self,
+        campaign: str | None = None,
+        creative_id: str | None = None,
+        context: Mapping[str, str | float | bool] | None = None,
+        *,
+        decision_id: str | None = None,
     ) -> Explanation:
         """Explain the estimated click rate of a creative: which part of it comes from where.
 
@@ -435,17 +449,28 @@ class Engine:
             campaign: The campaign's name.
             creative_id: One of its creatives, shown or not.
             context: A request's context; None is the average one.
+            decision_id: A decision instead: the creative that it chose, in its context.
 
         Returns:
-            The parts of the logit, each with its standard deviation, and a sentence.
+            The parts of the logit as the posterior stands now, each with its standard deviation, and a
+            sentence; for a decision also how it was drawn.
 
         Raises:
             UnknownCampaignError: No campaign has this name.
             UnknownCreativeError: The campaign has no such creative.
+            UnknownDecisionError: No decision has this id.
             ContextError: The context cannot be used.
+            TypeError: Neither a campaign and a creative are given nor a decision alone.
         """
         self._check_open()
         self._selector.follow()
+        if decision_id is not None and (campaign, creative_id, context) == (None, None, None):
+            return self._explain_decision(decision_id)
+        if campaign is None or creative_id is None or decision_id is not None:
+            raise TypeError(
+                "explain expects a campaign and a creative_id, or a decision_id alone; "
+                f"got campaign={campaign!r}, creative_id={creative_id!r}, decision_id={decision_id!r}"
+            )
         given = {} if context is None else context
         self._model.check_contexts([given])
         with self._lock:
@@ -546,6 +571,23 @@ class Engine:
         self.close()
 
     # Inside
+
+    def _explain_decision(self, decision_id: str) -> Explanation:
+        decision = self._store.decisions.get([decision_id]).get(decision_id)
+        if decision is None:
+            raise UnknownDecisionError(
+                f"there is no decision {decision_id!r}; give an id that select returned"
+            )
+        with self._lock:
+            if decision.creative_id not in self._learner.view.roster.arm:  # another process has just added it
+                self._selector.reload()
+            view = self._learner.view
+            for entry in view.roster.campaigns.values():
+                for creative in entry.creatives:
+                    if creative.creative_id == decision.creative_id:
+                        context = decision.context
+                        return explain(view, self._model.schema, entry, creative, context, decision)
+        raise UnknownDecisionError(f"decision {decision_id!r} belongs to another model of this database")
 
     def _settle_and_learn(self) -> Settled:
         self._selector.follow()

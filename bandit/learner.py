@@ -416,7 +416,7 @@ class Learner:
                 total[0] += kept * row.impressions
                 total[1] += kept * row.clicks
         for past in history:
-            vector = context_vector(past.context, self._model.schema)
+            vector = context_vector(past.context, self._model.schema, past.slots_version)
             total = summed.setdefault((arm[past.creative_id], vector.tobytes()), [0.0, 0.0])
             kept = kept_after(past.imported_at, forgets)
             total[0] += kept * past.impressions

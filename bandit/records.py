@@ -217,6 +217,29 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Draw:
+    """How a decision was drawn.
+
+    Attributes:
+        decision_id: The decision.
+        propensity: The probability with which its creative was drawn.
+        horizon: H, the impressions an arm that were still expected then; None without an end.
+        kappa: κ, how much of that was looked ahead to.
+        is_control: Whether it was drawn from all creatives alike, to compare the engine with.
+        model_version: The learning step at which the posterior stood then.
+        decided_at: When, in UTC.
+    """
+
+    decision_id: str
+    propensity: float
+    horizon: float | None
+    kappa: float
+    is_control: bool
+    model_version: int
+    decided_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
     """Where the estimated click rate of a creative comes from.
 
@@ -229,6 +252,7 @@ class Explanation:
         ctr: Posterior mean of the click rate, a fraction.
         sentence: The same in words.
         version: The learning step of the estimate.
+        draw: How the decision that is explained was drawn; None when none is.
     """
 
     campaign: str
@@ -239,3 +263,4 @@ class Explanation:
     ctr: float
     sentence: str
     version: int
+    draw: Draw | None = None

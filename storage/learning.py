@@ -225,7 +225,7 @@ class Learning:
         )
 
     def history_counts(self, model_id: int) -> list[HistoryCountRecord]:
-        """Return the imported history of the model's creatives, by creative and context."""
+        """Return the imported history of the model's creatives, by creative, import and context."""
         return self._database.read(lambda connection: history.counts(connection, model_id))
 
     def add_history(
@@ -235,6 +235,7 @@ class Learning:
         *,
         import_id: str,
         imported_at: datetime,
+        slots_version: int = 0,
     ) -> bool:
         """Add imported counts to those that are there, all or none.
 
@@ -243,6 +244,7 @@ class Learning:
             rows: A creative and context may occur more than once.
             import_id: Names the import: one that is known already changes nothing.
             imported_at: When.
+            slots_version: The context schema's version by which the contexts count, now and ever after.
 
         Returns:
             Whether the counts were added; False when this import was made before.
@@ -255,7 +257,9 @@ class Learning:
         summed = history.summed(rows)
         check_text(import_id, "import_id")
         return self._database.write(
-            lambda connection: history.add(connection, model_id, summed, import_id, imported_at)
+            lambda connection: history.add(
+                connection, model_id, summed, import_id, slots_version, imported_at
+            )
         )
 
     def imported_at(self, model_id: int, import_id: str) -> datetime | None:

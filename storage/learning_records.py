@@ -151,13 +151,15 @@ class HistoryCountRecord:
         impressions: Its impressions.
         clicks: Of these.
         context: The context.
-        imported_at: When it was last added to; ignored when written.
+        slots_version: The context schema's version by which the context counts; ignored when written.
+        imported_at: When; ignored when written.
     """
 
     creative_id: int
     impressions: int
     clicks: int
-    context: dict[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
+    slots_version: int = 0
     imported_at: datetime | None = None
 
 

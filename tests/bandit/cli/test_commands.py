@@ -138,6 +138,13 @@ def test_creatives_of_a_file(run: Run, ads: Path) -> None:
     assert added["cosy"].content == {"headline": 'Cosy, and "soft"', "body": "two\nlines"}
 
 
+def test_explaining_a_decision(run: Run, ads: Path) -> None:
+    chosen = run("select", "spring-sale", "--id", "d1", "--json").json["creative_id"]
+    explanation = run("explain", "--decision", "d1", "--json").json
+    assert (explanation["creative_id"], explanation["draw"]["decision_id"]) == (chosen, "d1")
+    assert run("explain", "--decision", "d1").out.splitlines()[-1] == explanation["sentence"]
+
+
 def test_limits(run: Run, ads: Path) -> None:
     added = ("creative", "add", "spring-sale", "warm", "--headline", "Warm", "--floor", "0.1", "--cap", "0.5")
     assert run(*added).code == 0
