@@ -20,7 +20,8 @@ from bandit.errors import (
     LearnerElsewhereError,
 )
 from bandit.explaining import explain
-from bandit.history import by_campaign, check_history, import_history, new_creative
+from bandit.history import History, check_history, import_history, new_creative
+from bandit.history_database import database_identity, read_database
 from bandit.learner import Learner
 from bandit.model import Model
 from bandit.numerics import keep_compiled_programs
@@ -30,6 +31,7 @@ from bandit.records import (
     Decision,
     Explanation,
     HistoryRow,
+    Imported,
     Outcome,
     Request,
     Settled,
@@ -483,30 +485,48 @@ class Engine:
             f"{', '.join(sorted(creative.external_id for creative in entry.creatives)) or 'none'}"
         )
 
-    def warm_start(self, history: Iterable[HistoryRow]) -> None:
+    def warm_start(self, history: Iterable[HistoryRow], *, import_id: str | None = None) -> Imported:
         """Make counts of creatives that ran before part of the prior; what is unknown is added.
 
         Args:
             history: Counts; those of one creative are added up, and to what was imported before.
+            import_id: Names the import; the same again adds nothing, so that a retry is safe. None makes a
+                name of the counts: give one to import equal counts once more.
+
+        Returns:
+            What was imported.
 
         Raises:
             HistoryError: Names every bad row; nothing was imported.
                 Also when the counts are stored and the fit to them failed; the message says so.
             LearnerElsewhereError: Another process learns this model; nothing was imported.
         """
+        return self._import(History(rows=list(history), import_id=import_id), "history")
+
+    def warm_start_from(self, url: str | os.PathLike[str]) -> Imported:
+        """Make what another database of ours has learnt part of the prior.
+
+        Takes its campaigns and creatives with their settings, and the counts of its learnt decisions and of
+        its own imported history, by context. Once: what it learns later is not taken again.
+
+        Args:
+            url: The other database: a path of an SQLite file, or a URL; it is only read.
+
+        Returns:
+            What was imported.
+
+        Raises:
+            HistoryError: Names what does not fit to what is here; nothing was imported. Also as `warm_start`.
+            LearnerElsewhereError: Another process learns this model; nothing was imported.
+            StorageError: The other database cannot be read.
+        """
         self._check_open()
-        rows = list(history)
-        check_history(rows)
-        with self._lock:
-            self._need_lease("warm_start")
-            import_history(self._store, self._model, by_campaign(rows), now=self._clock())
-            try:
-                self._refit("warm_start's refit")
-            except Exception as error:
-                raise HistoryError(
-                    "the history is imported, but the fit to it failed; call refit, and do not import again "
-                    f"(it would count twice): {error}"
-                ) from error
+        history = read_database(url)
+        if not history.rows:
+            raise HistoryError(f"{url} has no creatives; nothing was imported")
+        if history.import_id == database_identity(self._store, self._model.record.model_id):
+            raise HistoryError(f"{url} is this database itself, or a copy of it; nothing was imported")
+        return self._import(history, f"database {url}")
 
     def set_forgetting(self, half_life_days: float | None) -> None:
         """Let what clicks taught fade, for click rates that drift; from the next learning step on.
@@ -588,6 +608,22 @@ class Engine:
                         context = decision.context
                         return explain(view, self._model.schema, entry, creative, context, decision)
         raise UnknownDecisionError(f"decision {decision_id!r} belongs to another model of this database")
+
+    def _import(self, history: History, place: str) -> Imported:
+        self._check_open()
+        check_history(history.rows, place, self._model.schema)
+        with self._lock:
+            self._need_lease("warm_start")
+            imported = import_history(self._store, self._model, history, now=self._clock())
+            try:
+                if imported.is_new or self._model.is_refit_due():
+                    self._refit("warm_start's refit")
+            except Exception as error:
+                raise HistoryError(
+                    "the history is imported, but the fit to it failed; call refit, or import it again, "
+                    f"which does not count it twice: {error}"
+                ) from error
+        return imported
 
     def _settle_and_learn(self) -> Settled:
         self._selector.follow()

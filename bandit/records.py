@@ -147,12 +147,45 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryRow:
-    """Counts of a creative that ran before, for `Engine.warm_start`."""
+    """Counts of a creative that ran before, for `Engine.warm_start`.
+
+    Attributes:
+        campaign: The campaign's name.
+        creative: The creative, with its texts.
+        impressions: How often it was shown.
+        clicks: Of these.
+        context: The context in which; empty when it is not known, or an average.
+    """
 
     campaign: str
     creative: Creative
     impressions: int
     clicks: int
+    context: Mapping[str, str | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedCounts:
+    """How many creatives, impressions and clicks an import has of one campaign."""
+
+    creatives: int
+    impressions: int
+    clicks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What `Engine.warm_start` imported.
+
+    Attributes:
+        import_id: The import's name.
+        is_new: Whether it added its counts; False when it was made before.
+        campaigns: Its counts, by campaign.
+    """
+
+    import_id: str
+    is_new: bool
+    campaigns: Mapping[str, ImportedCounts]
 
 
 @dataclass(frozen=True, kw_only=True)

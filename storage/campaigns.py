@@ -200,6 +200,7 @@ class Campaigns:
             if creative.picture is not None:
                 check_text(creative.picture, f"{what}: picture")
             check_limits(what, creative.floor, creative.cap)
+            _check_status(creative.status, CREATIVE_STATUSES, what)
         rows = [
             {
                 "campaign_id": campaign_id,
@@ -209,6 +210,7 @@ class Campaigns:
                 "picture": creative.picture,
                 "floor": creative.floor,
                 "cap": creative.cap,
+                "status": creative.status,
                 "created_at": created_at,
             }
             for creative in creatives

@@ -106,6 +106,7 @@ class NewCreative:
     picture: str | None = None
     floor: float = 0.0
     cap: float = 1.0
+    status: CreativeStatus = "active"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,10 @@
 """The commands do what they say, and print nothing but the result."""
 
+import csv
 import re
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,8 @@ def test_importing_history(run: Run) -> None:
         "autumn,calm,Boots,10,0\n"
     )
     totals = run("import", "history.csv", "--json").json["campaigns"]
+    assert run("import", "history.csv", "--json").json["is_new"] is False
+    assert run("import", "history.csv").out == "imported before; nothing was added\n"
     assert totals == [
         {"campaign": "spring-sale", "creatives": 2, "impressions": 5000, "clicks": 110},
         {"campaign": "autumn", "creatives": 1, "impressions": 10, "clicks": 0},
@@ -176,6 +180,30 @@ def test_importing_history(run: Run) -> None:
     assert [(arm["history_clicks"], arm["history_impressions"]) for arm in arms] == [(80, 4000), (30, 1000)]
     assert arms[0]["ctr"] == pytest.approx(0.02, rel=0.2)
     assert "80 of 4,000" in run("arms", "spring-sale").out
+
+
+def test_importing_a_decision_log_and_a_database(run: Run, ads: Path) -> None:
+    for i in range(4):
+        run("select", "spring-sale", "-c", "device=mobile", "--id", f"d{i}")
+    for i in range(3):
+        run("update", f"d{i}", "--click" if i == 1 else "--no-click")
+    with closing(sqlite3.connect(ads)) as connection, Path("decisions.csv").open("w", newline="") as file:
+        log = connection.execute("SELECT * FROM decision_log")
+        writer = csv.writer(file)
+        writer.writerow(column[0] for column in log.description)
+        writer.writerows(log)
+    for source, database in (("decisions.csv", "log.db"), ("--from-database=ads.db", "all.db")):
+        (told,) = run("import", source, "-d", database, "--json").json["campaigns"]
+        assert (told["campaign"], told["impressions"], told["clicks"]) == ("spring-sale", 3, 1)
+        rows = fetch(
+            f"sqlite:///{database}",
+            "SELECT context, sum(impressions), sum(clicks) FROM history_counts WHERE impressions GROUP BY 1",
+        )
+        assert rows == [('{"device":"mobile"}', 3, 1)]
+    texts = "SELECT external_id, content FROM creatives ORDER BY external_id"
+    theirs = fetch("sqlite:///ads.db", texts)
+    assert fetch("sqlite:///all.db", texts) == theirs
+    assert set(fetch("sqlite:///log.db", texts)) <= set(theirs)
 
 
 def test_a_database_by_option_and_by_environment(
