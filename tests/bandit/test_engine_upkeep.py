@@ -172,4 +172,4 @@ def test_imported_history_fades_too(engines: Engines) -> None:
     engine.settle()
     np.testing.assert_allclose(sites_of(engine)["arm_precision"], before / 2, rtol=1e-9)
     engine.refit()
-    np.testing.assert_allclose(sites_of(engine)["arm_precision"], before / 2, rtol=0.05)
+    np.testing.assert_allclose(sites_of(engine)["arm_precision"], before / 2, rtol=0.2)
