@@ -1,25 +1,20 @@
 """Campaigns and their creatives."""
 
-import difflib
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NoReturn, final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, case, cast, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, case, cast, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
+from storage import creatives
 from storage.border import check_integer, check_text
-from storage.columns import BigInt, canonical_json
+from storage.columns import BigInt
 from storage.errors import (
     DuplicateCampaignError,
-    DuplicateCreativeError,
     InvalidValueError,
-    RetiredCreativeError,
     UnknownCampaignError,
-    UnknownCreativeError,
 )
-from storage.limits import check_feasible, check_limits
 from storage.records import (
     CampaignRecord,
     CampaignStatus,
@@ -28,11 +23,10 @@ from storage.records import (
     Horizon,
     NewCreative,
 )
-from storage.schema import ArmStatistics, Campaign, Creative
-from storage.session import Database, in_chunks, insert_into
+from storage.schema import Campaign, Creative
+from storage.session import Database, insert_into
 
 CAMPAIGN_STATUSES: Final = ("active", "paused", "ended")
-CREATIVE_STATUSES: Final = ("active", "paused", "retired")
 
 
 @final
@@ -135,7 +129,7 @@ class Campaigns:
             UnknownCampaignError: No campaign has this name.
             InvalidValueError: There is no such status.
         """
-        _check_status(status, CAMPAIGN_STATUSES, f"campaign {name!r}")
+        creatives.check_status(status, CAMPAIGN_STATUSES, f"campaign {name!r}")
 
         def work(connection: Connection) -> None:
             statement = update(Campaign).where(Campaign.name == name).values(status=status)
@@ -173,13 +167,13 @@ class Campaigns:
         return self._database.write(work)
 
     def add_creatives(
-        self, campaign_id: int, creatives: Sequence[NewCreative], *, created_at: datetime
+        self, campaign_id: int, new: Sequence[NewCreative], *, created_at: datetime
     ) -> list[CreativeRecord]:
         """Add creatives, all or none.
 
         Args:
             campaign_id: The campaign.
-            creatives: With ids that the campaign does not have.
+            new: With ids that the campaign does not have.
             created_at: When.
 
         Returns:
@@ -191,52 +185,10 @@ class Campaigns:
             InvalidValueError: A text cannot be stored.
             UnknownCampaignError: No such campaign.
         """
-        ids = [creative.external_id for creative in creatives]
-        for creative in creatives:
-            what = f"creative {creative.external_id!r}"
-            check_text(creative.external_id, "a creative's id")
-            check_text(creative.content_hash, f"{what}: content_hash")
-            canonical_json(dict(creative.content), what=f"{what}: its content")
-            if creative.picture is not None:
-                check_text(creative.picture, f"{what}: picture")
-            check_limits(what, creative.floor, creative.cap)
-            _check_status(creative.status, CREATIVE_STATUSES, what)
-        rows = [
-            {
-                "campaign_id": campaign_id,
-                "external_id": creative.external_id,
-                "content": dict(creative.content),
-                "content_hash": creative.content_hash,
-                "picture": creative.picture,
-                "floor": creative.floor,
-                "cap": creative.cap,
-                "status": creative.status,
-                "created_at": created_at,
-            }
-            for creative in creatives
-        ]
-
-        def work(connection: Connection) -> list[CreativeRecord]:
-            # The lock lets two who add the same id find out in turn, and with the same message.
-            name = _lock(connection, campaign_id)
-            taken = {external_id for external_id, times in Counter(ids).items() if times > 1}
-            taken |= {row.external_id for row in _creatives_of(connection, campaign_id, ids)}
-            if taken:
-                listed = ", ".join(sorted(map(repr, taken)))
-                raise DuplicateCreativeError(
-                    f"campaign {name!r} has these creative ids already, or they are given twice: {listed}; "
-                    "nothing was added"
-                )
-            if not rows:
-                return []
-            connection.execute(insert(Creative), rows)
-            _check_feasible(connection, campaign_id)
-            stored = {row.external_id: row for row in _creatives_of(connection, campaign_id, ids)}
-            statistics = [{"creative_id": stored[external_id].creative_id} for external_id in ids]
-            connection.execute(insert(ArmStatistics), statistics)
-            return [stored[external_id] for external_id in ids]
-
-        return self._database.write(work)
+        creatives.check_new(new)
+        return self._database.write(
+            lambda connection: creatives.add(connection, campaign_id, new, created_at)
+        )
 
     def creatives(self, campaign: str) -> list[CreativeRecord]:
         """Return the creatives of a campaign, retired ones too, in the order of our ids.
@@ -244,11 +196,9 @@ class Campaigns:
         Raises:
             UnknownCampaignError: No campaign has this name.
         """
-
-        def work(connection: Connection) -> list[CreativeRecord]:
-            return _creatives_of(connection, _campaign(connection, campaign).campaign_id)
-
-        return self._database.read(work)
+        return self._database.read(
+            lambda connection: creatives.of_campaign(connection, _campaign(connection, campaign).campaign_id)
+        )
 
     def all_creatives(self, model_id: int) -> list[CreativeRecord]:
         """Return the creatives of all campaigns of a model, retired ones too, in the order of our ids."""
@@ -267,19 +217,19 @@ class Campaigns:
 
         One pass over the creatives' statuses, without their contents; cheap enough for once a second.
         """
-        creatives = (
-            select(func.count(), *_status_sums(Creative.creative_id, Creative.status, CREATIVE_STATUSES))
+        of_creatives = (
+            select(func.count(), *_status_sums(Creative.creative_id, Creative.status, creatives.STATUSES))
             .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
             .where(Campaign.model_id == model_id)
         )
-        campaigns = select(
+        of_campaigns = select(
             func.count(),
             cast(func.coalesce(func.sum(Campaign.settings_version), 0), BigInt),
             *_status_sums(Campaign.campaign_id, Campaign.status, CAMPAIGN_STATUSES),
         ).where(Campaign.model_id == model_id)
 
         def work(connection: Connection) -> tuple[int, ...]:
-            return (*connection.execute(creatives).one(), *connection.execute(campaigns).one())
+            return (*connection.execute(of_creatives).one(), *connection.execute(of_campaigns).one())
 
         return self._database.read(work)
 
@@ -296,27 +246,10 @@ class Campaigns:
             InvalidLimitsError: With it active, the campaign's floors and caps could not all be kept.
             InvalidValueError: There is no such status.
         """
-        _check_status(status, CREATIVE_STATUSES, f"creative {external_id!r}")
+        creatives.check_status(status, creatives.STATUSES, f"creative {external_id!r}")
 
         def work(connection: Connection) -> CreativeRecord:
-            campaign_id = _campaign(connection, campaign).campaign_id
-            _lock(connection, campaign_id)
-            is_it = (Creative.campaign_id == campaign_id) & (Creative.external_id == external_id)
-            statement = update(Creative).where(is_it)
-            if status != "retired":
-                statement = statement.where(Creative.status != "retired")
-            changed = connection.execute(statement.values(status=status)).rowcount
-            row = connection.execute(select(Creative.__table__).where(is_it)).mappings().one_or_none()
-            if row is None:
-                _raise_unknown_creative(connection, campaign, campaign_id, external_id)
-            if not changed:
-                raise RetiredCreativeError(
-                    f"creative {external_id!r} of campaign {campaign!r} is retired and cannot become "
-                    f"{status}; add it under a new id"
-                )
-            if status == "active":  # but pausing must never be refused
-                _check_feasible(connection, campaign_id)
-            return CreativeRecord(**row)
+            return creatives.set_status(connection, _campaign(connection, campaign), external_id, status)
 
         return self._database.write(work)
 
@@ -341,25 +274,7 @@ class Campaigns:
         """
 
         def work(connection: Connection) -> CreativeRecord:
-            campaign_id = _campaign(connection, campaign).campaign_id
-            _lock(connection, campaign_id)
-            found = _creatives_of(connection, campaign_id, [external_id])
-            if not found:
-                _raise_unknown_creative(connection, campaign, campaign_id, external_id)
-            limits = {
-                "floor": found[0].floor if floor is None else floor,
-                "cap": found[0].cap if cap is None else cap,
-            }
-            check_limits(f"creative {external_id!r} of campaign {campaign!r}", **limits)
-            is_it = Creative.creative_id == found[0].creative_id
-            connection.execute(update(Creative).where(is_it).values(limits))
-            _check_feasible(connection, campaign_id)
-            connection.execute(
-                update(Campaign)
-                .where(Campaign.campaign_id == campaign_id)
-                .values(settings_version=Campaign.settings_version + 1)
-            )
-            return _creatives_of(connection, campaign_id, [external_id])[0]
+            return creatives.set_limits(connection, _campaign(connection, campaign), external_id, floor, cap)
 
         return self._database.write(work)
 
@@ -369,69 +284,15 @@ def _campaign(connection: Connection, name: str) -> CampaignRecord:
     return _raise_unknown(connection, name) if row is None else _record(row)
 
 
-def _lock(connection: Connection, campaign_id: int) -> str:
-    """Let one transaction at a time change a campaign's creatives, and return its name."""
-    query = select(Campaign.name).where(Campaign.campaign_id == campaign_id).with_for_update(key_share=True)
-    name = connection.execute(query).scalar_one_or_none()
-    if name is None:
-        raise UnknownCampaignError(f"there is no campaign with campaign_id {campaign_id}")
-    return name
-
-
-def _check_feasible(connection: Connection, campaign_id: int) -> None:
-    """Refuse what a change has made of the campaign's floors and caps, if they cannot all be kept."""
-    shares = select(Campaign.name, Campaign.uniform_share + Campaign.control_share)
-    name, spread = connection.execute(shares.where(Campaign.campaign_id == campaign_id)).one()
-    active = select(Creative.external_id, Creative.floor, Creative.cap).where(
-        Creative.campaign_id == campaign_id, Creative.status == "active"
-    )
-    check_feasible(name, spread, {i: (floor, cap) for i, floor, cap in connection.execute(active)})
-
-
-def _raise_unknown_creative(
-    connection: Connection, campaign: str, campaign_id: int, external_id: str
-) -> NoReturn:
-    known = [creative.external_id for creative in _creatives_of(connection, campaign_id)]
-    raise UnknownCreativeError(
-        f"campaign {campaign!r} has no creative {external_id!r}{_close(external_id, known)}"
-    )
-
-
 def _raise_unknown(connection: Connection, name: str) -> NoReturn:
     known = list(connection.execute(select(Campaign.name)).scalars())
-    raise UnknownCampaignError(f"there is no campaign {name!r}{_close(name, known)}")
-
-
-def _close(name: str, known: Sequence[str]) -> str:
-    """End a message with the names that may have been meant."""
-    near = difflib.get_close_matches(str(name), known)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise UnknownCampaignError(f"there is no campaign {name!r}{creatives.close_names(name, known)}")
 
 
 def _record(row: RowMapping) -> CampaignRecord:
     fields: dict[str, Any] = dict(row)
     mode = fields.pop("horizon_mode")
     return CampaignRecord(**{**fields, "horizon": mode if mode == "auto" else fields["horizon"]})
-
-
-def _creatives_of(
-    connection: Connection, campaign_id: int, external_ids: Sequence[str] | None = None
-) -> list[CreativeRecord]:
-    """Return a campaign's creatives, all or those with the given ids, in the order of our ids."""
-    query = select(Creative.__table__).where(Creative.campaign_id == campaign_id)
-    query = query.order_by(Creative.creative_id)
-    if external_ids is None:
-        return [CreativeRecord(**row) for row in connection.execute(query).mappings()]
-    return [
-        CreativeRecord(**row)
-        for chunk in in_chunks(external_ids)
-        for row in connection.execute(query.where(Creative.external_id.in_(chunk))).mappings()
-    ]
-
-
-def _check_status(status: str, known: tuple[str, ...], what: str) -> None:
-    if status not in known:
-        raise InvalidValueError(f"{what}: status must be one of {', '.join(known)}, got {status!r}")
 
 
 def _status_sums(

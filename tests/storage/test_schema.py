@@ -131,6 +131,15 @@ def _busy(world: World) -> int:
     return lease
 
 
+def _import(world: World) -> None:
+    """Leave imported history behind, in two contexts."""
+    past = [
+        HistoryCountRecord(creative_id=world.creative_ids[0], impressions=100, clicks=4),
+        HistoryCountRecord(creative_id=world.creative_ids[1], impressions=50, clicks=1),
+    ]
+    world.store.learning.add_history(world.model_id, past, import_id="past", imported_at=NOW)
+
+
 def test_the_reports(world: World, url: str) -> None:
     _busy(world)
     rows = [
@@ -209,6 +218,11 @@ def test_the_decision_log_is_a_data_set(world: World, url: str) -> None:
             "creative 1: statistics say 5 conversions worth 49.9, its outcomes 1 worth 49.9",
         ),
         (
+            "UPDATE history_counts SET clicks = 3 WHERE creative_id = 1",
+            "imported history",
+            "import past: is noted with 5 clicks of 150 impressions, its counts sum to 4 of 150",
+        ),
+        (
             "DELETE FROM arm_statistics WHERE creative_id = 3",
             "creatives without statistics",
             "creative 3: has no row in arm_statistics",
@@ -247,6 +261,7 @@ def test_the_decision_log_is_a_data_set(world: World, url: str) -> None:
 )
 def test_check_finds_what_is_wrong(world: World, url: str, damage: str, check: str, message: str) -> None:
     _busy(world)
+    _import(world)
     world.store.campaigns.add(world.model_id, "other", created_at=NOW)
     assert world.store.check() == []
     execute(url, "DELETE FROM model_log", damage)  # it refers to the steps, and nothing is checked by it

@@ -288,7 +288,8 @@ class TestLimits:
             campaigns.set_limits("spring", name, floor=0.4, cap=0.6)
         with pytest.raises(storage.InvalidLimitsError, match=r"caps of its 2 .* sum to 0\.9;"):
             campaigns.set_limits("spring", "urgent", floor=0.0, cap=0.3)
-        campaigns.set_limits("spring", "plain", floor=0.3)  # it is paused
+        campaigns.set_limits("spring", "plain", floor=0.9)  # it is paused
+        campaigns.set_limits("spring", "plain", floor=0.3)
         with pytest.raises(storage.InvalidLimitsError, match=r"floors of its 3 .* sum to 1\.1,"):
             campaigns.set_creative_status("spring", "plain", "active")
         assert campaigns.creatives("spring")[2].status == "paused"
