@@ -20,7 +20,7 @@ from bandit.errors import (
     LearnerElsewhereError,
 )
 from bandit.explaining import explain
-from bandit.history import History, check_history, import_history, new_creative
+from bandit.history import History, check_history, check_import_id, import_history, new_creative
 from bandit.history_database import database_identity, read_database
 from bandit.learner import Learner
 from bandit.model import Model
@@ -501,6 +501,8 @@ class Engine:
                 Also when the counts are stored and the fit to them failed; the message says so.
             LearnerElsewhereError: Another process learns this model; nothing was imported.
         """
+        if import_id is not None:
+            check_import_id(import_id)
         return self._import(History(rows=list(history), import_id=import_id), "history")
 
     def warm_start_from(self, url: str | os.PathLike[str]) -> Imported:

@@ -15,6 +15,7 @@ from storage import CampaignRecord, ContextRecord, HistoryCountRecord, NewCreati
 from storage.records import CreativeStatus
 
 MOST_SHOWN = 20
+LONGEST_ID = 200  # characters; an import's name is part of a key, and PostgreSQL limits keys
 UNKNOWN = ContextRecord(fields={}, slots=(), version=0)
 
 
@@ -61,6 +62,20 @@ def check_history(
         if problem:
             problems.append(f"row {number}: {problem}")
     refuse(problems, place)
+
+
+def check_import_id(import_id: object) -> None:
+    """Check the name that a caller gives an import.
+
+    Raises:
+        HistoryError: It is no string of 1 to 200 printable characters.
+    """
+    is_name = isinstance(import_id, str) and import_id.isprintable() and 0 < len(import_id) <= LONGEST_ID
+    if not is_name:
+        raise HistoryError(
+            f"expected import_id to be a string of 1 to {LONGEST_ID} printable characters, "
+            f"got {import_id!r:.80}"
+        )
 
 
 def refuse(problems: Sequence[str], place: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from bandit.history import History
 from bandit.records import Creative, HistoryRow
+from encoders import text_hash
 from storage import CreativeRecord, Store
 
 
@@ -66,8 +67,8 @@ def read_database(url: str | os.PathLike[str]) -> History:
 
 def database_identity(store: Store, model_id: int) -> str:
     """Return what tells this database from others, and stays as it grows: how its first campaign began."""
-    campaigns = store.campaigns.all(model_id)
-    return f"database of {campaigns[0].created_at.isoformat()} {campaigns[0].name}" if campaigns else ""
+    first = next(iter(store.campaigns.all(model_id)), None)
+    return "" if first is None else f"database {text_hash(f'{first.created_at.isoformat()} {first.name}')}"
 
 
 def _creative(record: CreativeRecord) -> Creative:

@@ -93,7 +93,7 @@ class CampaignRecord:
     status: CampaignStatus
     mean_content: bytes | None
     created_at: datetime
-    settings_version: int
+    settings_version: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +121,8 @@ class CreativeRecord:
     picture: str | None
     status: CreativeStatus
     created_at: datetime
-    floor: float
-    cap: float
+    floor: float = 0.0
+    cap: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

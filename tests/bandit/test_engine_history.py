@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,6 +190,17 @@ def test_a_database_that_cannot_be_taken_over(
     summary, first, *_ = str(raised.value).splitlines()
     assert re.search(r"source\.db: \d+ problems; nothing was imported", summary)
     assert "'c' of campaign 'spring': context field 'device': expected a number" in first
+    assert engines.row_counts() == before
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 201, 7])
+def test_a_name_that_cannot_be_an_imports(engines: Engines, name: Any) -> None:
+    engine = engines.open()
+    before = engines.row_counts()
+    with pytest.raises(
+        HistoryError, match="expected import_id to be a string of 1 to 200 printable characters"
+    ):
+        engine.warm_start(PAST, import_id=name)
     assert engines.row_counts() == before
 
 
