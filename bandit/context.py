@@ -10,6 +10,7 @@ schema never changes, so a decision can be learnt with the very features it was 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,12 +148,29 @@ def context_vectors(
     return vectors
 
 
+def _added(one: ContextCountRecord, other: ContextCountRecord) -> ContextCountRecord:
+    return replace(
+        one,
+        decisions=one.decisions + other.decisions,
+        total=one.total + other.total,
+        total_squares=one.total_squares + other.total_squares,
+    )
+
+
 def _n_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def count_contexts(contexts: Iterable[Mapping[str, Any]], schema: ContextRecord) -> list[ContextCountRecord]:
-    """Count levels and sum numbers of learnt contexts, for fields whose slots may still change."""
+def count_contexts(
+    contexts: Sequence[Mapping[str, Any]], schema: ContextRecord, decisions: Sequence[int] | None = None
+) -> list[ContextCountRecord]:
+    """Count levels and sum numbers of learnt contexts, for fields whose slots may still change.
+
+    Args:
+        contexts: The contexts.
+        schema: The schema.
+        decisions: How many decisions had each context; None is one each.
+    """
     is_full = len(schema.slots) >= N_CONTEXT
     own = Counter(slot.field for slot in schema.slots if slot.level is not None)
     taken = {(slot.field, slot.level) for slot in schema.slots}
@@ -162,41 +180,51 @@ def count_contexts(contexts: Iterable[Mapping[str, Any]], schema: ContextRecord)
         if slot.level is None and not is_full and own[slot.field] < MAX_LEVELS
     }
     levels: Counter[tuple[str, str]] = Counter()
-    numbers: defaultdict[str, list[float]] = defaultdict(list)
+    numbers: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
     open_numbers = {slot.field for slot in schema.slots if slot.mean is None}
-    for context in contexts:
-        for name, value in context.items():
+    for context, n in zip(contexts, decisions or [1] * len(contexts), strict=True):
+        for name, value in context.items() if n else ():
             kind = schema.fields.get(name)
             if kind == "string" and name in open_strings and (name, value) not in taken:
-                levels[name, value] += 1
+                levels[name, value] += n
             elif kind == "number" and name in open_numbers:
-                numbers[name].append(float(value))
+                numbers[name].append((n, float(value)))
     counted = [
         ContextCountRecord(field=name, level=level, decisions=n)
         for (name, level), n in sorted(levels.items())
     ]
     return counted + [
         ContextCountRecord(
-            field=name, level="", decisions=len(v), total=sum(v), total_squares=sum(x * x for x in v)
+            field=name,
+            level="",
+            decisions=sum(n for n, _ in v),
+            total=sum(n * x for n, x in v),
+            total_squares=sum(n * x * x for n, x in v),
         )
         for name, v in sorted(numbers.items())
     ]
 
 
-def give_slots(store: Store, model_id: int, schema: ContextRecord) -> ContextRecord:
+def give_slots(
+    store: Store, model_id: int, schema: ContextRecord, more: Iterable[ContextCountRecord] = ()
+) -> ContextRecord:
     """Give slots to levels, and moments to numbers, that have been learnt often enough.
 
     Args:
         store: Where counts and slots are.
         model_id: The model.
         schema: The schema as it is.
+        more: Counts beyond the stored ones.
 
     Returns:
         The schema after it.
     """
     open_fields = {slot.field: slot for slot in schema.slots if slot.level is None}
-    counts = sorted(store.models.context_counts(model_id), key=lambda count: (-count.decisions, count.level))
-    for count in counts:
+    counts = {(count.field, count.level): count for count in store.models.context_counts(model_id)}
+    for count in more:
+        there = counts.get((count.field, count.level))
+        counts[count.field, count.level] = count if there is None else _added(there, count)
+    for count in sorted(counts.values(), key=lambda count: (-count.decisions, count.level)):
         slot = open_fields.get(count.field)
         if slot is None:
             continue

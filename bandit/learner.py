@@ -377,9 +377,10 @@ class Learner:
                 ctr_high=high,
                 p_best=p_best,
                 expected_loss=max(loss, 0.0),
+                value_remaining=max(left, 0.0),
                 version=view.step,
             )
-            for creative, ctr, low, high, p_best, loss in zip(entry.creatives, *columns, strict=True)
+            for creative, ctr, low, high, p_best, loss, left in zip(entry.creatives, *columns, strict=True)
         ]
 
     def _recent_contexts(self, entry: CampaignEntry) -> tuple[np.ndarray, np.ndarray]:
@@ -462,7 +463,7 @@ class Learner:
         for past in self._store.learning.history_counts(self._model_id):
             kept = kept_after(past.imported_at, forgets)
             counts = (kept * past.impressions, kept * past.clicks)
-            counted.append(Counted(past.creative_id, past.context, schema.version, *counts))
+            counted.append(Counted(past.creative_id, past.context, past.slots_version, *counts))
         return pool(counted, schema, roster.arm, roster.arm_campaign, partial(room_for, least=BATCH))
 
     def _note(self, rows: Sequence[LearnRow]) -> None:

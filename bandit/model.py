@@ -25,6 +25,7 @@ from bandit.roster import CampaignEntry, Roster, build_roster
 from bandit.selection import Tables, room_for
 from encoders import Encoder, TextEncoder, encode_fields
 from storage import (
+    ContextCountRecord,
     ContextKindError,
     ContextRecord,
     CreativeRecord,
@@ -308,10 +309,10 @@ class Model:
         with self._count_lock:  # the other one is held while texts are encoded
             self.activated[campaign_id] = self.activated.get(campaign_id, 0) + 1
 
-    def give_slots(self) -> None:
-        """Give slots to levels that have been learnt often enough."""
+    def give_slots(self, more: Sequence[ContextCountRecord] = ()) -> None:
+        """Give slots to levels that have been learnt often enough, counts beyond the stored ones included."""
         with self._lock:
-            self.schema = give_slots(self._store, self.record.model_id, self.schema)
+            self.schema = give_slots(self._store, self.record.model_id, self.schema, more)
 
     def tables(self, n_arms: int, n_campaigns: int) -> Tables:
         """Return contents on the device, padded to a capacity; call it in double precision."""

@@ -8,7 +8,7 @@ from typing import Any, Final, final
 import numpy as np
 from sqlalchemy import Connection, Select, Text, bindparam, case, exists, func, select, type_coerce
 
-from storage import history, leases, statistics, steps
+from storage import context_schema, history, leases, statistics, steps
 from storage.border import check_text
 from storage.columns import canonical_json
 from storage.errors import DatabaseDamagedError, StepConflictError
@@ -25,6 +25,7 @@ from storage.learning_records import (
     Snapshot,
     StepRecord,
 )
+from storage.records import ContextCountRecord
 from storage.schema import ArmState, Campaign, Decision, LearnStep, ModelLog, Posterior
 from storage.session import Database
 
@@ -242,8 +243,12 @@ class Learning:
         )
 
     def history_counts(self, model_id: int) -> list[HistoryCountRecord]:
-        """Return the imported history of the model's creatives, by creative and context."""
+        """Return the imported history of the model's creatives, by creative, import and context."""
         return self._database.read(lambda connection: history.counts(connection, model_id))
+
+    def pruned_counts(self, model_id: int) -> list[CountRow]:
+        """Return the counts of learnt decisions whose rows were pruned, by creative, slots and context."""
+        return self._database.read(lambda connection: history.pruned(connection, model_id))
 
     def add_history(
         self,
@@ -252,6 +257,8 @@ class Learning:
         *,
         import_id: str,
         imported_at: datetime,
+        slots_version: int = 0,
+        context_counts: Sequence[ContextCountRecord] = (),
     ) -> bool:
         """Add imported counts to those that are there, all or none.
 
@@ -260,6 +267,8 @@ class Learning:
             rows: A creative and context may occur more than once.
             import_id: Names the import: one that is known already changes nothing.
             imported_at: When.
+            slots_version: The context schema's version by which the contexts count, now and ever after.
+            context_counts: What to add to the counts of context levels.
 
         Returns:
             Whether the counts were added; False when this import was made before.
@@ -271,9 +280,14 @@ class Learning:
         """
         summed = history.summed(rows)
         check_text(import_id, "import_id")
-        return self._database.write(
-            lambda connection: history.add(connection, model_id, summed, import_id, imported_at)
-        )
+
+        def work(connection: Connection) -> bool:
+            if not history.add(connection, model_id, summed, import_id, slots_version, imported_at):
+                return False
+            context_schema.add_counts(connection, model_id, context_counts)
+            return True
+
+        return self._database.write(work)
 
     def imported_at(self, model_id: int, import_id: str) -> datetime | None:
         """Return when an import was made; None when it never was."""

@@ -96,7 +96,7 @@ class CampaignRecord:
     status: CampaignStatus
     mean_content: bytes | None
     created_at: datetime
-    settings_version: int
+    settings_version: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +109,7 @@ class NewCreative:
     picture: str | None = None
     floor: float = 0.0
     cap: float = 1.0
+    status: CreativeStatus = "active"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +124,8 @@ class CreativeRecord:
     picture: str | None
     status: CreativeStatus
     created_at: datetime
-    floor: float
-    cap: float
+    floor: float = 0.0
+    cap: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

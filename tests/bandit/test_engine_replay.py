@@ -37,11 +37,17 @@ def replayed(engines: Engines, engine: Engine) -> dict[str, np.ndarray]:
 
 
 def history(*counts: tuple[str, int, int], campaign: str = "old") -> list[HistoryRow]:
+    """Return counts, half of them in no context and half on a device."""
     return [
         HistoryRow(
-            campaign=campaign, creative=Creative(name, headline=f"warm {name}"), impressions=n, clicks=c
+            campaign=campaign,
+            creative=Creative(name, headline=f"warm {name}"),
+            impressions=n // 2,
+            clicks=c // 2,
+            context=context,
         )
         for name, n, c in counts
+        for context in ({}, {"device": "mobile", "is_new": True})
     ]
 
 
@@ -205,7 +211,8 @@ class Independent:
         for step, kind in log:
             if kind == "refit":
                 rows = self.rows(
-                    "SELECT '{}', 0, creative_id, impressions, clicks FROM history_counts UNION ALL "
+                    "SELECT context, slots_version, creative_id, impressions, clicks FROM history_counts "
+                    "UNION ALL "
                     "SELECT context, slots_version, creative_id, 1, click FROM decisions "
                     f"WHERE learnt_batch <= {step}"
                 )

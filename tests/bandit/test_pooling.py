@@ -12,7 +12,7 @@ from bandit.features import N_CONTENT, PriorScales, weight_prior
 from bandit.numerics import double_precision
 from bandit.pooling import Counted, pool
 from bandit.posterior import SiteInfo, State, initial_state
-from bandit.programs import CountedRows, learn_batch
+from bandit.programs import CountedRows, apply_change, learn_batch
 from bandit.selection import Tables, padded_size
 from storage import ContextRecord, ContextSlotRecord
 from tests.bandit.small import named_arrays
@@ -68,7 +68,7 @@ def test_a_batch_learnt_pooled_gives_the_posterior_of_its_single_rows() -> None:
     with double_precision():
         content = random.normal(size=(16, N_CONTENT)) / 8
         tables = Tables(jnp.asarray(content), jnp.asarray(content[:2]))
-        state = single = initial_state(weight_prior(PriorScales()), 16, 2)
+        state, single = (initial_state(weight_prior(PriorScales()), 16, 2) for _ in range(2))
         for _ in range(4):
             counted = [
                 Counted(
@@ -85,8 +85,9 @@ def test_a_batch_learnt_pooled_gives_the_posterior_of_its_single_rows() -> None:
             rows = pooled(*counted)
             assert len(rows.arm) == 32  # 30 kinds of rows at most
             assert rows.impressions.sum() == 256
-            state, info = learn_batch(state, tables, rows)
-            single, expected = learn_batch(single, tables, _row_by_row(counted))
+            change, info = learn_batch(state, tables, rows)
+            other, expected = learn_batch(single, tables, _row_by_row(counted))
+            state, single = apply_change(state, change), apply_change(single, other)
             assert_same(state, single)
             _assert_same_info(info, expected)
 

@@ -44,7 +44,7 @@ def test_all_commands_are_there() -> None:
         *("demo", "select", "update", "settle", "arms", "import", "doctor", "simulate archive"),
         *("explain", "model", "configure"),
         *("campaign add", "campaign pause", "campaign resume", "storage upgrade", "storage check"),
-        *("creative add", "creative pause", "creative resume", "creative retire"),
+        *("creative add", "creative limit", "creative pause", "creative resume", "creative retire"),
     }
 
 
