@@ -104,9 +104,20 @@ def augmented(features: Float[Array, "*rows dim"]) -> Float[Array, "*rows slots"
 def sampled(known: Lines, basis: Basis, context: Array, scale: Array | float, words: Array) -> Array:
     """Return the arms' scores under weights drawn from N(w, scale² A⁻¹), [arms]."""
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), words[0]), words[1])
-    noise = jax.random.normal(key, (basis.n_groups, basis.loading.shape[2]), jnp.float32).astype(float)
-    drawn = known.mean + scale * jnp.einsum("ad,ads->as", noise[basis.group], known.half)
-    return drawn @ context
+    n_arms, dim, _ = known.half.shape
+    if (
+        basis.n_groups == n_arms
+    ):  # scores of arms without common weights are independent: a number each will do
+        noise = spread(known, context) * jax.random.normal(key, (n_arms,), jnp.float32)
+    else:
+        noise = jax.random.normal(key, (basis.n_groups, dim), jnp.float32)
+        noise = jnp.einsum("ad,ads->as", noise[basis.group].astype(float), known.half) @ context
+    return known.mean @ context + scale * noise
+
+
+def spread(known: Lines, context: Array) -> Array:
+    """Return the standard deviation of each arm's score, [arms]."""
+    return jnp.sqrt(jnp.einsum("s,ast,t->a", context, known.covariance, context))
 
 
 def lin_ucb(basis: Basis, bonus: Array | float, ridge: Array | float, base_rate: float = 0.0) -> Policy:
@@ -121,8 +132,7 @@ def lin_ucb(basis: Basis, bonus: Array | float, ridge: Array | float, base_rate:
 
     def decide(state: LinearState, request: Request, words: Array) -> Choice:
         known, context = _lines(basis, state), augmented(request.features[0])
-        spread = jnp.sqrt(jnp.einsum("s,ast,t->a", context, known.covariance, context))
-        return certain(known.mean @ context + bonus * spread, request.eligible)
+        return certain(known.mean @ context + bonus * spread(known, context), request.eligible)
 
     return Policy("lin-ucb", _start(basis, ridge, base_rate), decide, _learner(basis))
 

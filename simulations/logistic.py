@@ -72,18 +72,20 @@ def fit(state: LogisticState, contexts: Array, chosen: Array, clicks: Array) -> 
         chosen: the arm shown, [batch].
         clicks: c, [batch].
     """
+    n_arms = state.weights.shape[0]
+    member = jax.nn.one_hot(chosen, n_arms, dtype=contexts.dtype, axis=0)
+    squares = (contexts[:, :, None] * contexts[:, None, :]).reshape(len(contexts), -1)
 
     def curved(weights: Array) -> tuple[Array, Array]:
         """Return p of each row and the precision at these weights."""
         p = jax.nn.sigmoid(jnp.sum(contexts * weights[chosen], axis=1))
-        member = jax.nn.one_hot(chosen, weights.shape[0], dtype=p.dtype) * (p * (1 - p))[:, None]
-        return p, state.precision + jnp.einsum("na,ns,nt->ast", member, contexts, contexts)
+        return p, state.precision + (member * (p * (1 - p)) @ squares).reshape(state.precision.shape)
 
     def one_pass(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         weights, passes, _ = carry
         p, precision = curved(weights)
         gradient = jnp.einsum("ast,at->as", state.precision, weights - state.weights)
-        gradient = gradient.at[chosen].add((p - clicks)[:, None] * contexts)
+        gradient += member * (p - clicks) @ contexts
         factor = jnp.linalg.cholesky(precision)
         step = jax.vmap(lambda half, g: jsl.cho_solve((half, True), g))(factor, gradient)
         largest = jnp.max(jnp.abs(step), axis=1, keepdims=True)
