@@ -94,3 +94,19 @@ GRIDS: Mapping[str, tuple[RivalSetting, ...]] = {
     )
     for policy in RIVALS
 }
+
+# The best of its grid by `simulate synthetic --base-rate 0.04 --residual 0.4 --tune`.
+TUNED: Mapping[str, RivalSetting] = {
+    policy: RivalSetting(policy=policy, exploration=exploration, ridge=ridge)
+    for policy, exploration, ridge in (
+        ("lin-ucb", 0.01, 1.0),
+        ("lin-ts", 0.03, 100.0),
+        ("logistic-ts", 0.5, 10.0),
+        ("logistic-ts-diagonal", 0.5, 10.0),
+        ("epsilon-greedy", 0.03, 100.0),
+        ("shared-lin-ucb", 0.03, 100.0),
+        ("shared-lin-ts", 0.03, 100.0),
+        ("hybrid-lin-ucb", 0.03, 100.0),
+        ("hybrid-lin-ts", 0.03, 100.0),
+    )
+}
