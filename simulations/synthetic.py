@@ -102,7 +102,7 @@ def play_worlds(
     run = _compiled(setting.policy if setting.policy in by_name else "thompson", batch, impressions // batch)
     steps = []
     with double_precision():
-        settings = _numbers(setting)
+        settings = setting_numbers(setting)
         # One run at a time: mapped over runs, the program is no faster on a CPU and takes longer to compile.
         for world, seed in zip(worlds, seeds, strict=True):
             steps.append(jax.tree.map(np.asarray, run(settings, world, jax.random.key(seed))))
@@ -110,7 +110,7 @@ def play_worlds(
     return Played(setting, batch, *(np.stack(leaves) for leaves in zip(*steps, strict=True)))
 
 
-def _numbers(setting: Setting | RivalSetting) -> Settings | RivalNumbers:
+def setting_numbers(setting: Setting | RivalSetting) -> Settings | RivalNumbers:
     """Return a setting's numbers as arrays."""
     if isinstance(setting, RivalSetting):
         return RivalNumbers(jnp.asarray(setting.exploration), jnp.asarray(setting.ridge))
@@ -141,14 +141,23 @@ def _compiled(name: str, batch: int, n_batches: int) -> Callable[..., Step]:
         make = (
             partial(RIVALS[name], world.content)
             if name in RIVALS
-            else partial(_own, name, world, batch * n_batches, batch)
+            else partial(own_policy, name, world, batch * n_batches, batch)
         )
         return play(make(numbers), traffic_of(world, batch), n_batches, key)[1]
 
     return jax.jit(one)
 
 
-def _own(name: str, world: World, horizon: int, batch: int, settings: Settings) -> Policy:
+def own_policy(name: str, world: World, horizon: float, batch: int, settings: Settings) -> Policy:
+    """Return a policy that is no rival: one by counts, or one on the engine's posterior.
+
+    Args:
+        name: out of `POLICIES`.
+        world: its contents are read, never its truth.
+        horizon: impressions in all, which the policy is told.
+        batch: impressions between two updates.
+        settings: the policy's numbers.
+    """
     n_arms = world.appeal.shape[0]
     if name == "beta-thompson":
         return beta_thompson(n_arms)
