@@ -1,5 +1,6 @@
 """`Engine`: the one place where posterior, storage and encoder meet."""
 
+import math
 import os
 import threading
 from collections import Counter
@@ -11,7 +12,13 @@ from typing import Literal, Self, cast, final
 
 from bandit.background import Background
 from bandit.campaigns import check_campaign
-from bandit.errors import EngineClosedError, ForkedEngineError, HistoryError, LearnerElsewhereError
+from bandit.errors import (
+    EngineClosedError,
+    ForkedEngineError,
+    HistoryError,
+    InvalidSettingError,
+    LearnerElsewhereError,
+)
 from bandit.explaining import explain
 from bandit.history import by_campaign, check_history, import_history, new_creative
 from bandit.learner import Learner
@@ -444,6 +451,32 @@ class Engine:
                     "the history is imported, but the fit to it failed; call refit, and do not import again "
                     f"(it would count twice): {error}"
                 ) from error
+
+    def set_forgetting(self, half_life_days: float | None) -> None:
+        """Let what clicks taught fade, for click rates that drift; from the next learning step on.
+
+        Args:
+            half_life_days: Days after which an outcome counts half of what it did; None never forgets. The
+                prior, with its learnt scales, is not forgotten.
+
+        Raises:
+            InvalidSettingError: It is not above 0 and finite.
+        """
+        self._check_open()
+        is_number = isinstance(half_life_days, int | float) and not isinstance(half_life_days, bool)
+        if half_life_days is not None and not (is_number and 0 < half_life_days < math.inf):
+            raise InvalidSettingError(
+                f"expected half_life_days to be a number of days above 0, or None, got {half_life_days!r}"
+            )
+        since = None if half_life_days is None else self._clock().isoformat()
+        with self._lock:
+            self._model.change_settings(half_life_days=half_life_days, forgets_since=since)
+
+    def set_scale_learning(self, is_on: bool) -> None:
+        """Say whether the prior's scales are learnt (the default) or stay as they are now."""
+        self._check_open()
+        with self._lock:
+            self._model.change_settings(learn_scales=bool(is_on))
 
     def refit(self) -> None:
         """Fit the posterior anew to all counts, imported history included.

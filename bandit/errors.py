@@ -29,6 +29,10 @@ class CampaignInactiveError(BanditError, RuntimeError):
     """A campaign is paused or has ended."""
 
 
+class InvalidSettingError(BanditError, ValueError):
+    """A setting of the model that cannot be."""
+
+
 class PosteriorError(BanditError, ArithmeticError):
     """A learning step that would leave the posterior unusable."""
 

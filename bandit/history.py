@@ -10,7 +10,7 @@ from bandit.errors import HistoryError, InvalidCreativeError
 from bandit.model import Model
 from bandit.records import Creative, HistoryRow
 from encoders import text_hash
-from storage import NewCreative, Store
+from storage import HistoryCountRecord, NewCreative, Store
 
 COLUMNS = ("campaign", "creative", "headline", "impressions", "clicks")
 OPTIONAL = ("body", "call_to_action")
@@ -132,12 +132,16 @@ def import_history(
     model.reload()
     model.mark_refit(is_due=True)
     counts = [
-        (creative.creative_id, *campaigns[name][creative.external_id][1:])
+        HistoryCountRecord(
+            creative_id=creative.creative_id,
+            impressions=campaigns[name][creative.external_id][1],
+            clicks=campaigns[name][creative.external_id][2],
+        )
         for name in campaigns
         for creative in model.roster.campaigns[name].creatives
         if creative.external_id in campaigns[name]
     ]
-    store.learning.add_history(model_id, counts, imported_at=now)
+    store.learning.add_history(model_id, counts, import_id=text_hash(repr(counts)), imported_at=now)
 
 
 def new_creative(creative: Creative) -> NewCreative:

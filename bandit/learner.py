@@ -23,10 +23,11 @@ from bandit.features import N_CONTEXT, weight_prior
 from bandit.model import Model
 from bandit.numerics import double_precision
 from bandit.posterior import Prior, RefitInfo, SiteInfo, State, grow, initial_state
-from bandit.programs import CountedRows, fit_counts, learn_batch, summarise_campaign
+from bandit.programs import CountedRows, fade, fit_counts, learn_batch, summarise_campaign
 from bandit.roster import CampaignEntry, Roster
 from bandit.selection import Tables, padded_size
-from bandit.snapshot import restored, snapshot_to_bytes
+from bandit.snapshot import arm_states, restored, snapshot_to_bytes
+from bandit.upkeep import Upkeep, kept_after, kept_since, scales_of, stretches
 from storage import (
     ArmReadout,
     ArmStates,
@@ -87,7 +88,9 @@ class Learner:
         self._clock = clock
         self._owner = owner
         self._model_id = model.record.model_id
+        self._upkeep = Upkeep(model)
         self.lease: int | None = None
+        self._forgot_at: datetime | None = None
         self._touched: set[int] = set()
         self._unread: set[int] = set()
         self._saved_at = self._read_out_at = time.monotonic()
@@ -104,7 +107,10 @@ class Learner:
             if stored is not None:
                 snapshot, arms = stored
                 index = np.array([self._model.roster.arm[int(i)] for i in arms.creative_ids], np.int64)
-                state = restored(state, snapshot.state, arms, index, self._model.arm_campaign(n_arms))
+                forgets = self._store.learning.forgets(self._model_id, up_to_step=snapshot.step)
+                self._forgot_at = forgets[-1].logged_at if forgets else None
+                kept = kept_since(arms, forgets)
+                state = restored(state, snapshot.state, arms, index, kept, self._model.arm_campaign(n_arms))
             self._step = 0 if stored is None else stored[0].step
             self._touched.clear()
             self._publish(state)
@@ -128,10 +134,12 @@ class Learner:
                     state, _ = self._fitted(row.step)
                     self._touched.update(self._model.roster.arm)
                     self.mark_unread()
-                else:
+                elif row.kind == "batch":
                     rows = self._store.learning.rows_of_batch(self._model_id, row.step)
                     state, _ = self._updated(rows)
                     self._note(rows)
+                else:
+                    state = self._kept_up(row.kind, row.parameters, row.logged_at)
                 self._step = row.step
                 self._publish(state)
 
@@ -162,7 +170,41 @@ class Learner:
             return 0
         if self._model.is_refit_due() and not self.refit():
             return 0
+        if not self._keep_up():
+            return 0
         return self._learn_batch()
+
+    def _keep_up(self) -> bool:
+        """Do the steps that are due without data; return False when another process learns now."""
+        kept = self._upkeep.kept(self._clock(), self._forgot_at)
+        if kept is not None and not self._do("forget", {"kept": kept}):
+            return False
+        if not self._upkeep.is_scales_due(self._step + 1):
+            return True
+        with double_precision():
+            state = self.view.state
+            arm_campaign = self._model.arm_campaign(len(state.arm_precision))
+            scales = self._upkeep.learnt_scales(state, arm_campaign)
+        return self._do("scales", scales)
+
+    def _do(self, kind: StepKind, parameters: Mapping[str, float]) -> bool:
+        with double_precision():
+            state = jax.block_until_ready(self._kept_up(kind, parameters, self._clock()))
+            if not self._write(state, kind, _told(state), (), (), snapshot=False, parameters=parameters):
+                return False
+            self._publish(state)
+        return True
+
+    def _kept_up(self, kind: StepKind, parameters: Mapping[str, Any], at: datetime) -> State:
+        """Return the posterior after a step that needs no data."""
+        state = self.view.state
+        arm_campaign = self._model.arm_campaign(len(state.arm_precision))
+        if kind == "scales":
+            return self._upkeep.rescaled(state, parameters, arm_campaign)
+        self._forgot_at = at
+        self.mark_unread()
+        faded: State = fade(state, parameters["kept"], arm_campaign)
+        return faded
 
     def _learn_batch(self) -> int:
         rows = self._store.learning.unlearnt(self._model_id, limit=BATCH)
@@ -341,8 +383,8 @@ class Learner:
         self,
         contexts: Sequence[np.ndarray],
         arms: Sequence[int],
-        impressions: Sequence[int],
-        clicks: Sequence[int],
+        impressions: Sequence[float],
+        clicks: Sequence[float],
         size: int,
     ) -> CountedRows:
         """Return rows as padded arrays."""
@@ -359,20 +401,25 @@ class Learner:
 
     def _fitted(self, step: int) -> tuple[State, RefitInfo]:
         """Return the posterior fitted to all that was learnt up to a step, and to the history."""
-        counts = self._store.learning.counts(self._model_id, up_to_step=step)
+        forgets = self._store.learning.forgets(self._model_id, up_to_step=step)
         history = self._store.learning.history_counts(self._model_id)
         arm = self._model.roster.arm
         # Decisions alike in all that the model sees are one row, however their contexts differ otherwise.
-        summed: dict[tuple[int, bytes], list[int]] = {}
-        for row in counts:
-            vector = context_vector(row.context, self._model.schema, row.slots_version)
-            total = summed.setdefault((arm[row.creative_id], vector.tobytes()), [0, 0])
-            total[0] += row.impressions
-            total[1] += row.clicks
+        summed: dict[tuple[int, bytes], list[float]] = {}
+        for after_step, up_to_step, kept in stretches(forgets, step):
+            for row in self._store.learning.counts(
+                self._model_id, after_step=after_step, up_to_step=up_to_step
+            ):
+                vector = context_vector(row.context, self._model.schema, row.slots_version)
+                total = summed.setdefault((arm[row.creative_id], vector.tobytes()), [0.0, 0.0])
+                total[0] += kept * row.impressions
+                total[1] += kept * row.clicks
         for past in history:
-            total = summed.setdefault((arm[past.creative_id], np.zeros(N_CONTEXT).tobytes()), [0, 0])
-            total[0] += past.impressions
-            total[1] += past.clicks
+            vector = context_vector(past.context, self._model.schema)
+            total = summed.setdefault((arm[past.creative_id], vector.tobytes()), [0.0, 0.0])
+            kept = kept_after(past.imported_at, forgets)
+            total[0] += kept * past.impressions
+            total[1] += kept * past.clicks
         data = self._rows(
             [np.frombuffer(vector) for _, vector in summed],
             [index for index, _ in summed],
@@ -410,6 +457,7 @@ class Learner:
         counts: Sequence[ContextCountRecord],
         *,
         snapshot: bool,
+        parameters: Mapping[str, Any] | None = None,
     ) -> bool:
         """Write a step; return False, with the posterior reread, when another process learns now."""
         lease = self.lease
@@ -426,7 +474,7 @@ class Learner:
             lease=lease,
             step=self._step + 1,
             kind=kind,
-            parameters={},
+            parameters=parameters or {},
             info=info,
             logged_at=self._clock(),
             decision_ids=decision_ids,
@@ -468,23 +516,19 @@ class Learner:
         """Return the states of the arms touched since the last snapshot."""
         ids = np.array(sorted(self._touched), np.int64)
         arms = np.array([self._model.roster.arm[creative_id] for creative_id in ids], np.int64)
-        return ArmStates(
-            creative_ids=ids,
-            u=np.asarray(state.arm_cross)[arms],
-            q=np.asarray(state.arm_precision)[arms],
-            k=np.asarray(state.arm_information)[arms],
-        )
+        return arm_states(state, ids, arms)
 
 
-def _told(state: State, info: SiteInfo | RefitInfo) -> dict[str, float]:
-    """Return what a step reports about itself.
+def _told(state: State, info: SiteInfo | RefitInfo | None = None) -> dict[str, Any]:
+    """Return what a step reports about itself: numbers, and the scales that are in force after it.
 
     The smallest pivot of the weights' precision says how far it is from losing its positive definiteness:
     its smallest eigenvalue lies at or below it.
     """
     pivot = jnp.min(jnp.diagonal(state.factor)) ** 2
     numbers = {
-        **{name: float(value) for name, value in info._asdict().items()},
+        **({} if info is None else {name: float(value) for name, value in info._asdict().items()}),
         "smallest_pivot": float(pivot),
     }
-    return {name: value for name, value in numbers.items() if np.isfinite(value)}
+    told: dict[str, Any] = {name: value for name, value in numbers.items() if np.isfinite(value)}
+    return {**told, "scales": scales_of(state.prior)}

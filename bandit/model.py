@@ -185,9 +185,35 @@ class Model:
     def mark_refit(self, *, is_due: bool) -> None:
         """Note before a change that a refit must follow, or that it did: a killed process finds the note."""
         with self._lock:
-            if self.is_refit_due() != is_due and self._components is not None:
-                self.record = replace(self.record, settings={**self.record.settings, "refit_due": is_due})
-                self._store_components()
+            if self.is_refit_due() != is_due:
+                self.change_settings(refit_due=is_due)
+
+    def reread_settings(self) -> None:
+        """Take the settings that another process may have changed."""
+        with self._lock:
+            self.record = replace(self.record, settings=self._store.models.settings(self.record.model_id))
+
+    def change_settings(self, **settings: object) -> None:
+        """Change stored settings; those that are not named stay as they are in SQL."""
+        with self._lock:
+            self.record = self._store.models.change_settings(self.record.model_id, settings)
+
+    @property
+    def learns_scales(self) -> bool:
+        """Whether the prior's scales are learnt."""
+        return bool(self.record.settings.get("learn_scales", True))
+
+    @property
+    def half_life_days(self) -> float | None:
+        """Days after which what the data taught counts half; None never forgets."""
+        half_life: float | None = self.record.settings.get("half_life_days")
+        return half_life
+
+    @property
+    def forgets_since(self) -> datetime | None:
+        """When forgetting was switched on."""
+        since = self.record.settings.get("forgets_since")
+        return None if since is None else datetime.fromisoformat(since)
 
     def knows(self, rows: Sequence[LearnRow]) -> bool:
         """Whether all that the features of decisions depend on has been read, whichever process made them."""
@@ -321,8 +347,8 @@ class Model:
             texts = sorted({text for creative in creatives for text in _texts(creative).values()})
             if len(texts) < TEXTS_TO_FIT:
                 return False
-            self._components = fit_components(self._embed([{"headline": text} for text in texts]))
-            self._keep_components("fitted", refit_due=True)
+            fitted = fit_components(self._embed([{"headline": text} for text in texts]))
+            self._keep_components(fitted, "fitted", refit_due=True)
             self._contents.clear()
             self.reload()
             for entry in self.roster.campaigns.values():
@@ -344,23 +370,18 @@ class Model:
         if self._components is None:
             encoder = self._encoder.load()
             shipped = shipped_components(getattr(encoder, "weights_sha256", None))
-            self._components = shipped or random_components(encoder.dim, self.record.seed)
-            self._keep_components("random" if shipped is None else "shipped")
+            components = shipped or random_components(encoder.dim, self.record.seed)
+            self._keep_components(components, "random" if shipped is None else "shipped")
+            return components
         return self._components
 
-    def _keep_components(self, origin: str, **settings: bool) -> None:
-        self.record = replace(
-            self.record, settings={**self.record.settings, "components": origin, **settings}
-        )
-        self._store_components()
-
-    def _store_components(self) -> None:
-        assert self._components is not None  # noqa: S101  every caller has just set or checked it
-        stored = components_to_bytes(self._components)
-        fingerprint = self._encoder.fingerprint
-        self.record = replace(self.record, components=stored, encoder_fingerprint=fingerprint)
-        self._store.models.set_encoder(
-            self.record.model_id, fingerprint, stored, settings=self.record.settings
+    def _keep_components(self, components: Components, origin: str, **settings: bool) -> None:
+        self._components = components
+        self.record = self._store.models.set_encoder(
+            self.record.model_id,
+            self._encoder.fingerprint,
+            components_to_bytes(components),
+            settings={"components": origin, **settings},
         )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from bandit.features import group_mask
+from bandit.features import group_mask, scale_groups
 from bandit.posterior import (
     Parts,
     Prior,
@@ -18,7 +18,12 @@ from bandit.posterior import (
     State,
     Summary,
     decompose,
+    forget,
+    learn_effect_scales,
+    learn_weight_scales,
     refit,
+    rescale,
+    rescale_weights,
     summarise,
     update,
 )
@@ -55,6 +60,18 @@ def fit_counts(
 ) -> tuple[State, RefitInfo]:
     """Fit the posterior to all counts; see `posterior.refit`."""
     return refit(prior, _designed(tables, rows), arm_campaign, n_campaigns)
+
+
+@jax.jit
+def learn_weight_prior(state: State, initial: Prior) -> Array:
+    """Return the learnt scale of each weight; see `posterior.learn_weight_scales`."""
+    return learn_weight_scales(state, initial, jnp.asarray(scale_groups()))
+
+
+learn_effect_prior = jax.jit(learn_effect_scales)
+set_prior = jax.jit(rescale)
+set_weight_scales = jax.jit(rescale_weights)
+fade = jax.jit(forget)
 
 
 @jax.jit

@@ -78,6 +78,7 @@ class Selector:
             if version != self._roster_version:
                 self.reload()
                 self._roster_version = version
+            self._model.reread_settings()
             if self._learner.lease is None:
                 self._learner.catch_up()
             if self._followed_at - self._counted_at >= RECOUNT_EVERY_S:

@@ -19,8 +19,29 @@ def snapshot_to_bytes(state: State) -> bytes:
     return stored
 
 
+def arm_states(state: State, creative_ids: np.ndarray, index: np.ndarray) -> ArmStates:
+    """Return what data alone taught about some arms: without the prior, whose scale may change later.
+
+    Args:
+        state: The posterior.
+        creative_ids: Which arms, [arms].
+        index: Their places in the arrays, [arms].
+    """
+    return ArmStates(
+        creative_ids=creative_ids,
+        u=np.asarray(state.arm_cross)[index],
+        q=np.asarray(state.arm_precision)[index] - float(state.prior.arm_scale) ** -2,
+        k=np.asarray(state.arm_information)[index],
+    )
+
+
 def restored(
-    blank: State, snapshot: bytes, arms: ArmStates, index: np.ndarray, arm_campaign: np.ndarray
+    blank: State,
+    snapshot: bytes,
+    arms: ArmStates,
+    index: np.ndarray,
+    kept: np.ndarray,
+    arm_campaign: np.ndarray,
 ) -> State:
     """Return the posterior that a snapshot and the arms' states as of it stand for.
 
@@ -29,6 +50,7 @@ def restored(
         snapshot: From `snapshot_to_bytes`.
         arms: The states of all arms that have learnt.
         index: Their places in the arrays, [arms].
+        kept: The part of each that was not forgotten between its own step and the snapshot's, [arms].
         arm_campaign: The campaign's index of every place, [capacity].
 
     Returns:
@@ -43,9 +65,9 @@ def restored(
     )
     if len(index):
         state = state._replace(
-            arm_cross=state.arm_cross.at[index].set(arms.u),
-            arm_precision=state.arm_precision.at[index].set(arms.q),
-            arm_information=state.arm_information.at[index].set(arms.k),
+            arm_cross=state.arm_cross.at[index].set(kept[:, None] * arms.u),
+            arm_precision=state.arm_precision.at[index].add(kept * arms.q),
+            arm_information=state.arm_information.at[index].set(kept * arms.k),
         )
     return _eliminate(state, jnp.asarray(arm_campaign))
 

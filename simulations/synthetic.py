@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from bandit.features import GROUPS, N_CONTENT, PriorScales, group_mask, weight_prior
+from bandit.features import N_CONTENT, PriorScales, scale_groups, weight_prior
 from bandit.numerics import double_precision
 from bandit.points import normal_points
 from bandit.posterior import Prior, initial_state, learn_scales
+from bandit.upkeep import SCALES_EVERY
 from simulations.archive import DEFAULT_SETTINGS, Setting, Settings
 from simulations.contextual import thompson_on_contents
 from simulations.played import Played
@@ -27,7 +28,6 @@ N_SEEDS = 8
 CONTENT_LENGTH = (
     0.7  # root mean square distance of an ad from its campaign's mean, in the catalogue by MiniLM
 )
-LEARN_SCALES_EVERY = 20  # batches, as in the engine
 FIXED_SCALES = "engine-fixed-scales"
 BY_COUNTS = ("beta-thompson", "ucb1")
 POLICIES = (*(setting.policy for setting in DEFAULT_SETTINGS), FIXED_SCALES, *RIVALS)
@@ -175,12 +175,12 @@ def own_policy(name: str, world: World, horizon: float, batch: int, settings: Se
 
 def _learning_scales(policy: Policy, initial: Prior, batch: int) -> Policy:
     """Let the engine's policy learn the prior's scales now and then, as the engine does."""
-    groups = jnp.asarray(np.stack([group_mask(name) for name in GROUPS if name != "intercept"]))
+    groups = jnp.asarray(scale_groups())
 
     def learn(state: ContextualState, outcomes: Outcomes) -> ContextualState:
         after = policy.learn(state, outcomes)
         posterior = jax.lax.cond(
-            after.so_far % (LEARN_SCALES_EVERY * batch) == 0,
+            after.so_far % (SCALES_EVERY * batch) == 0,
             lambda known: learn_scales(known, initial, groups, jnp.zeros_like(known.arm_precision, int)),
             lambda known: known,
             after.posterior,

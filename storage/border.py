@@ -70,6 +70,10 @@ def check_decision(new: NewDecision) -> None:
         )
     if not 0 < new.propensity <= 1:  # NaN fails too
         raise InvalidValueError(f"{what}: propensity must be above 0 and at most 1, got {new.propensity!r}")
+    if new.list_propensity is not None and not 0 < new.list_propensity <= 1:
+        raise InvalidValueError(
+            f"{what}: list_propensity must be above 0 and at most 1, got {new.list_propensity!r}"
+        )
     if not all(0 <= share <= 1 for share in new.propensities):
         raise InvalidValueError(f"{what}: propensities must lie in 0 to 1, got {new.propensities!r}")
     for name, number in (("horizon", new.horizon), ("kappa", new.kappa)):

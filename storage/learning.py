@@ -7,7 +7,8 @@ from typing import Any, Final, final
 import numpy as np
 from sqlalchemy import Connection, Select, bindparam, exists, select
 
-from storage import leases, statistics, steps
+from storage import history, leases, statistics, steps
+from storage.border import check_text
 from storage.columns import canonical_json
 from storage.errors import DatabaseDamagedError, StepConflictError
 from storage.learning_records import (
@@ -15,6 +16,7 @@ from storage.learning_records import (
     ArmRow,
     ArmStates,
     CountRow,
+    ForgetRow,
     HistoryCountRecord,
     InfoRow,
     LearnRow,
@@ -134,6 +136,20 @@ class Learning:
             lambda connection: [LogRow(**row) for row in connection.execute(query).mappings()]
         )
 
+    def forgets(self, model_id: int, *, up_to_step: int) -> list[ForgetRow]:
+        """Return the steps that forgot a part of what was learnt before them, in order."""
+        query = (
+            select(LearnStep.step, LearnStep.parameters, LearnStep.logged_at)
+            .where(LearnStep.model_id == model_id, LearnStep.kind == "forget", LearnStep.step <= up_to_step)
+            .order_by(LearnStep.step)
+        )
+        return self._database.read(
+            lambda connection: [
+                ForgetRow(step=row.step, kept=row.parameters["kept"], logged_at=row.logged_at)
+                for row in connection.execute(query)
+            ]
+        )
+
     def model_log(self, model_id: int, *, limit: int) -> list[InfoRow]:
         """Return what the latest steps reported about themselves, the newest first."""
         query = (
@@ -193,40 +209,58 @@ class Learning:
             steps=np.array([row.step for row in rows], dtype=np.int64),
         )
 
-    def counts(self, model_id: int, *, up_to_step: int) -> list[CountRow]:
+    def counts(self, model_id: int, *, after_step: int = 0, up_to_step: int) -> list[CountRow]:
         """Return what a refit needs: learnt decisions that share creative, slots and context, counted.
 
         Args:
             model_id: The model.
+            after_step: The last step whose decisions do not count.
             up_to_step: The last step whose decisions count.
 
         Returns:
             One row for each creative, version of the slots and context, in that order.
         """
-        return self._database.read(lambda connection: statistics.counts(connection, model_id, up_to_step))
+        return self._database.read(
+            lambda connection: statistics.counts(connection, model_id, after_step, up_to_step)
+        )
 
     def history_counts(self, model_id: int) -> list[HistoryCountRecord]:
-        """Return the imported history of the model's creatives, by creative."""
-        return self._database.read(lambda connection: statistics.history(connection, model_id))
+        """Return the imported history of the model's creatives, by creative and context."""
+        return self._database.read(lambda connection: history.counts(connection, model_id))
 
     def add_history(
-        self, model_id: int, rows: Sequence[tuple[int, int, int]], *, imported_at: datetime
-    ) -> None:
+        self,
+        model_id: int,
+        rows: Sequence[HistoryCountRecord],
+        *,
+        import_id: str,
+        imported_at: datetime,
+    ) -> bool:
         """Add imported counts to those that are there, all or none.
 
         Args:
             model_id: The model.
-            rows: (creative_id, impressions, clicks); a creative may occur more than once.
+            rows: A creative and context may occur more than once.
+            import_id: Names the import: one that is known already changes nothing.
             imported_at: When.
 
+        Returns:
+            Whether the counts were added; False when this import was made before.
+
         Raises:
-            InvalidValueError: Counts are negative, or there are more clicks than impressions.
+            InvalidValueError: Counts are negative, there are more clicks than impressions, or a context
+                cannot be stored.
             UnknownCreativeError: A creative is none of the model's.
         """
-        statistics.check_history(rows)
-        self._database.write(
-            lambda connection: statistics.add_history(connection, model_id, rows, imported_at)
+        summed = history.summed(rows)
+        check_text(import_id, "import_id")
+        return self._database.write(
+            lambda connection: history.add(connection, model_id, summed, import_id, imported_at)
         )
+
+    def imported_at(self, model_id: int, import_id: str) -> datetime | None:
+        """Return when an import was made; None when it never was."""
+        return self._database.read(lambda connection: history.imported_at(connection, model_id, import_id))
 
     def recent_contexts(self, campaign_id: int, *, limit: int) -> list[dict[str, Any]]:
         """Return the contexts of a campaign's latest learnt decisions, the newest first."""

@@ -32,7 +32,7 @@ class ArmStates(NamedTuple):
     Attributes:
         creative_ids: Which arms.
         u: First moments of φ, float64.
-        q: Precisions.
+        q: Information; the prior's is not in it, as its scale may change.
         k: Linear terms.
         steps: As of which learning step each row is; ignored when written.
     """
@@ -46,7 +46,10 @@ class ArmStates(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ArmReadout:
-    """The posterior of one arm as people read it; rates are fractions, `version` is a learning step."""
+    """The posterior of one arm as people read it; rates are fractions, `version` is a learning step.
+
+    `value_remaining` is a fraction of the arm's own rate.
+    """
 
     creative_id: int
     ctr: float
@@ -55,6 +58,7 @@ class ArmReadout:
     p_best: float
     expected_loss: float
     version: int
+    value_remaining: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +104,15 @@ class LogRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForgetRow:
+    """A step that kept only a part of what the data had taught before it, 0 to 1."""
+
+    step: int
+    kept: float
+    logged_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class InfoRow:
     """One step of the learning log with what it reported about itself."""
 
@@ -131,11 +144,21 @@ class CountRow:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryCountRecord:
-    """Imported history of a creative."""
+    """Imported history of a creative in one context; {} is history of no known context.
+
+    Attributes:
+        creative_id: Our id.
+        impressions: Its impressions.
+        clicks: Of these.
+        context: The context.
+        imported_at: When it was last added to; ignored when written.
+    """
 
     creative_id: int
     impressions: int
     clicks: int
+    context: dict[str, Any] = field(default_factory=dict)
+    imported_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +182,7 @@ class ArmRow:
         ctr_high: Upper end of its interval.
         p_best: Probability of being the best.
         expected_loss: Against the best, as a CTR.
+        value_remaining: What a change of arms may still be worth, as a fraction of this arm's rate.
         share: Of the campaign's impressions in the last 24 h.
         version: The learning step of the readout.
         refreshed_at: When it was written.
@@ -180,6 +204,7 @@ class ArmRow:
     ctr_high: float | None
     p_best: float | None
     expected_loss: float | None
+    value_remaining: float | None
     share: float | None
     version: int | None
     refreshed_at: datetime | None

@@ -1,6 +1,7 @@
 """Models: settings of a posterior, and the schema of its contexts."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, final
 
 from sqlalchemy import Connection, RowMapping, select, update
@@ -81,6 +82,22 @@ class Models:
 
         return self._database.read(work)
 
+    def settings(self, model_id: int) -> dict[str, Any]:
+        """Return a model's settings as they are now.
+
+        Raises:
+            UnknownModelError: No such model.
+        """
+        query = select(Model.settings).where(Model.model_id == model_id)
+
+        def work(connection: Connection) -> dict[str, Any]:
+            stored = connection.execute(query).scalar_one_or_none()
+            if stored is None:
+                raise UnknownModelError(f"there is no model {model_id}")
+            return stored
+
+        return self._database.read(work)
+
     def set_encoder(
         self,
         model_id: int,
@@ -88,20 +105,37 @@ class Models:
         components: bytes | None,
         *,
         settings: Mapping[str, Any],
-    ) -> None:
+    ) -> ModelRecord:
         """Store another encoder, with the components and settings that belong to it.
+
+        Args:
+            model_id: The model.
+            encoder_fingerprint: The encoder.
+            components: The components, as the engine reads them.
+            settings: See `change_settings`.
+
+        Returns:
+            The model as it is now.
 
         Raises:
             UnknownModelError: No such model.
         """
         check_text(encoder_fingerprint, "encoder_fingerprint")
-        canonical_json(dict(settings), what="settings")
-        self._set(
-            model_id,
-            encoder_fingerprint=encoder_fingerprint,
-            components=components,
-            settings=dict(settings),
+        return self._change(
+            model_id, settings, encoder_fingerprint=encoder_fingerprint, components=components
         )
+
+    def change_settings(self, model_id: int, settings: Mapping[str, Any]) -> ModelRecord:
+        """Change some settings; those that are not named stay as they are, whoever changed them last.
+
+        Returns:
+            The model as it is now.
+
+        Raises:
+            UnknownModelError: No such model.
+            InvalidValueError: A value cannot be stored.
+        """
+        return self._change(model_id, settings)
 
     def context(self, model_id: int) -> ContextRecord:
         """Return the model's context schema; empty when it has seen no field."""
@@ -192,13 +226,19 @@ class Models:
         """Return how many learnt decisions had each level, by field and level."""
         return self._database.read(lambda connection: context_schema.counts(connection, model_id))
 
-    def _set(self, model_id: int, **values: Any) -> None:
-        def work(connection: Connection) -> None:
-            statement = update(Model).where(Model.model_id == model_id).values(values)
-            if connection.execute(statement).rowcount == 0:
-                raise UnknownModelError(f"there is no model {model_id}")
+    def _change(self, model_id: int, settings: Mapping[str, Any], **values: Any) -> ModelRecord:
+        canonical_json(dict(settings), what="settings")
 
-        self._database.write(work)
+        def work(connection: Connection) -> ModelRecord:
+            _lock(connection, model_id)
+            query = select(Model.__table__).where(Model.model_id == model_id)
+            stored = _record(connection.execute(query).mappings().one())
+            changed = {**stored.settings, **settings}
+            statement = update(Model).where(Model.model_id == model_id)
+            connection.execute(statement.values(settings=changed, **values))
+            return replace(stored, settings=changed, **values)
+
+        return self._database.write(work)
 
 
 def _lock(connection: Connection, model_id: int) -> None:

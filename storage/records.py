@@ -93,16 +93,19 @@ class CampaignRecord:
     status: CampaignStatus
     mean_content: bytes | None
     created_at: datetime
+    settings_version: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewCreative:
-    """A creative to be added."""
+    """A creative to be added; floor and cap are the least and most of the traffic, fractions."""
 
     external_id: str
     content: Mapping[str, Any]
     content_hash: str
     picture: str | None = None
+    floor: float = 0.0
+    cap: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,8 @@ class CreativeRecord:
     picture: str | None
     status: CreativeStatus
     created_at: datetime
+    floor: float
+    cap: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +145,8 @@ class NewDecision:
         activated_at: When it was shown; None when that is reported later.
         place: Its place in its list, from 0.
         request_id: What the decisions of one request share.
+        list_propensity: The probability of the whole list that this place belongs to; None without a list.
+        is_control: Whether it was drawn from all candidates alike, to compare the engine with.
     """
 
     decision_id: str
@@ -158,6 +165,8 @@ class NewDecision:
     activated_at: datetime | None
     place: int = 0
     request_id: str | None = None
+    list_propensity: float | None = None
+    is_control: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +197,8 @@ class DecisionRecord:
     activated_at: datetime | None
     place: int
     request_id: str | None
+    list_propensity: float | None
+    is_control: bool
     settles_at: datetime | None
     closed_at: datetime | None
     settled_at: datetime | None

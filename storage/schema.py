@@ -118,6 +118,7 @@ class Campaign(Base):
         _check("conversion_window_s >= 0", "conversion_window_s"),
         _check("uniform_share BETWEEN 0 AND 1", "uniform_share"),
         _check("control_share BETWEEN 0 AND 1", "control_share"),
+        _check("uniform_share + control_share <= 1", "uniform_share_control_share"),
         _check("ends_at > starts_at", "ends_at"),
         _check("status IN ('active', 'paused', 'ended')", "status"),
     )
@@ -137,6 +138,8 @@ class Campaign(Base):
     status: Mapped[str] = mapped_column(server_default=text("'active'"))
     mean_content: Mapped[bytes | None]
     created_at: Mapped[datetime]
+    # Counts changes of its settings and of its creatives' limits, so that other processes notice them.
+    settings_version: Mapped[Count]
 
 
 class Creative(Base):
@@ -146,6 +149,8 @@ class Creative(Base):
     __table_args__ = (
         UniqueConstraint("campaign_id", "external_id"),
         _check("status IN ('active', 'paused', 'retired')", "status"),
+        _check("floor >= 0 AND floor <= cap", "floor"),
+        _check("cap > 0 AND cap <= 1", "cap"),
         {"sqlite_autoincrement": True},
     )
 
@@ -157,6 +162,8 @@ class Creative(Base):
     picture: Mapped[str | None]
     status: Mapped[str] = mapped_column(server_default=text("'active'"))
     created_at: Mapped[datetime]
+    floor: Mapped[float] = mapped_column(server_default=text("0"))
+    cap: Mapped[float] = mapped_column(server_default=text("1"))
 
 
 class Embedding(Base):
@@ -188,6 +195,7 @@ class Decision(Base):
     __table_args__ = (
         _check("length(decision_id) BETWEEN 1 AND 64", "decision_id"),
         _check("propensity > 0 AND propensity <= 1", "propensity"),
+        _check("list_propensity > 0 AND list_propensity <= 1", "list_propensity"),
         _check("place >= 0", "place"),
         _check("click IN (0, 1)", "click"),
         _check("(click IS NULL) = (settled_at IS NULL)", "settled"),
@@ -208,6 +216,9 @@ class Decision(Base):
             "creative_id",
             "click",
             where="activated_at IS NOT NULL AND learnt_batch IS NULL",
+        ),
+        _partial_index(
+            "ix_decisions_control", "campaign_id", "click", where="is_control AND learnt_batch IS NOT NULL"
         ),
         # The share of the last day is counted inside this index.
         Index("ix_decisions_recent", "campaign_id", "activated_at", "creative_id"),
@@ -234,6 +245,8 @@ class Decision(Base):
     settled_at: Mapped[datetime | None]
     click: Mapped[int | None]
     learnt_batch: Mapped[int | None]
+    list_propensity: Mapped[float | None]
+    is_control: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class Outcome(Base):
@@ -288,7 +301,7 @@ class Posterior(Base):
 
 
 class ArmState(Base):
-    """u, q and k of one arm as of a learning step; u is little-endian float64."""
+    """What data taught about one arm as of a learning step; u is little-endian float64."""
 
     __tablename__ = "arm_states"
     __table_args__ = (Index("ix_arm_states_model_id_step", "model_id", "step"),)
@@ -322,15 +335,31 @@ class ArmStatistics(Base):
     share: Mapped[float | None]
     version: Mapped[int | None]
     refreshed_at: Mapped[datetime | None]
+    value_remaining: Mapped[float | None]
 
 
 class HistoryCount(Base):
-    """Imported history of a creative: it feeds refits and is shown apart."""
+    """Imported history of a creative in one context: it feeds refits and is shown apart."""
 
     __tablename__ = "history_counts"
     __table_args__ = (_check("clicks BETWEEN 0 AND impressions", "clicks"),)
 
     creative_id: Mapped[CreativePart]
+    # Of the context's canonical text: a context may be longer than PostgreSQL lets a key be.
+    context_hash: Mapped[Name]
+    context: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    impressions: Mapped[int]
+    clicks: Mapped[int]
+    imported_at: Mapped[datetime]
+
+
+class HistoryImport(Base):
+    """One import of history, so that repeating it after a failure does not count twice."""
+
+    __tablename__ = "history_imports"
+
+    model_id: Mapped[ModelPart]
+    import_id: Mapped[Name]
     impressions: Mapped[int]
     clicks: Mapped[int]
     imported_at: Mapped[datetime]

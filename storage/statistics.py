@@ -4,23 +4,27 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, or_, select, update
+from sqlalchemy import Connection, bindparam, cast, func, or_, select, update
 
-from storage.errors import InvalidValueError, UnknownCreativeError
-from storage.learning_records import ArmReadout, ArmRow, CountRow, HistoryCountRecord
+from storage.columns import BigInt
+from storage.learning_records import ArmReadout, ArmRow, CountRow
 from storage.schema import ArmStatistics, Campaign, Creative, Decision, HistoryCount
-from storage.session import in_chunks, insert_into
+from storage.session import in_chunks
 
 SHARE_SPAN: Final = timedelta(hours=24)
 
 
-def counts(connection: Connection, model_id: int, up_to_step: int) -> list[CountRow]:
+def counts(connection: Connection, model_id: int, after_step: int, up_to_step: int) -> list[CountRow]:
     """Count the learnt decisions by creative, version of the slots and context."""
     keys = (Decision.creative_id, Decision.slots_version, Decision.context)
     rows = connection.execute(
         select(*keys, func.count().label("impressions"), func.sum(Decision.click).label("clicks"))
         .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
-        .where(Campaign.model_id == model_id, Decision.learnt_batch <= up_to_step)
+        .where(
+            Campaign.model_id == model_id,
+            Decision.learnt_batch > after_step,
+            Decision.learnt_batch <= up_to_step,
+        )
         .group_by(*keys)
         .order_by(*keys)
     )
@@ -34,75 +38,6 @@ def counts(connection: Connection, model_id: int, up_to_step: int) -> list[Count
         )
         for row in rows
     ]
-
-
-def history(connection: Connection, model_id: int) -> list[HistoryCountRecord]:
-    """Return the imported counts of a model's creatives."""
-    rows = connection.execute(
-        select(HistoryCount.creative_id, HistoryCount.impressions, HistoryCount.clicks)
-        .join(Creative, Creative.creative_id == HistoryCount.creative_id)
-        .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
-        .where(Campaign.model_id == model_id)
-        .order_by(HistoryCount.creative_id)
-    )
-    return [HistoryCountRecord(**row) for row in rows.mappings()]
-
-
-def check_history(rows: Sequence[tuple[int, int, int]]) -> None:
-    """Refuse counts that cannot be.
-
-    Raises:
-        InvalidValueError: Names the first creative whose counts are wrong.
-    """
-    for creative_id, impressions, clicks in rows:
-        if not 0 <= clicks <= impressions:
-            raise InvalidValueError(
-                f"history of creative {creative_id}: expected 0 <= clicks <= impressions, "
-                f"got {clicks} clicks of {impressions} impressions"
-            )
-
-
-def add_history(
-    connection: Connection, model_id: int, rows: Sequence[tuple[int, int, int]], imported_at: datetime
-) -> None:
-    """Add imported counts to those that are there."""
-    ids = sorted({creative_id for creative_id, _, _ in rows})
-    of_model = (
-        select(Creative.creative_id)
-        .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
-        .where(Campaign.model_id == model_id)
-    )
-    known = {
-        creative_id
-        for chunk in in_chunks(ids)
-        for creative_id in connection.execute(of_model.where(Creative.creative_id.in_(chunk))).scalars()
-    }
-    if unknown := [creative_id for creative_id in ids if creative_id not in known]:
-        listed = ", ".join(map(str, unknown))
-        raise UnknownCreativeError(f"model {model_id} has no creative with creative_id {listed}")
-    if not rows:
-        return
-    statement = insert_into(connection, HistoryCount)
-    new = statement.excluded
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["creative_id"],
-            set_={
-                "impressions": HistoryCount.impressions + new.impressions,
-                "clicks": HistoryCount.clicks + new.clicks,
-                "imported_at": new.imported_at,
-            },
-        ),
-        [
-            {
-                "creative_id": creative_id,
-                "impressions": impressions,
-                "clicks": clicks,
-                "imported_at": imported_at,
-            }
-            for creative_id, impressions, clicks in sorted(rows)
-        ],
-    )
 
 
 def impressions(connection: Connection, model_id: int) -> dict[int, int]:
@@ -149,6 +84,7 @@ def readout_rows(
             "ctr_high": readout.ctr_high,
             "p_best": readout.p_best,
             "expected_loss": readout.expected_loss,
+            "value_remaining": readout.value_remaining,
             "share": shares.get(readout.creative_id),
             "version": readout.version,
             "as_of": readout.version,
@@ -171,6 +107,17 @@ def write_readouts(connection: Connection, rows: Sequence[Mapping[str, Any]]) ->
 
 def arm_rows(connection: Connection, campaign_id: int, now: datetime) -> list[ArmRow]:
     """Return a campaign's arms; pending counts and shares are counted now."""
+    past = (
+        select(
+            HistoryCount.creative_id,
+            func.sum(HistoryCount.impressions).label("impressions"),
+            func.sum(HistoryCount.clicks).label("clicks"),
+        )
+        .join(Creative, Creative.creative_id == HistoryCount.creative_id)
+        .where(Creative.campaign_id == campaign_id)
+        .group_by(HistoryCount.creative_id)
+        .subquery()
+    )
     query = (
         select(
             Creative.creative_id,
@@ -180,18 +127,20 @@ def arm_rows(connection: Connection, campaign_id: int, now: datetime) -> list[Ar
             ArmStatistics.clicks,
             ArmStatistics.conversions,
             ArmStatistics.value,
-            func.coalesce(HistoryCount.impressions, 0).label("history_impressions"),
-            func.coalesce(HistoryCount.clicks, 0).label("history_clicks"),
+            # A sum of whole numbers is a numeric on PostgreSQL.
+            cast(func.coalesce(past.c.impressions, 0), BigInt).label("history_impressions"),
+            cast(func.coalesce(past.c.clicks, 0), BigInt).label("history_clicks"),
             ArmStatistics.ctr,
             ArmStatistics.ctr_low,
             ArmStatistics.ctr_high,
             ArmStatistics.p_best,
             ArmStatistics.expected_loss,
+            ArmStatistics.value_remaining,
             ArmStatistics.version,
             ArmStatistics.refreshed_at,
         )
         .join(ArmStatistics, ArmStatistics.creative_id == Creative.creative_id)
-        .outerjoin(HistoryCount, HistoryCount.creative_id == Creative.creative_id)
+        .outerjoin(past, past.c.creative_id == Creative.creative_id)
         .where(Creative.campaign_id == campaign_id)
         .order_by(Creative.creative_id)
     )

@@ -21,7 +21,7 @@ class View(NamedTuple):
 # What the two databases spell differently.
 FRAGMENTS = {
     "sqlite": {
-        "headline": "json_extract(creatives.content, '$.headline')",
+        "text": "json_extract(creatives.content, '$.{}')",
         "day": "date(decisions.activated_at)",
         "percent": "round(100.0 * ({}), 3)",
         "rounded": "round({}, 4)",
@@ -29,7 +29,7 @@ FRAGMENTS = {
         "now": "strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z'",
     },
     "postgresql": {
-        "headline": "creatives.content::json ->> 'headline'",
+        "text": "creatives.content::json ->> '{}'",
         "day": "(decisions.activated_at AT TIME ZONE 'UTC')::date",
         "percent": "round((100.0 * ({}))::numeric, 3)",
         "rounded": "round(({})::numeric, 4)",
@@ -40,7 +40,8 @@ FRAGMENTS = {
 
 ARM_REPORT = View(
     "arm_report",
-    "How does each creative do, and how sure are we? Counts are learnt decisions; rates are in percent.",
+    "How does each creative do, and how sure are we? Counts are learnt decisions; rates are in percent. "
+    "value_remaining is what a change of creatives may still be worth, in percent of its own rate.",
     """
 SELECT
     campaigns.name AS campaign,
@@ -55,24 +56,33 @@ SELECT
     $p_best AS p_best_pct,
     $share AS share_pct,
     $expected_loss AS expected_loss_pct,
+    $value_remaining AS value_remaining_pct,
     arm_statistics.conversions AS conversions,
     arm_statistics.value AS value,
     arm_statistics.pending_impressions AS pending,
-    coalesce(history_counts.impressions, 0) AS history_impressions,
-    coalesce(history_counts.clicks, 0) AS history_clicks,
+    coalesce(history.impressions, 0) AS history_impressions,
+    coalesce(history.clicks, 0) AS history_clicks,
     arm_statistics.version AS version,
     arm_statistics.refreshed_at AS refreshed_at
 FROM creatives
 JOIN campaigns ON campaigns.campaign_id = creatives.campaign_id
 JOIN arm_statistics ON arm_statistics.creative_id = creatives.creative_id
-LEFT JOIN history_counts ON history_counts.creative_id = creatives.creative_id
+LEFT JOIN (
+    SELECT
+        creative_id,
+        CAST(sum(impressions) AS bigint) AS impressions,
+        CAST(sum(clicks) AS bigint) AS clicks
+    FROM history_counts
+    GROUP BY creative_id
+) AS history ON history.creative_id = creatives.creative_id
 ORDER BY campaigns.name, coalesce(arm_statistics.p_best, 0) DESC, creatives.creative_id
 """,
 )
 
 CAMPAIGN_REPORT = View(
     "campaign_report",
-    "How does each campaign do, and which creative leads? Counts are learnt decisions; rates are in percent.",
+    "How does each campaign do, and which creative leads? Counts are learnt decisions; rates are in percent. "
+    "clicks_pct of the control (drawn from all creatives alike) beside that of the engine is its uplift.",
     """
 SELECT
     campaigns.name AS campaign,
@@ -88,6 +98,11 @@ SELECT
     leaders.external_id AS leader,
     $leader_ctr AS leader_ctr_pct,
     $leader_p_best AS leader_p_best_pct,
+    $leader_loss AS leader_expected_loss_pct,
+    $leader_remaining AS value_remaining_pct,
+    coalesce(control.impressions, 0) AS control_impressions,
+    $control_clicks AS control_clicks_pct,
+    $engine_clicks AS engine_clicks_pct,
     CASE campaigns.horizon_mode WHEN 'fixed' THEN CAST(campaigns.horizon AS text)
         ELSE campaigns.horizon_mode END AS horizon,
     totals.refreshed_at AS refreshed_at
@@ -113,6 +128,8 @@ LEFT JOIN (
         creatives.external_id AS external_id,
         arm_statistics.ctr AS ctr,
         arm_statistics.p_best AS p_best,
+        arm_statistics.expected_loss AS expected_loss,
+        arm_statistics.value_remaining AS value_remaining,
         row_number() OVER (
             PARTITION BY creatives.campaign_id ORDER BY arm_statistics.p_best DESC, creatives.creative_id
         ) AS place
@@ -120,6 +137,12 @@ LEFT JOIN (
     JOIN arm_statistics ON arm_statistics.creative_id = creatives.creative_id
     WHERE arm_statistics.p_best IS NOT NULL AND creatives.status = 'active'
 ) AS leaders ON leaders.campaign_id = campaigns.campaign_id AND leaders.place = 1
+LEFT JOIN (
+    SELECT campaign_id, count(*) AS impressions, CAST(sum(click) AS bigint) AS clicks
+    FROM decisions
+    WHERE is_control AND learnt_batch IS NOT NULL
+    GROUP BY campaign_id
+) AS control ON control.campaign_id = campaigns.campaign_id
 ORDER BY campaigns.name
 """,
 )
@@ -136,6 +159,7 @@ SELECT
     decisions.decided_at AS decided_at,
     decisions.context AS context,
     decisions.propensity AS propensity,
+    decisions.is_control AS is_control,
     decisions.click AS click,
     (
         SELECT count(*) FROM outcomes
@@ -148,6 +172,7 @@ SELECT
             AND outcomes.kind = 'conversion' AND outcomes.valid AND NOT outcomes.late
     ) AS value,
     decisions.place AS place,
+    decisions.list_propensity AS list_propensity,
     decisions.request_id AS request_id,
     decisions.model_version AS model_version,
     decisions.slots_version AS slots_version,
@@ -159,7 +184,10 @@ SELECT
     decisions.learnt_batch AS learnt_batch,
     decisions.creative_id AS creative_id,
     candidate_sets.creative_ids AS candidates,
-    decisions.propensities AS propensities
+    decisions.propensities AS propensities,
+    $headline AS headline,
+    $body AS body,
+    $call_to_action AS call_to_action
 FROM decisions
 JOIN campaigns ON campaigns.campaign_id = decisions.campaign_id
 JOIN creatives ON creatives.creative_id = decisions.creative_id
@@ -271,7 +299,7 @@ def _fragments(dialect: str) -> dict[str, str]:
     words = FRAGMENTS[dialect]
     percent, rounded = words["percent"].format, words["rounded"].format
     return {
-        "headline": words["headline"],
+        **{field: words["text"].format(field) for field in ("headline", "body", "call_to_action")},
         "day": words["day"],
         "now": words["now"],
         "ctr": percent("arm_statistics.ctr"),
@@ -279,10 +307,18 @@ def _fragments(dialect: str) -> dict[str, str]:
         "ctr_high": percent("arm_statistics.ctr_high"),
         "p_best": percent("arm_statistics.p_best"),
         "share": percent("arm_statistics.share"),
+        "value_remaining": percent("arm_statistics.value_remaining"),
         "expected_loss": rounded("100.0 * arm_statistics.expected_loss"),
         "click_share": percent("1.0 * totals.clicks / nullif(totals.impressions, 0)"),
         "leader_ctr": percent("leaders.ctr"),
         "leader_p_best": percent("leaders.p_best"),
+        "leader_loss": rounded("100.0 * leaders.expected_loss"),
+        "leader_remaining": percent("leaders.value_remaining"),
+        "control_clicks": percent("1.0 * control.clicks / nullif(control.impressions, 0)"),
+        "engine_clicks": percent(
+            "1.0 * (totals.clicks - coalesce(control.clicks, 0)) "
+            "/ nullif(totals.impressions - coalesce(control.impressions, 0), 0)"
+        ),
         "settled_clicks": percent("1.0 * sum(decisions.click) / nullif(count(decisions.click), 0)"),
         "delay": words["seconds"].format(
             "coalesce(outcomes.occurred_at, outcomes.received_at)", "decisions.activated_at"

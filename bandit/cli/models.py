@@ -1,14 +1,14 @@
-"""`model`: what the model is, and what its last learning steps reported about themselves."""
+"""`model`, `configure`: what the model is, what its last learning steps reported, and how it learns."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from bandit.cli.opening import opened_store
+from bandit.cli.opening import opened_engine, opened_store
 from bandit.cli.options import DEFAULT_DATABASE, AsJson, Database, example, group
-from bandit.cli.printing import print_fields, print_json, print_table
+from bandit.cli.printing import print_fields, print_json, print_line, print_table
 
 app = group()
 
@@ -35,15 +35,19 @@ def model(
         latest = store.learning.latest_step(record.model_id)
         rows = store.learning.model_log(record.model_id, limit=steps)
         schema = store.models.context(record.model_id)
-    scales = record.settings["scales"]
+    settings = record.settings
+    scales = settings["scales"]
+    learnt = rows[0].info.get("scales") if rows else None
     if as_json:
         print_json(
             {
                 "model": record.name,
                 "step": latest,
                 "encoder": record.encoder_fingerprint,
-                "components": record.settings.get("components"),
+                "components": settings.get("components"),
                 "scales": scales,
+                "learns_scales": settings.get("learn_scales", True),
+                "half_life_days": settings.get("half_life_days"),
                 "log": [asdict(row) for row in rows],
             }
         )
@@ -53,9 +57,12 @@ def model(
             "model": record.name,
             "learning step": f"{latest:,}",
             "encoder": record.encoder_fingerprint or "none yet",
-            "components": record.settings.get("components", "none yet"),
+            "components": settings.get("components", "none yet"),
             "context slots": f"{len(schema.slots)} of 16",
-            "prior scales": ", ".join(f"{name} {value:g}" for name, value in scales.items()),
+            "prior scales": _shown(scales),
+            "learnt scales": _shown(learnt) if learnt else "none yet",
+            "scales are": "learnt" if settings.get("learn_scales", True) else "fixed",
+            "forgetting": _half_life(settings.get("half_life_days")),
         }
     )
     if rows:
@@ -67,6 +74,50 @@ def model(
             ],
             n_words=0,
         )
+
+
+@app.command(epilog=example("configure --half-life 30", "configure --half-life never --scales fixed"))
+def configure(
+    *,
+    half_life: Annotated[
+        str | None,
+        typer.Option(metavar="DAYS|never", help="Days after which an outcome counts half of what it did."),
+    ] = None,
+    scales: Annotated[
+        Literal["learnt", "fixed"] | None, typer.Option(help="Whether the prior's scales are learnt.")
+    ] = None,
+    database: Database = DEFAULT_DATABASE,
+) -> None:
+    """Change how the model learns, from its next step on."""
+    if half_life is None and scales is None:
+        raise typer.BadParameter("nothing to change; give --half-life or --scales")
+    days = _parse_half_life(half_life)
+    with opened_engine(database) as engine:
+        if half_life is not None:
+            engine.set_forgetting(days)
+            print_line(f"forgetting: {_half_life(days)}")
+        if scales is not None:
+            engine.set_scale_learning(scales == "learnt")
+            print_line(f"scales are {scales}")
+
+
+def _parse_half_life(text: str | None) -> float | None:
+    if text is None or text == "never":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"--half-life: expected a number of days above 0, or never, got {text!r}"
+        ) from None
+
+
+def _half_life(days: float | None) -> str:
+    return "never" if days is None else f"half in {days:g} days"
+
+
+def _shown(scales: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in scales.items())
 
 
 def _row(step: int, kind: str, at: str, n_rows: int, info: Mapping[str, Any]) -> tuple[str, ...]:

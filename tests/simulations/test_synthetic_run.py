@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from bandit.features import GROUPS, PriorScales, group_mask, weight_prior
+from bandit.features import PriorScales, scale_groups, weight_prior
 from bandit.posterior import learn_scales
+from bandit.upkeep import SCALES_EVERY
 from simulations.archive import Setting
 from simulations.played import Comparison, Played, compare
 from simulations.rivals import GRIDS, RIVALS, TUNED
 from simulations.run import play
-from simulations.synthetic import FIXED_SCALES, LEARN_SCALES_EVERY, draw_worlds, own_policy, setting_numbers
+from simulations.synthetic import FIXED_SCALES, draw_worlds, own_policy, setting_numbers
 from simulations.synthetic_run import N_TUNING, Plan, run_synthetic
 from simulations.visits import WorldError
 from simulations.worlds import traffic_of
@@ -105,7 +106,7 @@ def test_each_rival_has_a_grid_of_the_same_size_with_its_setting() -> None:
 def test_the_engine_learns_its_scales_every_twenty_batches() -> None:
     world, batch = draw_worlds(3, n_worlds=1, n_creatives=4)[0], 50
     numbers, prior = setting_numbers(Setting(policy="engine")), weight_prior(PriorScales())
-    groups = jnp.asarray(np.stack([group_mask(name) for name in GROUPS[1:]]))
+    groups = jnp.asarray(scale_groups())
     key = jax.random.key(0)
     horizon = 10_000.0
 
@@ -113,11 +114,11 @@ def test_the_engine_learns_its_scales_every_twenty_batches() -> None:
         policy = own_policy(name, world, horizon, batch, numbers)
         return jax.jit(lambda: play(policy, traffic_of(world, batch), n_batches, key)[0].posterior)()
 
-    before, fixed = played("engine", LEARN_SCALES_EVERY - 1), played(FIXED_SCALES, LEARN_SCALES_EVERY)
+    before, fixed = played("engine", SCALES_EVERY - 1), played(FIXED_SCALES, SCALES_EVERY)
     assert_allclose(before.prior.scale, prior.scale)
     assert_allclose(fixed.prior.scale, prior.scale)
     wanted = jax.jit(learn_scales)(fixed, prior, groups, jnp.zeros(4, int))
-    got = played("engine", LEARN_SCALES_EVERY)
+    got = played("engine", SCALES_EVERY)
     assert_allclose(got.prior.scale, wanted.prior.scale, rtol=1e-9)
     assert_allclose(got.weights, wanted.weights, atol=1e-9)
     assert not np.allclose(got.prior.scale, prior.scale)

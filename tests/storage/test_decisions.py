@@ -12,7 +12,7 @@ from tests.storage.sql import fetch
 
 
 def test_a_decision_comes_back_as_it_was_given(world: World) -> None:
-    given = world.decision("d1", request_id="r1", place=2)
+    given = world.decision("d1", request_id="r1", place=2, list_propensity=0.1, is_control=True)
     answer = world.store.decisions.record([given])[0]
     stored = world.store.decisions.get(["d1"])["d1"]
     assert stored == answer

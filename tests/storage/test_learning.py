@@ -1,5 +1,6 @@
 """Learning: the learner's rows, its one transaction, and what it resumes from."""
 
+import hashlib
 import threading
 from datetime import timedelta
 
@@ -8,7 +9,7 @@ import pytest
 from safetensors.numpy import save
 
 import storage
-from storage import ArmReadout, ArmStates, ContextCountRecord, Store
+from storage import ArmReadout, ArmStates, ContextCountRecord, HistoryCountRecord, Store
 from tests.storage.conftest import MINUTE, NOW, World
 from tests.storage.sql import fetch
 
@@ -214,6 +215,8 @@ def test_counts_for_a_refit(world: World) -> None:
         ({"device": "desktop"}, 0, 1, 0),
         ({"device": "mobile"}, 0, 2, 1),
     ]
+    (row,) = world.store.learning.counts(world.model_id, after_step=1, up_to_step=2)
+    assert (row.slots_version, row.impressions) == (1, 1)
     later = world.store.learning.counts(world.model_id, up_to_step=2)
     assert [(row.context, row.slots_version, row.impressions) for row in later[2:]] == [
         ({"device": "mobile"}, 1, 1)
@@ -232,20 +235,29 @@ def test_recent_contexts_are_learnt_and_newest_first(world: World) -> None:
 
 def test_history_adds_up(world: World) -> None:
     calm, urgent, _ = world.creative_ids
-    rows = [(urgent, 100, 3), (calm, 10, 0), (urgent, 50, 1)]
-    world.store.learning.add_history(world.model_id, rows, imported_at=NOW)
-    world.store.learning.add_history(world.model_id, [(calm, 5, 5)], imported_at=NOW)
+
+    def add(import_id: str, *rows: tuple[int, int, int, dict[str, str]]) -> bool:
+        records = [
+            HistoryCountRecord(creative_id=i, impressions=n, clicks=c, context=x) for i, n, c, x in rows
+        ]
+        return world.store.learning.add_history(world.model_id, records, import_id=import_id, imported_at=NOW)
+
+    # Longer than PostgreSQL lets a key be, and random enough not to be packed.
+    long = {f"field {n}": hashlib.sha256(str(n).encode()).hexdigest() for n in range(100)}
+    assert add("a", (urgent, 100, 3, {}), (calm, 10, 0, {}), (urgent, 50, 1, {}), (calm, 7, 1, long))
+    assert add("b", (calm, 5, 5, {}), (calm, 3, 1, long))
     history = world.store.learning.history_counts(world.model_id)
-    assert [(row.creative_id, row.impressions, row.clicks) for row in history] == [
-        (calm, 15, 5),
-        (urgent, 150, 4),
-    ]
+    found = {(row.creative_id, len(row.context)): (row.impressions, row.clicks) for row in history}
+    assert found == {(calm, 0): (15, 5), (calm, 100): (10, 2), (urgent, 0): (150, 4)}
+    arms = world.store.learning.arm_rows(world.campaign_id, now=NOW)
+    assert [(arm.history_impressions, arm.history_clicks) for arm in arms] == [(25, 7), (150, 4), (0, 0)]
+    assert world.store.learning.imported_at(world.model_id, "b") == NOW
+    assert not add("b", (calm, 5, 5, {}))
     with pytest.raises(storage.UnknownCreativeError, match="creative_id 98, 99"):
-        world.store.learning.add_history(
-            world.model_id, [(99, 1, 0), (calm, 1, 0), (98, 1, 0)], imported_at=NOW
-        )
+        add("c", (99, 1, 0, {}), (calm, 1, 0, {}), (98, 1, 0, {}))
     with pytest.raises(storage.InvalidValueError, match="got 4 clicks of 3 impressions"):
-        world.store.learning.add_history(world.model_id, [(calm, 3, 4)], imported_at=NOW)
+        add("c", (calm, 3, 4, {}))
+    assert world.store.learning.imported_at(world.model_id, "c") is None
     assert world.store.learning.history_counts(world.model_id) == history
 
 

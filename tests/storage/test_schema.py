@@ -10,7 +10,7 @@ from safetensors.numpy import save
 from sqlalchemy import create_engine, inspect
 
 import storage
-from storage import ArmReadout, ArmStates, NewOutcome, Store
+from storage import ArmReadout, ArmStates, HistoryCountRecord, NewOutcome, Store
 from storage.columns import Base
 from storage.urls import database_url
 from storage.versions import VERSION_TABLE
@@ -76,14 +76,15 @@ def test_every_view_says_what_it_answers(store: Store, url: str, view: str) -> N
 
 VIEW_COLUMNS = {
     "arm_report": "campaign creative status headline impressions clicks ctr_pct ctr_low_pct ctr_high_pct "
-    "p_best_pct share_pct expected_loss_pct conversions value pending history_impressions history_clicks "
-    "version refreshed_at",
+    "p_best_pct share_pct expected_loss_pct value_remaining_pct conversions value pending "
+    "history_impressions history_clicks version refreshed_at",
     "campaign_report": "campaign status creatives active_creatives impressions clicks clicks_pct conversions "
-    "value pending leader leader_ctr_pct leader_p_best_pct horizon refreshed_at",
+    "value pending leader leader_ctr_pct leader_p_best_pct leader_expected_loss_pct value_remaining_pct "
+    "control_impressions control_clicks_pct engine_clicks_pct horizon refreshed_at",
     "daily_clicks": "campaign day impressions settled clicks clicks_pct",
-    "decision_log": "decision_id campaign creative decided_at context propensity click conversions value "
-    "place request_id model_version slots_version horizon kappa point_set activated_at settled_at "
-    "learnt_batch creative_id candidates propensities",
+    "decision_log": "decision_id campaign creative decided_at context propensity is_control click "
+    "conversions value place list_propensity request_id model_version slots_version horizon kappa point_set "
+    "activated_at settled_at learnt_batch creative_id candidates propensities headline body call_to_action",
     "late_outcomes": "decision_id campaign creative kind value activated_at occurred_at received_at "
     "settled_at settled_click seconds_after_impression",
     "learning_lag": "model due unlearnt oldest_unlearnt_at newest_step newest_step_at newest_snapshot "
@@ -131,7 +132,11 @@ def _busy(world: World) -> int:
 
 def test_the_reports(world: World, url: str) -> None:
     _busy(world)
-    world.store.learning.add_history(world.model_id, [(world.creative_ids[0], 1000, 20)], imported_at=NOW)
+    rows = [
+        HistoryCountRecord(creative_id=world.creative_ids[0], impressions=600, clicks=12, context=context)
+        for context in ({}, {"device": "mobile"})
+    ]
+    world.store.learning.add_history(world.model_id, rows, import_id="a", imported_at=NOW)
     arms = fetch(
         url,
         "SELECT campaign, creative, status, headline, impressions, clicks, ctr_pct, p_best_pct, conversions, "
@@ -140,7 +145,7 @@ def test_the_reports(world: World, url: str) -> None:
     rows = [(*row[:6], float(row[6]), float(row[7]), row[8], float(row[9]), *row[10:]) for row in arms]
     assert rows == [
         ("spring", "urgent", "active", "The urgent one", 2, 0, 2.123, 70.0, 0, 0.0, 1, 0, 1),
-        ("spring", "calm", "active", "The calm one", 2, 1, 2.123, 20.0, 1, 49.9, 2, 1000, 1),
+        ("spring", "calm", "active", "The calm one", 2, 1, 2.123, 20.0, 1, 49.9, 2, 1200, 1),
         ("spring", "plain", "active", "The plain one", 0, 0, 2.123, 10.0, 0, 0.0, 0, 0, 1),
     ]
     campaign = fetch(

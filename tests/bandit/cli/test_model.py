@@ -45,3 +45,28 @@ def test_model_of_no_database(run: Run, tmp_path: Path) -> None:
     failed = run("model", "--database", str(tmp_path / "none.db"))
     assert failed.code == 2
     assert "there is no creative-bandit database" in failed.err
+
+
+@pytest.mark.usefixtures("ads")
+def test_configure_changes_how_the_model_learns(run: Run) -> None:
+    assert run("configure", "--half-life", "30", "--scales", "fixed").code == 0
+    document = run("model", "--json").json
+    assert (document["half_life_days"], document["learns_scales"]) == (30, False)
+    assert "half in 30 days" in run("model").out
+    assert run("configure", "--half-life", "never").code == 0
+    assert run("model", "--json").json["half_life_days"] is None
+
+
+@pytest.mark.parametrize("half_life", ["0", "-3", "nan", "inf", "soon"])
+@pytest.mark.usefixtures("ads")
+def test_a_half_life_that_cannot_be_is_refused(run: Run, half_life: str) -> None:
+    answer = run("configure", f"--half-life={half_life}")
+    assert answer.code == 2
+    assert half_life in answer.err
+    assert "days" in answer.err
+
+
+@pytest.mark.usefixtures("ads")
+def test_configure_without_a_setting_is_refused(run: Run) -> None:
+    answer = run("configure")
+    assert (answer.code, "--half-life" in answer.err) == (2, True)

@@ -1,0 +1,175 @@
+"""Scales that are learnt and outcomes that are forgotten are steps of the log like any other."""
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from bandit import Engine
+from bandit.errors import InvalidSettingError
+from bandit.features import PriorScales
+from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
+from tests.bandit.test_engine_replay import history
+
+DAY = timedelta(days=1)
+SCALES_STEP = 20
+
+
+def kinds(engines: Engines) -> list[str]:
+    return [kind for (kind,) in engines.fetch("SELECT kind FROM learn_log ORDER BY step")]
+
+
+def sites_of(engine: Engine) -> dict[str, np.ndarray]:
+    """Return what data alone have put into the posterior."""
+    state = engine._learner.view.state
+    return {
+        "precision": np.asarray(state.precision) - np.diag(np.asarray(state.prior.scale) ** -2.0),
+        "arm_cross": np.asarray(state.arm_cross),
+        "arm_precision": np.asarray(state.arm_precision) - float(state.prior.arm_scale) ** -2,
+        "arm_information": np.asarray(state.arm_information),
+    }
+
+
+def learn_steps(engine: Engine, n_steps: int, start: int = 0) -> None:
+    for i in range(start, start + n_steps):
+        play(engine, 2, start=2 * i)
+
+
+def test_every_twentieth_step_learns_the_scales(engines_on_both: Engines) -> None:
+    engine = engines_on_both.open()
+    add_campaign(engine)
+    learn_steps(engine, 21)
+    assert [i + 1 for i, kind in enumerate(kinds(engines_on_both)) if kind == "scales"] == [SCALES_STEP]
+    after = posterior(engine)
+    scales = engine._store.learning.log(engine._model.record.model_id)[SCALES_STEP - 1].parameters
+    initial = PriorScales()._asdict()
+    assert set(scales) == {"context", "content", "campaign_mean", "interaction", "campaign", "arm"}
+    assert all(0 < scales[name] != initial[name] for name in ("context", "content", "campaign"))
+    assert float(after["prior_arm_scale"]) == scales["arm"]
+    told = engine._store.learning.model_log(engine._model.record.model_id, limit=1)[0].info
+    assert told["scales"] == pytest.approx(scales)
+    engine.close()
+    assert_same(posterior(engines_on_both.open()), after)  # from the snapshot
+    engines_on_both.forget_states()
+    assert_same(posterior(engines_on_both.open()), after)  # from the log
+
+
+def test_stopping_does_not_move_the_step_that_learns_scales(engines: Engines) -> None:
+    engine = engines.open()
+    add_campaign(engine)
+    for i in range(21):
+        learn_steps(engine, 1, start=i)
+        if i % 6 == 5:
+            engine.close()
+            engine = engines.open()
+    assert kinds(engines).index("scales") == SCALES_STEP - 1
+
+
+def test_fixed_scales_stay(engines: Engines) -> None:
+    engine = engines.open()
+    engine.set_scale_learning(False)
+    add_campaign(engine)
+    learn_steps(engine, 21)
+    assert set(kinds(engines)) == {"batch"}
+    assert float(engine._learner.view.state.prior.arm_scale) == PriorScales().arm
+
+
+def test_what_was_learnt_fades_by_the_clock(engines_on_both: Engines) -> None:
+    engine = engines_on_both.open()
+    engine.set_forgetting(2.0)
+    add_campaign(engine)
+    play(engine, 30)
+    before = sites_of(engine)
+    engines_on_both.clock.pass_(timedelta(minutes=59))
+    engine.settle()
+    assert kinds(engines_on_both) == ["batch"]
+    engines_on_both.clock.pass_(2 * DAY - timedelta(minutes=59))
+    engine.settle()
+    assert kinds(engines_on_both) == ["batch", "forget"]
+    for name, half in sites_of(engine).items():
+        np.testing.assert_allclose(half, before[name] / 2, rtol=1e-9, atol=1e-9, err_msg=name)
+    play(engine, 10, start=30)
+    after = posterior(engine)
+    engine.close()
+    assert_same(posterior(engines_on_both.open()), after)
+    engines_on_both.forget_states()
+    assert_same(posterior(engines_on_both.open()), after)
+
+
+def test_arms_that_rest_fade_too(engines: Engines) -> None:
+    """States of arms are written when they learn; what is forgotten since is taken off when they are read."""
+    engine = engines.open()
+    engine.set_forgetting(1.0)
+    add_campaign(engine, name="resting")
+    add_campaign(engine, name="busy")
+    play(engine, 12, campaign="resting")
+    engine._learner.save()
+    for day in range(3):
+        engines.clock.pass_(DAY)
+        play(engine, 5, campaign="busy", start=5 * day)
+        engine._learner.save()
+    after = posterior(engine)
+    assert kinds(engines).count("forget") == 3
+    engine.close()
+    assert_same(posterior(engines.open()), after)
+
+
+def test_a_refit_weighs_outcomes_by_their_age(engines: Engines) -> None:
+    engine = engines.open()
+    engine.set_scale_learning(False)
+    engine.set_forgetting(1.0)
+    add_campaign(engine)
+    play(engine, 60)
+    engines.clock.pass_(2 * DAY)
+    play(engine, 60, start=60)
+    online = np.asarray(engine._learner.view.state.arm_precision)
+    engine.refit()
+    refitted = np.asarray(engine._learner.view.state.arm_precision)
+    np.testing.assert_allclose(refitted, online, rtol=0.1)
+    before = posterior(engine)
+    engine.close()
+    engines.forget_states()
+    assert_same(posterior(engines.open()), before)
+
+
+def test_a_follower_forgets_with_the_learner(engines: Engines) -> None:
+    engine = engines.open()
+    follower = engines.open(role="select")
+    engine.set_forgetting(1.0)
+    add_campaign(engine)
+    play(engine, 20)
+    engines.clock.pass_(DAY)
+    engine.settle()
+    with follower._lock:
+        follower._learner.catch_up()
+    assert_same(posterior(follower), posterior(engine))
+
+
+@pytest.mark.parametrize("half_life", [0, -1.0, float("inf"), float("nan"), "7", True])
+def test_half_lives_that_cannot_be_are_refused(engines: Engines, half_life: object) -> None:
+    engine = engines.open()
+    with pytest.raises(InvalidSettingError, match=f"got {half_life!r}"):
+        engine.set_forgetting(half_life)  # type: ignore[arg-type]  # what a caller without types may pass
+    assert engine._model.half_life_days is None
+
+
+def test_settings_of_two_processes_do_not_undo_each_other(engines: Engines) -> None:
+    first, second = engines.open(), engines.open(role="select")
+    first.set_forgetting(5.0)
+    second.set_scale_learning(False)
+    first._model.mark_refit(is_due=True)
+    stored = first._store.models.settings(first._model.record.model_id)
+    assert (stored["half_life_days"], stored["learn_scales"], stored["refit_due"]) == (5.0, False, True)
+
+
+def test_imported_history_fades_too(engines: Engines) -> None:
+    engine = engines.open()
+    engine.set_scale_learning(False)
+    engine.set_forgetting(2.0)
+    engine.warm_start(history(("a", 4000, 120), ("b", 5000, 40)))
+    before = sites_of(engine)["arm_precision"]
+    engines.clock.pass_(2 * DAY)
+    engine.settle()
+    np.testing.assert_allclose(sites_of(engine)["arm_precision"], before / 2, rtol=1e-9)
+    engine.refit()
+    np.testing.assert_allclose(sites_of(engine)["arm_precision"], before / 2, rtol=0.2)
