@@ -95,8 +95,8 @@ GRIDS: Mapping[str, tuple[RivalSetting, ...]] = {
     for policy in RIVALS
 }
 
-# The first three are the best of their grids by `simulate synthetic --base-rate 0.04 --residual 0.4 --tune`; the
-# others are the grids' plain middle. Settings differ much by the kind of world: tune before judging a rival.
+# The first three are the best of their grids by `simulate synthetic --base-rate 0.04 --residual 0.4 --tune`;
+# the others are plain middles. Settings differ much by the kind of world: tune before judging a rival.
 TUNED: Mapping[str, RivalSetting] = {
     policy: RivalSetting(policy=policy, exploration=exploration, ridge=ridge)
     for policy, exploration, ridge in (
