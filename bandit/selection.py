@@ -1,18 +1,24 @@
 """Compiled selection: many requests of one padded shape in one call."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from bandit.features import design_row
-from bandit.posterior import State, predict
-from bandit.thompson import Choice, Exploration, choose
+from bandit.features import N_CONTEXT, design_row
+from bandit.limits import Limits, Odds, draw
+from bandit.logit_map import LogitMap, SlotMap, map_logits, map_slots
+from bandit.luck import Luck
+from bandit.points import N_POINTS, N_SETS
+from bandit.posterior import State
+from bandit.thompson import Choice, Exploration, ListChoice, believe, choose, choose_list, is_best, odds_at
+
+Leaves = TypeVar("Leaves")
 
 BATCHES = (1, 8, 64, 256)
-CANDIDATES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
+CANDIDATES = (4, 8, 12, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Tables(NamedTuple):
@@ -27,15 +33,40 @@ class Tables(NamedTuple):
     mean_content: Float[Array, "campaigns content"]
 
 
+class Groups(NamedTuple):
+    """What requests of one campaign with the same candidates share, for some groups.
+
+    Attributes:
+        eligible: False for padded candidates.
+        exploration: of the campaign.
+        limits: floors and caps of the candidates.
+    """
+
+    eligible: Bool[Array, "groups candidates"]
+    exploration: Exploration
+    limits: Limits
+
+
 class Batch(NamedTuple):
-    """Requests as arrays; `eligible` is False for padded candidates and for all of a padded request."""
+    """Requests as arrays: the context vector, the group that each belongs to, and its luck."""
 
     context: Float[Array, "batch 16"]
-    arm: Int[Array, "batch candidates"]
-    campaign: Int[Array, "batch"]
-    eligible: Bool[Array, "batch candidates"]
-    exploration: Exploration
-    words: Int[Array, "batch 3"]
+    group: Int[Array, "batch"]
+    luck: Luck
+
+
+class Table(NamedTuple):
+    """All that one group without context can draw from.
+
+    Attributes:
+        best: who is best at each point of each set.
+        odds: propensities under each set, leaves [sets, candidates].
+        remaining: H.
+    """
+
+    best: Bool[Array, "sets candidates points"]
+    odds: Odds
+    remaining: Float[Array, ""]
 
 
 def padded_size(n: int, sizes: tuple[int, ...]) -> int:
@@ -54,28 +85,89 @@ def design(tables: Tables, context: Array, arm: Array, campaign: Array) -> Array
     return jax.vmap(lambda index: design_row(context, tables.content[index], mean))(arm)
 
 
+slots_of = jax.jit(map_slots)
+
+
 @jax.jit
-def select_batch(state: State, tables: Tables, batch: Batch, points: Array, seed: Array) -> Choice:
-    """Choose for every request of a batch; one compiled program per shape.
+def maps_of(state: State, slots: SlotMap, tables: Tables, arm: Array, campaign: Array) -> LogitMap:
+    """Return the maps of some groups, leaves [groups, …].
 
     Args:
         state: The posterior.
+        slots: Its slot map.
         tables: Contents.
+        arm: Arms of the candidates, [groups, candidates].
+        campaign: [groups].
+    """
+
+    def one(arm: Array, campaign: Array) -> LogitMap:
+        return map_logits(state, slots, tables.content[arm], tables.mean_content[campaign], arm, campaign)
+
+    return jax.vmap(one)(arm, campaign)
+
+
+def _at(leaves: Leaves, group: Array | int) -> Leaves:
+    """Return one group's leaves; where there is one group in all they do not depend on the request."""
+    found: Leaves = jax.tree.map(lambda leaf: leaf[0] if leaf.shape[0] == 1 else leaf[group], leaves)
+    return found
+
+
+@jax.jit
+def select_batch(slots: SlotMap, maps: LogitMap, groups: Groups, batch: Batch, points: Array) -> Choice:
+    """Choose for every request of a batch; one compiled program per shape.
+
+    Args:
+        slots: The slot map of the posterior.
+        maps: The logits of the groups' candidates.
+        groups: The groups.
         batch: The requests.
         points: The point sets for the padded number of candidates.
-        seed: The model's seed.
 
     Returns:
         Choices, leaves [batch, …]; each is the same as if its request had come alone.
     """
 
-    def one(request: Batch) -> Choice:
-        features = design(tables, request.context, request.arm, request.campaign)
-        logits = predict(state, features, request.arm, jnp.full_like(request.arm, request.campaign))
-        choice = choose(logits, request.exploration, request.eligible, points, request.words, seed)
-        # The drawn point is computed apart from the others, to float32 rounding: where two candidates tie to
-        # 5e-7 and nothing is explored, it may name one whose π is 0.
-        most = jnp.argmax(choice.propensities)
-        return choice._replace(chosen=jnp.where(choice.propensities[choice.chosen] > 0, choice.chosen, most))
+    def one(context: Array, group: Array, luck: Luck) -> Choice:
+        own = _at(groups, group)
+        logits = _at(maps, group).at(slots, context)
+        return choose(logits, own.exploration, own.eligible, points, luck, own.limits)
 
-    return jax.vmap(one)(batch)
+    return jax.vmap(one)(*batch)
+
+
+@jax.jit
+def select_list(slots: SlotMap, maps: LogitMap, groups: Groups, batch: Batch, points: Array) -> ListChoice:
+    """Choose an ordered list for one request; the batch holds one row a place, all of one context."""
+    own = _at(groups, 0)
+    logits = _at(maps, 0).at(slots, batch.context[0])
+    return choose_list(logits, own.exploration, own.eligible, points, batch.luck, own.limits)
+
+
+@jax.jit
+def tabulate(slots: SlotMap, maps: LogitMap, groups: Groups, points: Array) -> Table:
+    """Return the table of one group for requests without context."""
+    own = _at(groups, 0)
+    logits = _at(maps, 0).at(slots, jnp.zeros(N_CONTEXT))
+    belief = believe(logits, own.exploration, own.eligible)
+
+    def of_set(chosen_set: Array) -> tuple[Array, Odds]:
+        best = is_best(belief.mean, belief.spread, chosen_set, own.eligible)
+        return best, odds_at(best, own.exploration, own.eligible, own.limits)
+
+    return Table(*jax.vmap(of_set)(points), belief.remaining)
+
+
+@jax.jit
+def draw_from_table(table: Table, groups: Groups, luck: Luck) -> Choice:
+    """Draw for requests of one group without context; the same choices as `select_batch`."""
+    own = _at(groups, 0)
+
+    def one(luck: Luck) -> Choice:
+        index = luck.point_set % N_SETS
+        odds = jax.tree.map(lambda leaf: leaf[index], table.odds)
+        winners = table.best[index, :, (luck.place * N_POINTS).astype(int)]
+        control_share = own.exploration.control_share
+        chosen, is_control = draw(odds, winners, own.eligible, control_share, luck, has_caps=True)
+        return Choice(odds.propensities, chosen, table.remaining, is_control)
+
+    return jax.vmap(one)(luck)
