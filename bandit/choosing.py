@@ -171,7 +171,7 @@ def choose_all(prepared: Sequence[Prepared], view: View, model: Model, now: date
             items = [prepared[i] for i in chunk]
             own = Luck(*(numbers[chunk] for numbers in luck))
             if isinstance(key, int):
-                choice = draw_from_table(*tables[key], _padded(own, padded_size(len(chunk), BATCHES)))
+                choice = draw_from_table(tables[key], _padded(own, padded_size(len(chunk), BATCHES)))
             else:
                 choice = _choose_chunk(items, [contexts[i] for i in chunk], own, view, now)
             rows = _decisions(items, jax.device_get(choice), own, (view.step, schema.version), now)
@@ -201,7 +201,7 @@ def choose_places(
     context = np.tile(_vector(item.request.context, model.schema, view), (len(padded), 1))
     slots, maps, groups = _grouped([item.candidates], view, now)
     rows: list[Any] = [context, np.zeros(len(padded), np.int64)]
-    batch = Batch(*rows, luck)
+    batch = Batch(rows[0], rows[1], luck)
     listed = jax.device_get(select_list(slots, maps, groups, batch, _device_points(item.candidates.size)))
     list_propensity = float(listed.list_propensity[n - 1])
     items = [item._replace(decision_id=name) for name in ids]
@@ -242,7 +242,7 @@ def _choose_chunk(
     slots, maps, groups = _grouped(distinct, view, now)
     # NumPy arrays go in as they are: the compiled call moves them to the device faster than one by one.
     rows: list[Any] = [context, group]
-    batch = Batch(*rows, _padded(luck, n_rows))
+    batch = Batch(rows[0], rows[1], _padded(luck, n_rows))
     choice: Choice = select_batch(slots, maps, groups, batch, _device_points(distinct[0].size))
     return choice
 
@@ -292,7 +292,7 @@ def _exploration(entry: CampaignEntry, view: View, now: datetime) -> tuple[float
 
 def _tables(
     prepared: Sequence[Prepared], contexts: Sequence[np.ndarray], view: View, now: datetime
-) -> dict[int, tuple[Table, Groups]]:
+) -> dict[int, Table]:
     """Return the tables of groups that are asked for often without context, by their number."""
     asked: Counter[int] = Counter()
     groups: dict[int, Candidates] = {}
@@ -311,7 +311,7 @@ def _tables(
             if key not in kept:
                 slots, maps, settings = _grouped([groups[number]], view, now)
                 points = _device_points(groups[number].size)
-                kept[key] = (tabulate(slots, maps, settings, points), settings)
+                kept[key] = tabulate(slots, maps, settings, points)
             tables[number] = kept[key]
     return tables
 
@@ -392,6 +392,5 @@ def warm_up(view: View, model: Model, now: datetime) -> int:
             luck = draw_luck([one.decision_id for one in items], model.record.seed)
             choice = _choose_chunk(items, [np.zeros(N_CONTEXT)] * n, luck, apart, now)
             table = tabulate(*_grouped([item.candidates], apart, now), _device_points(item.candidates.size))
-            groups = _settings([item.candidates], apart, now)
-            jax.block_until_ready((choice, draw_from_table(table, groups, luck)))
+            jax.block_until_ready((choice, draw_from_table(table, luck)))
     return len(entries)

@@ -8,16 +8,27 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from bandit.features import N_CONTEXT, design_row
-from bandit.limits import Limits, Odds, draw
+from bandit.limits import Limits, Odds, draw, odds_of
 from bandit.logit_map import LogitMap, SlotMap, map_logits, map_slots
 from bandit.luck import Luck
 from bandit.points import N_POINTS, N_SETS
 from bandit.posterior import State
-from bandit.thompson import Choice, Exploration, ListChoice, believe, choose, choose_list, is_best, odds_at
+from bandit.thompson import (
+    Belief,
+    Choice,
+    Exploration,
+    ListChoice,
+    believe,
+    choose_list,
+    even_share,
+    is_best,
+    odds_at,
+)
 
 Leaves = TypeVar("Leaves")
 
 BATCHES = (1, 8, 64, 256)
+PART = 32  # requests whose points are compared together: 32 × 12 × 256 numbers of 4 bytes are 400 kB
 CANDIDATES = (4, 8, 12, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -62,11 +73,15 @@ class Table(NamedTuple):
         best: who is best at each point of each set.
         odds: propensities under each set, leaves [sets, candidates].
         remaining: H.
+        eligible: which candidates may be chosen.
+        control_share: of the campaign.
     """
 
     best: Bool[Array, "sets candidates points"]
     odds: Odds
     remaining: Float[Array, ""]
+    eligible: Bool[Array, "candidates"]
+    control_share: Float[Array, ""]
 
 
 def padded_size(n: int, sizes: tuple[int, ...]) -> int:
@@ -127,12 +142,71 @@ def select_batch(slots: SlotMap, maps: LogitMap, groups: Groups, batch: Batch, p
         Choices, leaves [batch, …]; each is the same as if its request had come alone.
     """
 
-    def one(context: Array, group: Array, luck: Luck) -> Choice:
+    def first(context: Array, group: Array) -> Belief:
         own = _at(groups, group)
-        logits = _at(maps, group).at(slots, context)
-        return choose(logits, own.exploration, own.eligible, points, luck, own.limits)
+        return believe(_at(maps, group).at(slots, context), own.exploration, own.eligible)
 
-    return jax.vmap(one)(*batch)
+    def last(group: Array, belief: Belief, shares: Array, winners: Array, luck: Luck) -> Choice:
+        own = _at(groups, group)
+        odds = odds_of(shares, own.eligible, even_share(own.exploration), own.limits)
+        control_share = own.exploration.control_share
+        chosen, is_control = draw(odds, winners, own.eligible, control_share, luck, has_caps=True)
+        return Choice(odds.propensities, chosen, belief.remaining, is_control)
+
+    def each() -> Belief:
+        return jax.vmap(first)(batch.context, batch.group)
+
+    def once() -> Belief:
+        alike = first(batch.context[0], batch.group[0])
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(batch.group), *leaf.shape)), alike)
+
+    # Where all requests are alike, as in a campaign without context, what is believed is computed once.
+    is_alike = jnp.all(batch.context == batch.context[0]) & jnp.all(batch.group == batch.group[0])
+    beliefs = jax.lax.cond(is_alike, once, each)
+    eligible = jnp.broadcast_to(_at(groups.eligible, batch.group), beliefs.mean.shape)
+    shares, winners = best_of_batch(beliefs, eligible, batch.luck, points)
+    return jax.vmap(last)(batch.group, beliefs, shares, winners, batch.luck)
+
+
+def best_of_batch(beliefs: Belief, eligible: Array, luck: Luck, points: Array) -> tuple[Array, Array]:
+    """Return p̂ and the best at the drawn point for a batch: `is_best` and `best_shares` of each request.
+
+    Written for a batch because both tricks need it: parts of 32 requests stay in a core's cache, which halves
+    the time, and ties are split only where a part has any, seen by counts that exceed the number of points.
+
+    Args:
+        beliefs: leaves [batch, …].
+        eligible: [batch, candidates].
+        luck: leaves [batch].
+        points: all point sets, [sets, candidates, points].
+
+    Returns:
+        p̂, float64 [batch, candidates], and bool [batch, candidates].
+    """
+
+    def part(rows: tuple[Array, Array, Array, Array, Array]) -> tuple[Array, Array]:
+        mean, spread, may_show, point_set, place = rows
+        base = jnp.where(may_show, mean.astype(points.dtype), -jnp.inf)
+        theta = base[:, :, None] + jnp.einsum("bja,bjp->bap", spread.astype(points.dtype), points[point_set])
+        highest = jnp.max(theta, axis=1, keepdims=True)
+        counts = jnp.sum(theta == highest, axis=2, dtype=jnp.int32)
+
+        def split_ties() -> Array:
+            best = theta == highest
+            return jnp.sum(jnp.where(best, 1.0 / jnp.sum(best, axis=1, keepdims=True), 0.0), axis=2)
+
+        has_ties = jnp.any(jnp.sum(counts, axis=1) > N_POINTS)
+        shares = jax.lax.cond(has_ties, split_ties, lambda: counts.astype(float)) / N_POINTS
+        at = jnp.take_along_axis(theta, place[:, None, None], axis=2)[:, :, 0]
+        return shares, at == jnp.max(at, axis=1, keepdims=True)
+
+    place = (luck.place * N_POINTS).astype(int)
+    rows = (beliefs.mean, beliefs.spread, eligible, luck.point_set % N_SETS, place)
+    n_parts = max(len(place) // PART, 1)
+    if n_parts == 1:
+        return part(rows)
+    parts = jax.tree.map(lambda leaf: leaf.reshape(n_parts, -1, *leaf.shape[1:]), rows)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), jax.lax.map(part, parts))  # type: ignore[no-any-return]  of arrays
 
 
 @jax.jit
@@ -154,20 +228,20 @@ def tabulate(slots: SlotMap, maps: LogitMap, groups: Groups, points: Array) -> T
         best = is_best(belief.mean, belief.spread, chosen_set, own.eligible)
         return best, odds_at(best, own.exploration, own.eligible, own.limits)
 
-    return Table(*jax.vmap(of_set)(points), belief.remaining)
+    best, odds = jax.vmap(of_set)(points)
+    control_share = jnp.asarray(own.exploration.control_share)
+    return Table(best, odds, belief.remaining, own.eligible, control_share)
 
 
 @jax.jit
-def draw_from_table(table: Table, groups: Groups, luck: Luck) -> Choice:
+def draw_from_table(table: Table, luck: Luck) -> Choice:
     """Draw for requests of one group without context; the same choices as `select_batch`."""
-    own = _at(groups, 0)
 
     def one(luck: Luck) -> Choice:
         index = luck.point_set % N_SETS
         odds = jax.tree.map(lambda leaf: leaf[index], table.odds)
         winners = table.best[index, :, (luck.place * N_POINTS).astype(int)]
-        control_share = own.exploration.control_share
-        chosen, is_control = draw(odds, winners, own.eligible, control_share, luck, has_caps=True)
+        chosen, is_control = draw(odds, winners, table.eligible, table.control_share, luck, has_caps=True)
         return Choice(odds.propensities, chosen, table.remaining, is_control)
 
     return jax.vmap(one)(luck)

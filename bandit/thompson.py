@@ -141,13 +141,18 @@ def best_shares(best: Array) -> Array:
     Args:
         best: from `is_best`, [candidates, points].
     """
-    return jnp.mean(best / jnp.sum(best, axis=0, keepdims=True), axis=1, dtype=float)
+    each = 1.0 / jnp.sum(best, axis=0)
+    return jnp.sum(jnp.where(best, each, 0.0), axis=1) / best.shape[1]
 
 
 def odds_at(best: Array, exploration: Exploration, eligible: Array, limits: Limits | None) -> Odds:
     """Return the propensities that follow from who is best at the points of a set."""
-    even_share = jnp.minimum(exploration.uniform_share + exploration.control_share, 1.0)
-    return odds_of(best_shares(best), eligible, even_share, limits)
+    return odds_of(best_shares(best), eligible, even_share(exploration), limits)
+
+
+def even_share(exploration: Exploration) -> Array:
+    """Return ε, the fraction of traffic that all eligible share alike, controls included."""
+    return jnp.minimum(exploration.uniform_share + exploration.control_share, 1.0)
 
 
 def choose(
