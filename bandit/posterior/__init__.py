@@ -1,11 +1,13 @@
 """The model in pure JAX: arrays in, arrays out; no ids, no clock, no I/O. Call it in double precision."""
 
+from bandit.posterior.eliminate import eliminate
 from bandit.posterior.explain import Parts, decompose
 from bandit.posterior.forgetting import forget
-from bandit.posterior.refit import RefitInfo, eliminate, refit
+from bandit.posterior.refit import Fit, RefitInfo, begin, fitted, is_unsettled, moved, refit, rescaled
 from bandit.posterior.scales import (
     EffectScales,
     learn_effect_scales,
+    learn_prior,
     learn_scales,
     learn_weight_scales,
     rescale,
@@ -23,10 +25,12 @@ from bandit.posterior.state import (
     predict_marginals,
 )
 from bandit.posterior.summary import Summary, summarise
-from bandit.posterior.update import Rows, absorb, update
+from bandit.posterior.update import Change, Rows, absorb, apply, learn, update, with_shared
 
 __all__ = [
+    "Change",
     "EffectScales",
+    "Fit",
     "Gaussian",
     "Parts",
     "Prior",
@@ -37,23 +41,32 @@ __all__ = [
     "State",
     "Summary",
     "absorb",
+    "apply",
     "averaged_rate",
+    "begin",
     "condition",
     "decompose",
     "effects",
     "eliminate",
     "find_sites",
+    "fitted",
     "forget",
     "grow",
     "initial_state",
+    "is_unsettled",
+    "learn",
     "learn_effect_scales",
+    "learn_prior",
     "learn_scales",
     "learn_weight_scales",
+    "moved",
     "predict",
     "predict_marginals",
     "refit",
     "rescale",
     "rescale_weights",
+    "rescaled",
     "summarise",
     "update",
+    "with_shared",
 ]

@@ -72,7 +72,9 @@ def test_a_request_alone_is_the_request_among_others(engine: Engine) -> None:
     requests = [
         Request(
             campaign=("spring", "summer", "autumn")[rng.integers(3)],
-            context={} if i % 5 == 0 else {"device": DEVICES[rng.integers(3)], "age": float(rng.integers(60))},
+            context={}
+            if i % 5 == 0
+            else {"device": DEVICES[rng.integers(3)], "age": float(rng.integers(60))},
             exclude=frozenset(["calm"] if i % 7 == 0 else []),
             decision_id=f"r{i}",
         )
@@ -83,7 +85,8 @@ def test_a_request_alone_is_the_request_among_others(engine: Engine) -> None:
     memo: dict = {}
     alone = [chosen(engine, [request], memo)[0] for request in requests]
     apart = [
-        np.abs(np.subtract(a.propensities, b.propensities)).max() for a, b in zip(together, alone, strict=True)
+        np.abs(np.subtract(a.propensities, b.propensities)).max()
+        for a, b in zip(together, alone, strict=True)
     ]
     # Two candidates that tie to float32 rounding at a point may tie in one program and not in another.
     assert np.mean(np.array(apart) > 1e-9) <= 0.02

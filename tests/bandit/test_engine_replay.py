@@ -10,7 +10,7 @@ import pytest
 from bandit import Creative, Engine, HistoryRow
 from bandit.components import components_from_bytes
 from bandit.context import context_vector
-from bandit.features import PriorScales, weight_prior
+from bandit.features import PriorScales, scale_groups, weight_prior
 from bandit.limits import odds_of
 from bandit.numerics import double_precision
 from bandit.points import normal_points
@@ -194,7 +194,8 @@ class Independent:
                     "SELECT context, slots_version, creative_id, 1, click FROM decisions "
                     f"WHERE learnt_batch <= {step}"
                 )
-                state, _ = REFIT(prior, rows, self.arm_campaign, len(self.campaign))
+                groups = jnp.asarray(scale_groups())
+                state, _ = REFIT(prior, rows, self.arm_campaign, len(self.campaign), groups)
             else:
                 rows = self.rows(
                     "SELECT context, slots_version, creative_id, 1, click FROM decisions "
