@@ -222,7 +222,8 @@ def best_of_batch(beliefs: Belief, eligible: Array, luck: Luck, points: Array) -
     if n_parts == 1:
         return part(rows)
     parts = jax.tree.map(lambda leaf: leaf.reshape(n_parts, -1, *leaf.shape[1:]), rows)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), jax.lax.map(part, parts))  # type: ignore[no-any-return]  of arrays
+    shares, winners = jax.lax.map(part, parts)
+    return shares.reshape(eligible.shape), winners.reshape(eligible.shape)
 
 
 @jax.jit
