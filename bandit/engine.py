@@ -261,6 +261,7 @@ class Engine:
 
     # Decisions
 
+    @overload
     def select(
         self,
         campaign: str,
@@ -271,8 +272,36 @@ class Engine:
         exclude: Iterable[str] = (),
         request_id: str | None = None,
         defer_activation: bool = False,
-    ) -> Decision:
-        """Choose a creative for one impression; it is stored when this returns.
+        k: None = None,
+    ) -> Decision: ...
+
+    @overload
+    def select(
+        self,
+        campaign: str,
+        context: Mapping[str, str | float | bool] | None = None,
+        *,
+        decision_id: str | None = None,
+        eligible: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        request_id: str | None = None,
+        defer_activation: bool = False,
+        k: int,
+    ) -> list[Decision]: ...
+
+    def select(
+        self,
+        campaign: str,
+        context: Mapping[str, str | float | bool] | None = None,
+        *,
+        decision_id: str | None = None,
+        eligible: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        request_id: str | None = None,
+        defer_activation: bool = False,
+        k: int | None = None,
+    ) -> Decision | list[Decision]:
+        """Choose a creative for one impression, or several in order; they are stored when this returns.
 
         Args:
             campaign: The campaign's name.
@@ -282,9 +311,12 @@ class Engine:
             exclude: Ids of creatives that may not be shown.
             request_id: What the decisions of one page view share; logged.
             defer_activation: Whether `activate` will say later that it was really shown.
+            k: How many distinct creatives, in order: each place is chosen from those that are left, and is
+                a decision with an id of its own; fewer when there are fewer candidates. None for one
+                decision that is no list.
 
         Returns:
-            The decision.
+            The decision; with k a list, best place first.
 
         Raises:
             UnknownCampaignError: No campaign has this name.
@@ -293,6 +325,7 @@ class Engine:
             UnknownCreativeError: `eligible` or `exclude` names one that the campaign has not.
             ContextError: The context cannot be used.
             DecisionConflictError: The id was given to another request.
+            InvalidListError: k is not 1 to 64, or an id leaves no room for the places' numbers.
             InvalidIdError: The id is not 1 to 64 printable ASCII characters.
         """
         request = Request(
@@ -303,7 +336,11 @@ class Engine:
             exclude=frozenset(exclude),
             request_id=request_id,
             defer_activation=defer_activation,
+            k=k,
         )
+        if k is not None:
+            self._check_open()
+            return self._selector.select_list(request)
         return self.select_many([request])[0]
 
     def select_many(self, requests: Sequence[Request]) -> list[Decision]:

@@ -79,6 +79,7 @@ class View(NamedTuple):
         roster: The campaigns and creatives that the tables hold.
         step: The learning step at which the posterior stands.
         so_far: Decisions that each campaign had had by then, by campaign id.
+        memo: What selection has computed from it; read and written in double precision only.
     """
 
     state: State
@@ -86,6 +87,7 @@ class View(NamedTuple):
     roster: Roster
     step: int
     so_far: Mapping[int, int]
+    memo: dict[str, Any]
 
 
 class Learner:
@@ -414,7 +416,7 @@ class Learner:
             state = grow(state, n_arms, n_campaigns)
         # Waited for here: nothing of a block in double precision may still run after it.
         state, tables = jax.block_until_ready((state, self._model.tables(n_arms, n_campaigns)))
-        self.view = View(state, tables, self._model.roster, self._step, dict(self._model.activated))
+        self.view = View(state, tables, self._model.roster, self._step, dict(self._model.activated), {})
 
     def _apply(self, change: Change) -> None:
         """Let the posterior in memory follow a step that is stored.

@@ -88,6 +88,7 @@ class Request:
         exclude: Ids of creatives that may not be shown.
         request_id: What the decisions of one page view share; logged.
         defer_activation: Whether `activate` will say later that the creative was really shown.
+        k: How many distinct creatives, in order; None for one decision that is no list.
     """
 
     campaign: str
@@ -97,6 +98,7 @@ class Request:
     exclude: frozenset[str] = frozenset()
     request_id: str | None = None
     defer_activation: bool = False
+    k: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,9 @@ class Decision:
         propensities: The same for every eligible creative; sums to 1.
         model_version: The learning step at which the posterior stood.
         decided_at: When, in UTC.
+        place: Its place in its list, from 0.
+        list_propensity: The exact probability of its whole list in this order; None where there is no list.
+        is_control: Whether it was drawn from all eligible creatives alike, to compare with.
     """
 
     id: str
@@ -120,6 +125,9 @@ class Decision:
     propensities: Mapping[str, float]
     model_version: int
     decided_at: datetime
+    place: int = 0
+    list_propensity: float | None = None
+    is_control: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

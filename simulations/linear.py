@@ -21,8 +21,9 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from bandit.features import N_CONTENT, N_CONTEXT, design_row, group_mask
+from bandit.luck import Luck
 from bandit.thompson import Choice
-from simulations.policies import Outcomes, Policy, Request, certain
+from simulations.policies import Outcomes, Policy, Request, certain, key_of
 
 N_SLOTS = 1 + N_CONTEXT
 
@@ -101,9 +102,9 @@ def augmented(features: Float[Array, "*rows dim"]) -> Float[Array, "*rows slots"
     return features[..., :N_SLOTS]
 
 
-def sampled(known: Lines, basis: Basis, context: Array, scale: Array | float, words: Array) -> Array:
+def sampled(known: Lines, basis: Basis, context: Array, scale: Array | float, luck: Luck) -> Array:
     """Return the arms' scores under weights drawn from N(w, scale² A⁻¹), [arms]."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), words[0]), words[1])
+    key = key_of(luck, 3)
     n_arms, dim, _ = known.half.shape
     if (
         basis.n_groups == n_arms
@@ -130,7 +131,7 @@ def lin_ucb(basis: Basis, bonus: Array | float, ridge: Array | float, base_rate:
         base_rate: expected click rate before any data; the published algorithm has 0.
     """
 
-    def decide(state: LinearState, request: Request, words: Array) -> Choice:
+    def decide(state: LinearState, request: Request, luck: Luck) -> Choice:
         known, context = _lines(basis, state), augmented(request.features[0])
         return certain(known.mean @ context + bonus * spread(known, context), request.eligible)
 
@@ -147,9 +148,9 @@ def lin_ts(basis: Basis, scale: Array | float, ridge: Array | float, base_rate: 
         base_rate: expected click rate before any data; the published algorithm has 0.
     """
 
-    def decide(state: LinearState, request: Request, words: Array) -> Choice:
+    def decide(state: LinearState, request: Request, luck: Luck) -> Choice:
         context = augmented(request.features[0])
-        return certain(sampled(_lines(basis, state), basis, context, scale, words), request.eligible)
+        return certain(sampled(_lines(basis, state), basis, context, scale, luck), request.eligible)
 
     return Policy("lin-ts", _start(basis, ridge, base_rate), decide, _learner(basis))
 
@@ -166,8 +167,8 @@ def epsilon_greedy(
         base_rate: expected click rate before any data.
     """
 
-    def decide(state: LinearState, request: Request, words: Array) -> Choice:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(4), words[0]), words[1])
+    def decide(state: LinearState, request: Request, luck: Luck) -> Choice:
+        key = key_of(luck, 4)
         key_branch, key_arm = jax.random.split(key)
         greedy = _lines(basis, state).mean @ augmented(request.features[0])
         anything = jax.random.uniform(key_arm, greedy.shape)

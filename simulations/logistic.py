@@ -12,6 +12,7 @@ import jax.scipy.linalg as jsl
 from jax import Array
 from jaxtyping import Float
 
+from bandit.luck import Luck
 from bandit.thompson import Choice
 from simulations.linear import N_SLOTS, augmented, disjoint_basis, lines, sampled
 from simulations.policies import Outcomes, Policy, Request, certain
@@ -49,10 +50,10 @@ def logistic_ts(
     weights = jnp.zeros((n_arms, N_SLOTS)).at[:, 0].set(jnp.log(base_rate) - jnp.log1p(-base_rate))
     start = LogisticState(weights, jnp.broadcast_to(ridge * jnp.eye(N_SLOTS), (n_arms, N_SLOTS, N_SLOTS)))
 
-    def decide(state: LogisticState, request: Request, words: Array) -> Choice:
+    def decide(state: LogisticState, request: Request, luck: Luck) -> Choice:
         known = lines(basis, state.precision, state.weights)
         context = augmented(request.features[0])
-        return certain(sampled(known, basis, context, scale, words), request.eligible)
+        return certain(sampled(known, basis, context, scale, luck), request.eligible)
 
     def learn(state: LogisticState, outcomes: Outcomes) -> LogisticState:
         after = fit(state, augmented(outcomes.features), outcomes.chosen, outcomes.clicks)

@@ -11,10 +11,11 @@ from bandit import Creative, Engine, HistoryRow
 from bandit.components import components_from_bytes
 from bandit.context import context_vector
 from bandit.features import PriorScales, scale_groups, weight_prior
+from bandit.limits import odds_of
 from bandit.numerics import double_precision
 from bandit.points import normal_points
 from bandit.posterior import Rows, State, initial_state, predict, refit, update
-from bandit.thompson import is_best, lookahead, propensities
+from bandit.thompson import best_shares, is_best, lookahead
 from encoders import TextEncoder, encode_fields
 from tests.bandit.engines import MINUTE, Engines, add_campaign, assert_same, creatives, play, posterior
 from tests.bandit.small import named_arrays
@@ -284,7 +285,9 @@ def test_a_logged_decision_gives_its_propensities_again(
             remaining = 1e9 if row.horizon is None else row.horizon
             points = normal_points(4)[row.point_set][: len(candidates)]
             eligible = jnp.ones(len(candidates), bool)
-            best = is_best(logits, lookahead(logits, remaining, row.kappa), jnp.asarray(points), eligible)
-            again = propensities(best, eligible, 0.05)
+            best = is_best(
+                logits.mean, lookahead(logits, remaining, row.kappa), jnp.asarray(points), eligible
+            )
+            again = odds_of(best_shares(best), eligible, 0.05).propensities
             np.testing.assert_allclose(again, row.propensities, rtol=0, atol=1e-12)
     assert {engine._store.decisions.get(ids)[i].model_version for i in ids} == {0, 2, 3}

@@ -11,7 +11,8 @@ from scipy.special import expit, logit
 from bandit.features import DIM
 from simulations.linear import N_SLOTS
 from simulations.logistic import LogisticState, fit, logistic_ts
-from simulations.policies import Outcomes, Request
+from simulations.policies import Outcomes, Request, key_of
+from simulations.run import draw_luck
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -83,13 +84,12 @@ def test_draws_the_best_under_its_scaled_belief() -> None:
     for seed in range(12):
         rng = np.random.default_rng(seed)
         row = np.r_[1.0, rng.normal(size=N_SLOTS - 1), np.zeros(DIM - N_SLOTS)]
-        words = jnp.asarray(rng.integers(0, 2**32, 3, dtype=np.uint32))
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), words[0]), words[1])
-        noise = np.asarray(jax.random.normal(key, (N_ARMS,), jnp.float32), float)
+        luck = jax.tree.map(lambda leaf: leaf[0], draw_luck(jax.random.key(seed), 1))
+        noise = np.asarray(jax.random.normal(key_of(luck, 3), (N_ARMS,), jnp.float32), float)
         x = row[:N_SLOTS]
         sd = [np.sqrt(x @ np.linalg.inv(np.asarray(precision)) @ x) for precision in state.precision]
         wanted = (np.asarray(state.weights) @ x + scale * noise * sd)[:2].argmax()
-        choice = policy.choose(state, Request(jnp.tile(row, (N_ARMS, 1)), eligible), words)
+        choice = policy.choose(state, Request(jnp.tile(row, (N_ARMS, 1)), eligible), luck)
         assert int(choice.chosen) == wanted
         seen.add(int(choice.chosen))
     assert seen == {0, 1}
