@@ -1,6 +1,5 @@
 """Compiled programs of the learner: contents and contexts in, posterior or summary out."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,15 +16,17 @@ from bandit.posterior import (
     SiteInfo,
     State,
     Summary,
-    apply,
     decompose,
     forget,
     learn,
     learn_effect_scales,
     learn_weight_scales,
+    own_rows,
+    place,
     rescale,
     rescale_weights,
     summarise,
+    with_shared,
 )
 from bandit.selection import Tables, design
 
@@ -55,10 +56,12 @@ def learn_batch(state: State, tables: Tables, rows: CountedRows) -> tuple[Change
     return learn(state, Rows(features, rows.arm, rows.campaign, rows.impressions, rows.clicks))
 
 
-@partial(jax.jit, donate_argnums=0)
 def apply_change(state: State, change: Change) -> State:
-    """Make a change; see `posterior.apply`. The state given is gone: nobody may hold it any longer."""
-    return apply(state, change)
+    """Make a change in place; see `posterior.apply`. The state given is gone: nobody may read it again."""
+    return with_shared(state, change, _place(own_rows(state), change))
+
+
+_place = jax.jit(place, donate_argnums=0)
 
 
 @jax.jit

@@ -1,5 +1,6 @@
 """The model in pure JAX: arrays in, arrays out; no ids, no clock, no I/O. Call it in double precision."""
 
+from bandit.posterior.change import Change, OwnRows, apply, own_rows, place, with_shared
 from bandit.posterior.eliminate import eliminate
 from bandit.posterior.explain import Parts, decompose
 from bandit.posterior.forgetting import forget
@@ -25,13 +26,14 @@ from bandit.posterior.state import (
     predict_marginals,
 )
 from bandit.posterior.summary import Summary, summarise
-from bandit.posterior.update import Change, Rows, absorb, apply, learn, update, with_shared
+from bandit.posterior.update import Rows, absorb, learn, update
 
 __all__ = [
     "Change",
     "EffectScales",
     "Fit",
     "Gaussian",
+    "OwnRows",
     "Parts",
     "Prior",
     "RefitInfo",
@@ -60,6 +62,8 @@ __all__ = [
     "learn_scales",
     "learn_weight_scales",
     "moved",
+    "own_rows",
+    "place",
     "predict",
     "predict_marginals",
     "refit",

@@ -7,6 +7,7 @@ import jax.scipy.linalg as jsl
 from jax import Array
 from jaxtyping import Float, Int
 
+from bandit.posterior.change import Change, OwnRows, apply
 from bandit.posterior.sites import SiteInfo, Sites, find_sites
 from bandit.posterior.state import State, predict
 from bandit.posterior.triangular import gram
@@ -28,29 +29,6 @@ class Rows(NamedTuple):
     campaign: Int[Array, "rows"]
     impressions: Float[Array, "rows"]
     clicks: Float[Array, "rows"]
-
-
-class Change(NamedTuple):
-    """What a mini-batch changes of a state: all that is shared, and the touched rows of what is per arm.
-
-    Fields are those of `State`, with new values; `arms` and `campaigns` say where they belong. An index past
-    the end belongs nowhere.
-    """
-
-    precision: Float[Array, "dim dim"]
-    information: Float[Array, "dim"]
-    arms: Int[Array, "touched"]
-    arm_cross: Float[Array, "touched dim"]
-    arm_precision: Float[Array, "touched"]
-    arm_information: Float[Array, "touched"]
-    campaigns: Int[Array, "touched_campaigns"]
-    campaign_precision: Float[Array, "touched_campaigns"]
-    campaign_cross: Float[Array, "touched_campaigns dim"]
-    campaign_information: Float[Array, "touched_campaigns"]
-    reduced_precision: Float[Array, "dim dim"]
-    reduced_information: Float[Array, "dim"]
-    factor: Float[Array, "dim dim"]
-    weights: Float[Array, "dim"]
 
 
 def update(state: State, rows: Rows) -> tuple[State, SiteInfo]:
@@ -80,33 +58,6 @@ def learn(state: State, rows: Rows) -> tuple[Change, SiteInfo]:
 def absorb(state: State, rows: Rows, sites: Sites) -> State:
     """Add given sites to the information; exact. `added`, then `apply`."""
     return apply(state, added(state, rows, sites))
-
-
-def apply(state: State, change: Change) -> State:
-    """Return the state with a change made; with the state donated, in time and memory of the change alone."""
-    arms, campaigns = change.arms, change.campaigns
-    return with_shared(state, change)._replace(
-        arm_cross=state.arm_cross.at[arms].set(change.arm_cross, mode="drop"),
-        arm_precision=state.arm_precision.at[arms].set(change.arm_precision, mode="drop"),
-        arm_information=state.arm_information.at[arms].set(change.arm_information, mode="drop"),
-        campaign_precision=state.campaign_precision.at[campaigns].set(change.campaign_precision, mode="drop"),
-        campaign_cross=state.campaign_cross.at[campaigns].set(change.campaign_cross, mode="drop"),
-        campaign_information=state.campaign_information.at[campaigns].set(
-            change.campaign_information, mode="drop"
-        ),
-    )
-
-
-def with_shared(state: State, change: Change) -> State:
-    """Return the state with what all arms share as it is after a change, arms and campaigns as before it."""
-    return state._replace(
-        precision=change.precision,
-        information=change.information,
-        reduced_precision=change.reduced_precision,
-        reduced_information=change.reduced_information,
-        factor=change.factor,
-        weights=change.weights,
-    )
 
 
 def added(state: State, rows: Rows, sites: Sites) -> Change:
@@ -162,13 +113,8 @@ def added(state: State, rows: Rows, sites: Sites) -> Change:
         precision=state.precision + gram(weighted, rows.features),
         information=state.information + information @ rows.features,
         arms=arms,
-        arm_cross=new_u,
-        arm_precision=new_q,
-        arm_information=new_k,
         campaigns=campaigns,
-        campaign_precision=new_c,
-        campaign_cross=new_v,
-        campaign_information=new_pull,
+        rows=OwnRows(new_u, new_q, new_k, new_c, new_v, new_pull),
         reduced_precision=reduced_precision,
         reduced_information=reduced_information,
         factor=factor,

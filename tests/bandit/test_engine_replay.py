@@ -38,11 +38,17 @@ def replayed(engines: Engines, engine: Engine) -> dict[str, np.ndarray]:
 
 
 def history(*counts: tuple[str, int, int], campaign: str = "old") -> list[HistoryRow]:
+    """Return counts, half of them in no context and half on a device."""
     return [
         HistoryRow(
-            campaign=campaign, creative=Creative(name, headline=f"warm {name}"), impressions=n, clicks=c
+            campaign=campaign,
+            creative=Creative(name, headline=f"warm {name}"),
+            impressions=n // 2,
+            clicks=c // 2,
+            context=context,
         )
         for name, n, c in counts
+        for context in ({}, {"device": "mobile", "is_new": True})
     ]
 
 
@@ -99,6 +105,22 @@ def test_a_refit_history_and_creatives_added_later(engines: Engines) -> None:
     assert kinds[-1] == "batch"
     assert_same(reopened(engines, engine), before, TOLERANCE)
     assert_same(replayed(engines, engine), before, TOLERANCE)
+
+
+def test_a_step_that_cannot_be_stored_changes_nothing(engines: Engines) -> None:
+    engine = engines.open()
+    add_campaign(engine)
+    play(engine, 20, learn_every=10)
+    before = posterior(engine)
+    refuse = "CREATE TRIGGER refuse BEFORE INSERT ON learn_log BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    engines.execute(refuse)
+    with pytest.raises(Exception, match="no room"):
+        play(engine, 10, start=20)
+    assert_same(posterior(engine), before, TOLERANCE)
+    assert engine.select("spring").model_version == before["step"]
+    engines.execute("DROP TRIGGER refuse")
+    assert engine.settle().learnt == 10
+    assert_same(reopened(engines, engine), posterior(engine), TOLERANCE)
 
 
 def test_states_lost_and_written_anew_are_whole(engines: Engines) -> None:
@@ -190,7 +212,8 @@ class Independent:
         for step, kind in log:
             if kind == "refit":
                 rows = self.rows(
-                    "SELECT '{}', 0, creative_id, impressions, clicks FROM history_counts UNION ALL "
+                    "SELECT context, slots_version, creative_id, impressions, clicks FROM history_counts "
+                    "UNION ALL "
                     "SELECT context, slots_version, creative_id, 1, click FROM decisions "
                     f"WHERE learnt_batch <= {step}"
                 )

@@ -1,4 +1,4 @@
-"""A refit goes through long arrays in pieces; more arms and rows than one piece, against a dense solve."""
+"""A refit goes through long arrays in pieces: more arms and rows than one, held against a dense solve."""
 
 import jax
 import jax.numpy as jnp
