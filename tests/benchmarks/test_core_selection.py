@@ -1,8 +1,8 @@
 """The numerical core of selection: decisions per second with all propensities, side by side in one run.
 
 Run it with `pytest tests/benchmarks/test_core_selection.py -s`. Medians of rounds that take turns; ratios are
-what counts on a shared machine. The baseline predicts every request's candidates from the weights, which
-solves a triangular system of 209 unknowns for each request.
+what counts on a shared machine. The baseline predicts every request's candidates from the weights: a
+triangular system of 209 unknowns for each request.
 """
 
 import statistics
