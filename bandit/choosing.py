@@ -1,7 +1,7 @@
 """From requests to decisions: who may be shown, the compiled draw, and the row to be logged."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -72,12 +72,15 @@ def candidates_of(request: Request, entry: CampaignEntry) -> tuple[CreativeRecor
     return allowed
 
 
-def choose_all(prepared: Sequence[Prepared], view: View, model: Model, now: datetime) -> list[NewDecision]:
+def choose_all(
+    prepared: Sequence[Prepared], newest: Callable[[], View], model: Model, now: datetime
+) -> list[NewDecision]:
     """Choose for all requests with one posterior.
 
     Args:
         prepared: The requests, of any campaigns.
-        view: The posterior and contents.
+        newest: Gives the posterior and contents; asked in each block that computes, for learning reuses a
+            view's buffers once it has replaced it.
         model: The context schema.
         now: The time of the decisions.
 
@@ -91,16 +94,16 @@ def choose_all(prepared: Sequence[Prepared], view: View, model: Model, now: date
     for size, positions in by_size.items():
         for start in range(0, len(positions), BATCHES[-1]):
             chunk = positions[start : start + BATCHES[-1]]
-            rows = _choose_chunk([prepared[i] for i in chunk], size, view, model, now)
+            rows = _choose_chunk([prepared[i] for i in chunk], size, newest, model, now)
             decisions.update(zip(chunk, rows, strict=True))
     return [decisions[i] for i in range(len(prepared))]
 
 
 def _choose_chunk(
-    items: Sequence[Prepared], size: int, view: View, model: Model, now: datetime
+    items: Sequence[Prepared], size: int, newest: Callable[[], View], model: Model, now: datetime
 ) -> list[NewDecision]:
     n_rows = padded_size(len(items), BATCHES)
-    schema = model.schema
+    schema, view = model.schema, newest()
     context = np.zeros((n_rows, 16))
     arm = np.zeros((n_rows, size), np.int64)
     eligible = np.zeros((n_rows, size), bool)
@@ -130,6 +133,7 @@ def _choose_chunk(
         arrays: list[Any] = [context, arm, campaign, eligible, Exploration(*exploration), words]
         batch = Batch(*arrays)
         seed = np.uint32(model.record.seed & 0xFFFFFFFF)
+        view = newest()  # places of arms never change
         choice = jax.device_get(select_batch(view.state, view.tables, batch, _device_points(size), seed))
     return [
         _decision(

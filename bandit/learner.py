@@ -20,13 +20,30 @@ import numpy as np
 from bandit.context import context_vector, count_contexts
 from bandit.errors import PosteriorError
 from bandit.features import N_CONTEXT, weight_prior
+from bandit.fitting import fit_counts
 from bandit.model import Model
 from bandit.numerics import double_precision
-from bandit.posterior import Prior, RefitInfo, SiteInfo, State, grow, initial_state
-from bandit.programs import CountedRows, fade, fit_counts, learn_batch, summarise_campaign
+from bandit.posterior import (
+    Change,
+    Prior,
+    RefitInfo,
+    SiteInfo,
+    State,
+    grow,
+    initial_state,
+    with_shared,
+)
+from bandit.programs import (
+    CountedRows,
+    apply_change,
+    arm_rows,
+    fade,
+    learn_batch,
+    summarise_campaign,
+)
 from bandit.roster import CampaignEntry, Roster
-from bandit.selection import Tables, padded_size
-from bandit.snapshot import arm_states, restored, snapshot_to_bytes
+from bandit.selection import Tables, padded_size, room_for
+from bandit.snapshot import restored, snapshot_to_bytes
 from bandit.upkeep import Upkeep, kept_after, kept_since, scales_of, stretches
 from storage import (
     ArmReadout,
@@ -91,6 +108,7 @@ class Learner:
         self._upkeep = Upkeep(model)
         self.lease: int | None = None
         self._forgot_at: datetime | None = None
+        self._n_learnt = self._n_at_refit = 0
         self._touched: set[int] = set()
         self._unread: set[int] = set()
         self._saved_at = self._read_out_at = time.monotonic()
@@ -103,24 +121,33 @@ class Learner:
         self._model.reload()
         with double_precision():
             n_arms, n_campaigns = self._model.capacity()
-            state = initial_state(self._prior(), n_arms, n_campaigns)
-            if stored is not None:
+            if stored is None:
+                state = initial_state(self._prior(), n_arms, n_campaigns)
+            else:
                 snapshot, arms = stored
                 index = np.array([self._model.roster.arm[int(i)] for i in arms.creative_ids], np.int64)
+                arm_campaign = self._model.arm_campaign(n_arms)
                 forgets = self._store.learning.forgets(self._model_id, up_to_step=snapshot.step)
                 self._forgot_at = forgets[-1].logged_at if forgets else None
                 kept = kept_since(arms, forgets)
-                state = restored(state, snapshot.state, arms, index, kept, self._model.arm_campaign(n_arms))
+                state = restored(snapshot.state, arms, index, kept, arm_campaign, n_campaigns)
             self._step = 0 if stored is None else stored[0].step
             self._touched.clear()
             self._publish(state)
-            self.catch_up()
+        self._n_learnt, self._n_at_refit = self._store.learning.learnt_decisions(
+            self._model_id, up_to_step=self._step
+        )
+        self.catch_up()
 
     def catch_up(self) -> None:
         """Fold the steps that only the log has: its own after a failure, or another process's."""
         log = self._store.learning.log(self._model_id, after_step=self._step)
         if not log:
             return
+        for row in log:
+            self._n_learnt += row.n_rows
+            if row.kind == "refit":
+                self._n_at_refit = self._n_learnt
         refits = [position for position, row in enumerate(log) if row.kind == "refit"]
         if refits:
             log = log[refits[-1] :]
@@ -128,20 +155,25 @@ class Learner:
         self._model.reload()
         if not refits:  # else the fit brings state and contents together
             self.republish()
-        with double_precision():
-            for row in log:
-                if row.kind == "refit":
-                    state, _ = self._fitted(row.step)
-                    self._touched.update(self._model.roster.arm)
-                    self.mark_unread()
-                elif row.kind == "batch":
-                    rows = self._store.learning.rows_of_batch(self._model_id, row.step)
-                    state, _ = self._updated(rows)
+        for row in log:
+            if row.kind == "refit":
+                state, _ = self._fitted(row.step, row.parameters)
+                self._touched.update(self._model.roster.arm)
+                self.mark_unread()
+                with double_precision():
+                    self._step = row.step
+                    self._publish(state)
+            elif row.kind == "batch":
+                rows = self._store.learning.rows_of_batch(self._model_id, row.step)
+                with double_precision():
+                    change, _ = self._learnt(rows)
                     self._note(rows)
-                else:
-                    state = self._kept_up(row.kind, row.parameters, row.logged_at)
-                self._step = row.step
-                self._publish(state)
+                    self._step = row.step
+                    self._apply(change)
+            else:
+                with double_precision():
+                    self._step = row.step
+                    self._publish(self._kept_up(row.kind, row.parameters, row.logged_at))
 
     def ensure_lease(self) -> bool:
         """Return whether this process may learn; takes the lease when nobody holds it."""
@@ -172,7 +204,10 @@ class Learner:
             return 0
         if not self._keep_up():
             return 0
-        return self._learn_batch()
+        learnt = self._learn_batch()
+        if self._upkeep.is_refit_due(self._n_learnt, self._n_at_refit):
+            self._refit()
+        return learnt
 
     def _keep_up(self) -> bool:
         """Do the steps that are due without data; return False when another process learns now."""
@@ -190,7 +225,7 @@ class Learner:
     def _do(self, kind: StepKind, parameters: Mapping[str, float]) -> bool:
         with double_precision():
             state = jax.block_until_ready(self._kept_up(kind, parameters, self._clock()))
-            if not self._write(state, kind, _told(state), (), (), snapshot=False, parameters=parameters):
+            if not self._write(state, kind, _told(state), (), (), None, parameters):
                 return False
             self._publish(state)
         return True
@@ -214,16 +249,16 @@ class Learner:
             self._model.reload()
             self.republish()
         with double_precision():
-            state, info = jax.block_until_ready(self._updated(rows))
+            change, info = jax.block_until_ready(self._learnt(rows))
             self._note(rows)
-            told = {**_told(state, info), "clicks": sum(row.click for row in rows)}
+            after = with_shared(self.view.state, change)
+            told = {**_told(after, info), "clicks": sum(row.click for row in rows)}
             counts = count_contexts([row.context for row in rows], self._model.schema)
-            written = self._write(
-                state, "batch", told, tuple(row.decision_id for row in rows), counts, snapshot=self.is_due
-            )
-            if not written:
+            arms = self._arm_states(after, change) if self.is_due else None
+            if not self._write(after, "batch", told, tuple(row.decision_id for row in rows), counts, arms):
                 return 0
-            self._publish(state)
+            self._apply(change)
+        self._n_learnt += len(rows)
         if counts:
             self._model.give_slots()
         return len(rows)
@@ -238,15 +273,21 @@ class Learner:
             return False
         while self._learn_batch():
             pass
+        return self._refit()
+
+    def _refit(self) -> bool:
         self._model.refresh_components()
         self._model.reload()
+        parameters = {"learns_scales": self._model.learns_scales}
+        state, info = self._fitted(self._step, parameters)
+        self._touched = set(self._model.roster.arm)
+        self.mark_unread()
         with double_precision():
-            state, info = self._fitted(self._step)
-            self._touched = set(self._model.roster.arm)
-            self.mark_unread()
-            if not self._write(state, "refit", _told(state, info), (), (), snapshot=True):
+            arms = self._arm_states(state)
+            if not self._write(state, "refit", _told(state, info), (), (), arms, parameters):
                 return False
             self._publish(state)
+        self._n_at_refit = self._n_learnt
         self._model.mark_refit(is_due=False)
         return True
 
@@ -369,15 +410,27 @@ class Learner:
         state, tables = jax.block_until_ready((state, self._model.tables(n_arms, n_campaigns)))
         self.view = View(state, tables, self._model.roster, self._step, dict(self._model.activated))
 
-    def _updated(self, rows: Sequence[LearnRow]) -> tuple[State, SiteInfo]:
-        """Return the posterior with a batch learnt, and how that went."""
+    def _apply(self, change: Change) -> None:
+        """Let the posterior in memory follow a step that is stored.
+
+        Its buffers are reused: whoever reads a view's state does it in a block of double precision, and takes
+        it from `view` there.
+        """
+        try:
+            self._publish(apply_change(self.view.state, change))
+        except BaseException:  # the old state is gone, and a new one may not be there
+            self.resume()
+            raise
+
+    def _learnt(self, rows: Sequence[LearnRow]) -> tuple[Change, SiteInfo]:
+        """Return what a batch changes, and how learning it went."""
         if any(self._model.roster.arm[row.creative_id] >= len(self.view.state.arm_precision) for row in rows):
             self.republish()
         contexts = [context_vector(row.context, self._model.schema, row.slots_version) for row in rows]
         arms = [self._model.roster.arm[row.creative_id] for row in rows]
         clicks = [row.click for row in rows]
         data = self._rows(contexts, arms, [1] * len(rows), clicks, padded_size(len(rows), ROWS))
-        learnt: tuple[State, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
+        learnt: tuple[Change, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
         return learnt
 
     def _rows(
@@ -400,11 +453,19 @@ class Learner:
         ]
         return CountedRows(*arrays)
 
-    def _fitted(self, step: int) -> tuple[State, RefitInfo]:
+    def _fitted(self, step: int, parameters: Mapping[str, Any]) -> tuple[State, RefitInfo]:
         """Return the posterior fitted to all that was learnt up to a step, and to the history."""
-        forgets = self._store.learning.forgets(self._model_id, up_to_step=step)
-        history = self._store.learning.history_counts(self._model_id)
+        n_arms, n_campaigns = self._model.capacity()
+        with double_precision():
+            prior, tables = jax.block_until_ready((self._prior(), self._model.tables(n_arms, n_campaigns)))
+        arm_campaign = self._model.arm_campaign(n_arms)
+        learns_scales = bool(parameters.get("learns_scales", False))
+        return fit_counts(prior, tables, self._counted(step), arm_campaign, n_campaigns, learns_scales)
+
+    def _counted(self, step: int) -> CountedRows:
+        """Return all that was learnt up to a step, and the history, as one row for each arm and context."""
         arm = self._model.roster.arm
+        forgets = self._store.learning.forgets(self._model_id, up_to_step=step)
         # Decisions alike in all that the model sees are one row, however their contexts differ otherwise.
         summed: dict[tuple[int, bytes], list[float]] = {}
         for after_step, up_to_step, kept in stretches(forgets, step):
@@ -415,25 +476,19 @@ class Learner:
                 total = summed.setdefault((arm[row.creative_id], vector.tobytes()), [0.0, 0.0])
                 total[0] += kept * row.impressions
                 total[1] += kept * row.clicks
-        for past in history:
+        for past in self._store.learning.history_counts(self._model_id):
             vector = context_vector(past.context, self._model.schema, past.slots_version)
             total = summed.setdefault((arm[past.creative_id], vector.tobytes()), [0.0, 0.0])
             kept = kept_after(past.imported_at, forgets)
             total[0] += kept * past.impressions
             total[1] += kept * past.clicks
-        data = self._rows(
+        return self._rows(
             [np.frombuffer(vector) for _, vector in summed],
             [index for index, _ in summed],
             [impressions for impressions, _ in summed.values()],
             [clicks for _, clicks in summed.values()],
-            padded_size(max(len(summed), 1), ROWS),
+            room_for(len(summed), BATCH),
         )
-        n_arms, n_campaigns = self._model.capacity()
-        tables = self._model.tables(n_arms, n_campaigns)
-        fitted: tuple[State, RefitInfo] = fit_counts(
-            self._prior(), tables, data, self._model.arm_campaign(n_arms), n_campaigns
-        )
-        return fitted
 
     def _note(self, rows: Sequence[LearnRow]) -> None:
         self._touched.update(row.creative_id for row in rows)
@@ -456,11 +511,14 @@ class Learner:
         info: Mapping[str, object],
         decision_ids: tuple[str, ...],
         counts: Sequence[ContextCountRecord],
-        *,
-        snapshot: bool,
+        arms: ArmStates | None,
         parameters: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Write a step; return False, with the posterior reread, when another process learns now."""
+        """Write a step, and a snapshot when arms are given.
+
+        Returns:
+            False, with the posterior reread, when another process learns now.
+        """
         lease = self.lease
         if lease is None:  # the renewing thread has just found it lost
             self.resume()
@@ -480,8 +538,8 @@ class Learner:
             logged_at=self._clock(),
             decision_ids=decision_ids,
             context_counts=tuple(counts),
-            arm_states=self._arm_states(state) if snapshot else None,
-            snapshot=snapshot_to_bytes(state) if snapshot else None,
+            arm_states=arms,
+            snapshot=None if arms is None else snapshot_to_bytes(state),
         )
         try:
             self._store.learning.write_step(record)
@@ -493,7 +551,7 @@ class Learner:
             self.resume()
             return False
         self._step += 1
-        if snapshot:
+        if arms is not None:
             self._saved()
         return True
 
@@ -513,11 +571,21 @@ class Learner:
         self._touched.clear()
         self._saved_at = time.monotonic()
 
-    def _arm_states(self, state: State) -> ArmStates:
-        """Return the states of the arms touched since the last snapshot."""
+    def _arm_states(self, state: State, change: Change | None = None) -> ArmStates:
+        """Return the states of the arms touched since the last snapshot, as a change will leave them."""
         ids = np.array(sorted(self._touched), np.int64)
         arms = np.array([self._model.roster.arm[creative_id] for creative_id in ids], np.int64)
-        return arm_states(state, ids, arms)
+        padding = room_for(len(arms), ROWS[0]) - len(arms)
+        columns = [np.array(column)[: len(arms)] for column in arm_rows(state, np.pad(arms, (0, padding)))]
+        if change is not None:
+            changed = np.asarray(change.arms)  # in order
+            place = np.minimum(np.searchsorted(changed, arms), len(changed) - 1)
+            is_changed = changed[place] == arms
+            new = (change.rows.arm_cross, change.rows.arm_precision, change.rows.arm_information)
+            for column, values in zip(columns, new, strict=True):
+                column[is_changed] = np.asarray(values)[place[is_changed]]
+        columns[1] -= float(state.prior.arm_scale) ** -2
+        return ArmStates(ids, *columns)
 
 
 def _told(state: State, info: SiteInfo | RefitInfo | None = None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from bandit.context import check_context, give_slots
 from bandit.errors import ContextError, EncoderChangedError
 from bandit.features import N_CONTENT, N_CONTEXT, PriorScales
 from bandit.roster import CampaignEntry, Roster, build_roster
-from bandit.selection import Tables, padded_size
+from bandit.selection import Tables, room_for
 from encoders import Encoder, TextEncoder, encode_fields
 from storage import (
     ContextCountRecord,
@@ -333,7 +333,7 @@ class Model:
 
     def capacity(self) -> tuple[int, int]:
         """Return padded numbers of arms and campaigns; they only grow."""
-        return padded_size(len(self.roster.arm), (256,)), padded_size(len(self.roster.mean_content), (16,))
+        return room_for(len(self.roster.arm), 256), room_for(len(self.roster.mean_content), 16)
 
     def refresh_components(self) -> bool:
         """Fit components to the database's own texts, once there are enough, where none ship for the encoder.

@@ -48,6 +48,22 @@ def padded_size(n: int, sizes: tuple[int, ...]) -> int:
     return next((size for size in sizes if size >= n), 1 << (n - 1).bit_length())
 
 
+def room_for(n: int, least: int) -> int:
+    """Return a capacity that holds n: powers of two, and from 65,536 in steps of an eighth of one.
+
+    Each capacity has compiled programs of its own, so there should be few; 200,000 arms take 334 MB, so
+    many should not be padded by half.
+
+    Example:
+        >>> room_for(5, 16), room_for(300, 256), room_for(200_000, 256)
+        (16, 512, 212992)
+    """
+    power = 1 << (max(n, least) - 1).bit_length()
+    if power <= 65_536:
+        return power
+    return next(size for size in range(power * 9 // 16, power + 1, power // 16) if size >= n)
+
+
 def design(tables: Tables, context: Array, arm: Array, campaign: Array) -> Array:
     """Return φ of one request's candidates, [candidates, 209]."""
     mean = tables.mean_content[campaign]

@@ -62,7 +62,9 @@ class Selector:
         if new_fields and new:
             self._model.add_context_fields(new_fields)
         prepared = [_prepare(request, i, view) for request, i in new]
-        for record in self._store.decisions.record(choose_all(prepared, view, self._model, now)):
+        for record in self._store.decisions.record(
+            choose_all(prepared, lambda: self._learner.view, self._model, now)
+        ):
             if record.decision_id not in stored and record.activated_at is not None:
                 self._model.count_activated(record.campaign_id)
             stored[record.decision_id] = record

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final, final
 
 import numpy as np
-from sqlalchemy import Connection, Select, bindparam, exists, select
+from sqlalchemy import Connection, Select, bindparam, case, exists, func, select
 
 from storage import context_schema, history, leases, statistics, steps
 from storage.border import check_text
@@ -150,6 +150,22 @@ class Learning:
                 for row in connection.execute(query)
             ]
         )
+
+    def learnt_decisions(self, model_id: int, *, up_to_step: int) -> tuple[int, int]:
+        """Return how many decisions the steps up to one have learnt, and how many before the newest refit."""
+        steps_of = (LearnStep.model_id == model_id, LearnStep.step <= up_to_step)
+        newest_refit = select(func.max(LearnStep.step)).where(*steps_of, LearnStep.kind == "refit")
+        is_before = LearnStep.step < newest_refit.scalar_subquery()
+        query = select(
+            func.coalesce(func.sum(LearnStep.n_rows), 0),
+            func.coalesce(func.sum(case((is_before, LearnStep.n_rows))), 0),
+        ).where(*steps_of)
+
+        def work(connection: Connection) -> tuple[int, int]:
+            learnt, before_refit = connection.execute(query).one()
+            return int(learnt), int(before_refit)
+
+        return self._database.read(work)
 
     def model_log(self, model_id: int, *, limit: int) -> list[InfoRow]:
         """Return what the latest steps reported about themselves, the newest first."""

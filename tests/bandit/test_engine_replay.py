@@ -10,7 +10,7 @@ import pytest
 from bandit import Creative, Engine, HistoryRow
 from bandit.components import components_from_bytes
 from bandit.context import context_vector
-from bandit.features import PriorScales, weight_prior
+from bandit.features import PriorScales, scale_groups, weight_prior
 from bandit.numerics import double_precision
 from bandit.points import normal_points
 from bandit.posterior import Rows, State, initial_state, predict, refit, update
@@ -104,6 +104,22 @@ def test_a_refit_history_and_creatives_added_later(engines: Engines) -> None:
     assert kinds[-1] == "batch"
     assert_same(reopened(engines, engine), before, TOLERANCE)
     assert_same(replayed(engines, engine), before, TOLERANCE)
+
+
+def test_a_step_that_cannot_be_stored_changes_nothing(engines: Engines) -> None:
+    engine = engines.open()
+    add_campaign(engine)
+    play(engine, 20, learn_every=10)
+    before = posterior(engine)
+    refuse = "CREATE TRIGGER refuse BEFORE INSERT ON learn_log BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    engines.execute(refuse)
+    with pytest.raises(Exception, match="no room"):
+        play(engine, 10, start=20)
+    assert_same(posterior(engine), before, TOLERANCE)
+    assert engine.select("spring").model_version == before["step"]
+    engines.execute("DROP TRIGGER refuse")
+    assert engine.settle().learnt == 10
+    assert_same(reopened(engines, engine), posterior(engine), TOLERANCE)
 
 
 def test_states_lost_and_written_anew_are_whole(engines: Engines) -> None:
@@ -200,7 +216,8 @@ class Independent:
                     "SELECT context, slots_version, creative_id, 1, click FROM decisions "
                     f"WHERE learnt_batch <= {step}"
                 )
-                state, _ = REFIT(prior, rows, self.arm_campaign, len(self.campaign))
+                groups = jnp.asarray(scale_groups())
+                state, _ = REFIT(prior, rows, self.arm_campaign, len(self.campaign), groups)
             else:
                 rows = self.rows(
                     "SELECT context, slots_version, creative_id, 1, click FROM decisions "
