@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bandit.context import context_vector
+from bandit.context import context_vectors
 from bandit.errors import CampaignInactiveError, NoCandidatesError
 from bandit.horizon import expected_horizon
 from bandit.learner import View
@@ -105,6 +105,9 @@ def _choose_chunk(
     n_rows = padded_size(len(items), BATCHES)
     schema, view = model.schema, newest()
     context = np.zeros((n_rows, 16))
+    context[: len(items)] = context_vectors(
+        [item.request.context for item in items], schema, [schema.version] * len(items)
+    )
     arm = np.zeros((n_rows, size), np.int64)
     eligible = np.zeros((n_rows, size), bool)
     campaign = np.zeros(n_rows, np.int64)
@@ -114,7 +117,6 @@ def _choose_chunk(
     for i, item in enumerate(items):
         n = len(item.candidates)
         record = item.entry.record
-        context[i] = context_vector(item.request.context, schema)
         arm[i, :n] = [view.roster.arm[creative.creative_id] for creative in item.candidates]
         eligible[i, :n] = True
         campaign[i] = item.entry.index

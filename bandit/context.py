@@ -9,7 +9,7 @@ schema never changes, so a decision can be learnt with the very features it was 
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -118,6 +118,36 @@ def context_vector(
     return vector
 
 
+def distinct_contexts(contexts: Iterable[Any]) -> Iterator[Any]:
+    """Leave out contexts that equal one before, types included; of what cannot be compared all stay."""
+    seen = set()
+    for context in contexts:
+        try:
+            key = (*context.items(), *map(type, context.values()))
+            if key in seen:
+                continue
+            seen.add(key)
+        except (AttributeError, TypeError):
+            pass  # no mapping, or values that are no context's: `check_context` says so
+        yield context
+
+
+def context_vectors(
+    contexts: Sequence[Mapping[str, Any]], schema: ContextRecord, versions: Sequence[int]
+) -> Float[np.ndarray, "contexts 16"]:
+    """Return the context vectors of many requests; equal contexts are looked up once."""
+    known: dict[tuple[object, ...], Float[np.ndarray, "16"]] = {}
+    vectors = np.empty((len(contexts), N_CONTEXT))
+    for i, (context, version) in enumerate(zip(contexts, versions, strict=True)):
+        # True and 1 are equal, but the schema says which of the two a field means.
+        key = (version, *context.items())
+        vector = known.get(key)
+        if vector is None:
+            vector = known[key] = context_vector(context, schema, version)
+        vectors[i] = vector
+    return vectors
+
+
 def _added(one: ContextCountRecord, other: ContextCountRecord) -> ContextCountRecord:
     return replace(
         one,
@@ -128,7 +158,7 @@ def _added(one: ContextCountRecord, other: ContextCountRecord) -> ContextCountRe
 
 
 def _n_bytes(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def count_contexts(

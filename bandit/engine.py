@@ -638,7 +638,7 @@ class Engine:
                 if self._learner.is_due or self._learner.is_readout_due:
                     self._learner.save()
             learnt += batch
-            if batch == 0:
+            if batch == 0 or not self._learner.has_more:
                 break
         return Settled(settled=settled, learnt=learnt)
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from bandit.features import N_CONTEXT, weight_prior
 from bandit.fitting import fit_counts
 from bandit.model import Model
 from bandit.numerics import double_precision
+from bandit.pooling import Counted, pool
 from bandit.posterior import (
     Change,
     Prior,
@@ -59,7 +61,7 @@ from storage import (
 from storage.learning_records import StepKind
 
 BATCH = 256  # decisions a step learns at most
-ROWS = (8, 64, BATCH)
+ROWS = (8, 32, 64, 128, BATCH)
 SNAPSHOT_EVERY_S = 1.0
 READOUTS_EVERY_S = 1.0
 SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
@@ -97,6 +99,7 @@ class Learner:
 
     Attributes:
         view: The posterior as selection sees it.
+        has_more: Whether settled decisions were left waiting when the last batch was taken.
     """
 
     def __init__(self, store: Store, model: Model, clock: Callable[[], datetime], owner: str) -> None:
@@ -107,6 +110,7 @@ class Learner:
         self._model_id = model.record.model_id
         self._upkeep = Upkeep(model)
         self.lease: int | None = None
+        self.has_more = False
         self._forgot_at: datetime | None = None
         self._n_learnt = self._n_at_refit = 0
         self._touched: set[int] = set()
@@ -242,7 +246,9 @@ class Learner:
         return faded
 
     def _learn_batch(self) -> int:
-        rows = self._store.learning.unlearnt(self._model_id, limit=BATCH)
+        # One row more than is learnt says whether others wait: the last batch needs no read to find that out.
+        waiting = self._store.learning.unlearnt(self._model_id, limit=BATCH + 1)
+        rows, self.has_more = waiting[:BATCH], len(waiting) > BATCH
         if not rows:
             return 0
         if not self._model.knows(rows):
@@ -424,34 +430,15 @@ class Learner:
 
     def _learnt(self, rows: Sequence[LearnRow]) -> tuple[Change, SiteInfo]:
         """Return what a batch changes, and how learning it went."""
-        if any(self._model.roster.arm[row.creative_id] >= len(self.view.state.arm_precision) for row in rows):
+        roster = self._model.roster
+        capacity = len(self.view.state.arm_precision)
+        if any(roster.arm[creative_id] >= capacity for creative_id in {row.creative_id for row in rows}):
             self.republish()
-        contexts = [context_vector(row.context, self._model.schema, row.slots_version) for row in rows]
-        arms = [self._model.roster.arm[row.creative_id] for row in rows]
-        clicks = [row.click for row in rows]
-        data = self._rows(contexts, arms, [1] * len(rows), clicks, padded_size(len(rows), ROWS))
+        counted = [Counted(row.creative_id, row.context, row.slots_version, 1, row.click) for row in rows]
+        size = partial(padded_size, sizes=ROWS)
+        data = pool(counted, self._model.schema, roster.arm, roster.arm_campaign, size)
         learnt: tuple[Change, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
         return learnt
-
-    def _rows(
-        self,
-        contexts: Sequence[np.ndarray],
-        arms: Sequence[int],
-        impressions: Sequence[float],
-        clicks: Sequence[float],
-        size: int,
-    ) -> CountedRows:
-        """Return rows as padded arrays."""
-        padding = size - len(arms)
-        campaigns = self._model.roster.arm_campaign[list(arms)]
-        arrays: list[Any] = [
-            np.pad(np.reshape(contexts, (len(arms), N_CONTEXT)), ((0, padding), (0, 0))),
-            np.pad(np.asarray(arms, np.int64), (0, padding)),
-            np.pad(campaigns, (0, padding)),
-            np.pad(np.asarray(impressions, float), (0, padding)),
-            np.pad(np.asarray(clicks, float), (0, padding)),
-        ]
-        return CountedRows(*arrays)
 
     def _fitted(self, step: int, parameters: Mapping[str, Any]) -> tuple[State, RefitInfo]:
         """Return the posterior fitted to all that was learnt up to a step, and to the history."""
@@ -464,31 +451,20 @@ class Learner:
 
     def _counted(self, step: int) -> CountedRows:
         """Return all that was learnt up to a step, and the history, as one row for each arm and context."""
-        arm = self._model.roster.arm
         forgets = self._store.learning.forgets(self._model_id, up_to_step=step)
-        # Decisions alike in all that the model sees are one row, however their contexts differ otherwise.
-        summed: dict[tuple[int, bytes], list[float]] = {}
+        schema, roster = self._model.schema, self._model.roster
+        counted = []
         for after_step, up_to_step, kept in stretches(forgets, step):
             for row in self._store.learning.counts(
                 self._model_id, after_step=after_step, up_to_step=up_to_step
             ):
-                vector = context_vector(row.context, self._model.schema, row.slots_version)
-                total = summed.setdefault((arm[row.creative_id], vector.tobytes()), [0.0, 0.0])
-                total[0] += kept * row.impressions
-                total[1] += kept * row.clicks
+                counts = (kept * row.impressions, kept * row.clicks)
+                counted.append(Counted(row.creative_id, row.context, row.slots_version, *counts))
         for past in self._store.learning.history_counts(self._model_id):
-            vector = context_vector(past.context, self._model.schema, past.slots_version)
-            total = summed.setdefault((arm[past.creative_id], vector.tobytes()), [0.0, 0.0])
             kept = kept_after(past.imported_at, forgets)
-            total[0] += kept * past.impressions
-            total[1] += kept * past.clicks
-        return self._rows(
-            [np.frombuffer(vector) for _, vector in summed],
-            [index for index, _ in summed],
-            [impressions for impressions, _ in summed.values()],
-            [clicks for _, clicks in summed.values()],
-            room_for(len(summed), BATCH),
-        )
+            counts = (kept * past.impressions, kept * past.clicks)
+            counted.append(Counted(past.creative_id, past.context, past.slots_version, *counts))
+        return pool(counted, schema, roster.arm, roster.arm_campaign, partial(room_for, least=BATCH))
 
     def _note(self, rows: Sequence[LearnRow]) -> None:
         self._touched.update(row.creative_id for row in rows)
@@ -523,7 +499,7 @@ class Learner:
         if lease is None:  # the renewing thread has just found it lost
             self.resume()
             return False
-        if not bool(jnp.isfinite(state.weights).all()):
+        if not np.isfinite(state.weights).all():
             raise PosteriorError(
                 f"learning step {self._step + 1} ({kind}) would make the posterior infinite or NaN; nothing "
                 "was written. Run `creative-bandit storage check`, and report this with its output"
@@ -594,7 +570,7 @@ def _told(state: State, info: SiteInfo | RefitInfo | None = None) -> dict[str, A
     The smallest pivot of the weights' precision says how far it is from losing its positive definiteness:
     its smallest eigenvalue lies at or below it.
     """
-    pivot = jnp.min(jnp.diagonal(state.factor)) ** 2
+    pivot = np.min(np.diagonal(state.factor)) ** 2
     numbers = {
         **({} if info is None else {name: float(value) for name, value in info._asdict().items()}),
         "smallest_pivot": float(pivot),

@@ -18,7 +18,7 @@ from bandit.components import (
     random_components,
     shipped_components,
 )
-from bandit.context import check_context, give_slots
+from bandit.context import check_context, distinct_contexts, give_slots
 from bandit.errors import ContextError, EncoderChangedError
 from bandit.features import N_CONTENT, N_CONTEXT, PriorScales
 from bandit.roster import CampaignEntry, Roster, build_roster
@@ -281,7 +281,7 @@ class Model:
             ContextError: A context cannot be used.
         """
         new: dict[str, ContextKind] = {}
-        for context in contexts:
+        for context in distinct_contexts(contexts):
             for field, kind in check_context(context, self.schema).items():
                 if new.setdefault(field, kind) != kind:
                     raise ContextError(

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import final
-from uuid import UUID
 
 from bandit.choosing import Prepared, candidates_of, choose_all
 from bandit.learner import Learner, View
 from bandit.model import Model
 from bandit.records import Decision, Request
 from bandit.roster import CampaignEntry
-from storage import DecisionConflictError, DecisionRecord, StorageError, Store
+from storage import CreativeRecord, DecisionConflictError, DecisionRecord, StorageError, Store
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +60,17 @@ class Selector:
         view = self._view_of(request for request, _ in new)
         if new_fields and new:
             self._model.add_context_fields(new_fields)
-        prepared = [_prepare(request, i, view) for request, i in new]
+        prepared = _prepare(new, view)
         for record in self._store.decisions.record(
             choose_all(prepared, lambda: self._learner.view, self._model, now)
         ):
             if record.decision_id not in stored and record.activated_at is not None:
                 self._model.count_activated(record.campaign_id)
             stored[record.decision_id] = record
-        return [self._decision(request.campaign, stored[i]) for request, i in zip(requests, ids, strict=True)]
+        names = self._names_of(stored.values())
+        return [
+            _decision(request.campaign, stored[i], names) for request, i in zip(requests, ids, strict=True)
+        ]
 
     def follow(self) -> None:
         """See, at most once a second, what other processes have changed."""
@@ -114,10 +116,11 @@ class Selector:
 
         A campaign's first decision fixes its mean content, so the view may be newer than before.
         """
-        entries = {}
+        entries: dict[str, CampaignEntry] = {}
         for request in requests:
-            entry = entries[request.campaign] = self.entry(request.campaign)
-            candidates_of(request, entry)
+            if request.campaign not in entries or _names_creatives(request):
+                entry = entries[request.campaign] = self.entry(request.campaign)
+                candidates_of(request, entry)
         for entry in entries.values():
             if entry.record.mean_content is None:
                 with self._lock:
@@ -154,36 +157,52 @@ class Selector:
         return stored
 
     def _same_candidates(self, request: Request, first: DecisionRecord) -> bool:
-        known = self._names_of(first)
+        known = self._names_of([first])
         names = {known[creative] for creative in first.candidate_creative_ids}
         return names.isdisjoint(request.exclude) and (request.eligible is None or names <= request.eligible)
 
-    def _names_of(self, record: DecisionRecord) -> Mapping[int, str]:
+    def _names_of(self, records: Iterable[DecisionRecord]) -> Mapping[int, str]:
         """Return the names of creatives; rereads once when another process has just added one of these."""
         names = self._learner.view.roster.names
-        if any(creative not in names for creative in record.candidate_creative_ids):
+        lists = {record.candidate_creative_ids for record in records}
+        if any(creative not in names for creatives in lists for creative in creatives):
             with self._lock:
                 self.reload()
             names = self._learner.view.roster.names
         return names
 
-    def _decision(self, campaign: str, record: DecisionRecord) -> Decision:
-        names = self._names_of(record)
-        pairs = zip(record.candidate_creative_ids, record.propensities, strict=True)
-        return Decision(
-            id=record.decision_id,
-            campaign=campaign,
-            creative_id=names[record.creative_id],
-            propensity=record.propensity,
-            propensities={names[creative]: propensity for creative, propensity in pairs},
-            model_version=record.model_version,
-            decided_at=record.decided_at,
-        )
+
+def _decision(campaign: str, record: DecisionRecord, names: Mapping[int, str]) -> Decision:
+    pairs = zip(record.candidate_creative_ids, record.propensities, strict=True)
+    return Decision(
+        id=record.decision_id,
+        campaign=campaign,
+        creative_id=names[record.creative_id],
+        propensity=record.propensity,
+        propensities={names[creative]: propensity for creative, propensity in pairs},
+        model_version=record.model_version,
+        decided_at=record.decided_at,
+    )
 
 
-def _prepare(request: Request, decision_id: str, view: View) -> Prepared:
-    entry = view.roster.campaigns[request.campaign]
-    return Prepared(request, entry, candidates_of(request, entry), decision_id)
+def _prepare(requests: Sequence[tuple[Request, str]], view: View) -> list[Prepared]:
+    """Look up campaigns and candidates; requests of a campaign that name no creative have the same ones."""
+    everyone: dict[str, tuple[CreativeRecord, ...]] = {}
+    prepared = []
+    for request, decision_id in requests:
+        entry = view.roster.campaigns[request.campaign]
+        if _names_creatives(request):
+            candidates = candidates_of(request, entry)
+        else:
+            if request.campaign not in everyone:
+                everyone[request.campaign] = candidates_of(request, entry)
+            candidates = everyone[request.campaign]
+        prepared.append(Prepared(request, entry, candidates, decision_id))
+    return prepared
+
+
+def _names_creatives(request: Request) -> bool:
+    return request.eligible is not None or bool(request.exclude)
 
 
 def new_decision_id(now: datetime) -> str:
@@ -193,5 +212,7 @@ def new_decision_id(now: datetime) -> str:
         RFC 9562, section 5.7.
     """
     milliseconds = int(now.timestamp() * 1000) & (1 << 48) - 1
-    bits = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
-    return str(UUID(int=bits))
+    more, most = divmod(secrets.randbits(12 + 62), 1 << 62)
+    digits = f"{milliseconds << 80 | 0x7 << 76 | more << 64 | 0b10 << 62 | most:032x}"
+    # uuid.UUID would check and format it in three times the time.
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -42,7 +42,7 @@ class Setting:
         """The settings that differ by policy, in words."""
         if self.policy == "ucb1":
             return f"scale={self.scale:g}"
-        if self.policy in ("engine", "plain-thompson", "greedy"):
+        if self.policy in ("engine", "engine-fixed-scales", "plain-thompson", "greedy"):
             horizon = "endless" if self.is_endless else "known"
             return f"kappa={self.kappa:g} uniform={self.uniform_share:g} horizon={horizon}"
         return "-"

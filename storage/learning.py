@@ -1,11 +1,12 @@
 """Learning: what the learner takes, what it writes, and what it resumes from."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, final
 
 import numpy as np
-from sqlalchemy import Connection, Select, bindparam, case, exists, func, select
+from sqlalchemy import Connection, Select, Text, bindparam, case, exists, func, select, type_coerce
 
 from storage import context_schema, history, leases, statistics, steps
 from storage.border import check_text
@@ -33,7 +34,7 @@ LEARN_ROWS: Final = (
         Decision.decision_id,
         Decision.campaign_id,
         Decision.creative_id,
-        Decision.context,
+        type_coerce(Decision.context, Text).label("context"),
         Decision.slots_version,
         Decision.click,
         Decision.settled_at,
@@ -327,7 +328,8 @@ class Learning:
         """Return the arms of a campaign with their counts, pending ones and share as of `now`."""
         return self._database.read(lambda connection: statistics.arm_rows(connection, campaign_id, now))
 
-    def _rows(self, query: Select[Any], parameters: dict[str, int]) -> list[LearnRow]:
-        return self._database.read(
-            lambda connection: [LearnRow(**row) for row in connection.execute(query, parameters).mappings()]
-        )
+    def _rows(self, query: Select[*tuple[Any, ...]], parameters: dict[str, int]) -> list[LearnRow]:
+        rows = self._database.read(lambda connection: connection.execute(query, parameters).all())
+        # Many decisions have the same context.
+        contexts = {text: json.loads(text) for text in {row.context for row in rows}}
+        return [LearnRow._make((*row[:3], contexts[row[3]], *row[4:])) for row in rows]

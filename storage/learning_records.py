@@ -13,8 +13,7 @@ from storage.records import ContextCountRecord, CreativeStatus
 StepKind = Literal["batch", "scales", "forget", "refit", "slots", "correction"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearnRow:
+class LearnRow(NamedTuple):
     """A settled decision as the learner sees it; `click` is 0 or 1."""
 
     decision_id: str

