@@ -1,10 +1,11 @@
 """From requests to decisions: who may be shown, the compiled draw, and the row to be logged."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
+from itertools import count
 from math import log
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from bandit.limits import Limits
 from bandit.logit_map import LogitMap, SlotMap
 from bandit.luck import Luck, draw_luck
 from bandit.model import Model
+from bandit.numerics import double_precision
 from bandit.points import N_SETS, normal_points
 from bandit.records import Request
 from bandit.roster import CampaignEntry
@@ -92,9 +94,8 @@ def prepare(request: Request, decision_id: str, view: View) -> Prepared:
 
 
 def _next_number(view: View) -> int:
-    numbers = view.memo.setdefault("numbers", [])
-    numbers.append(None)
-    return len(numbers)
+    numbers: Iterator[int] = view.memo.setdefault("numbers", count())
+    return next(numbers)
 
 
 def _kept(view: View, kind: str) -> dict[Any, Any]:
@@ -368,29 +369,28 @@ def _device_points(n_candidates: int) -> jax.Array:
     return jnp.asarray(normal_points(n_candidates))
 
 
-def warm_up(view: View, model: Model, now: datetime) -> int:
-    """Compile, or load, the programs for the sizes of the active campaigns; call it in double precision.
+def warm_up(newest: Callable[[], View], model: Model, now: datetime) -> Iterator[None]:
+    """Compile, or load, the programs for the sizes of the active campaigns; stop after each.
 
     Args:
-        view: The posterior.
+        newest: Gives the posterior and contents; asked anew for each program, while others wait.
         model: The context schema and the seed.
         now: The time.
-
-    Returns:
-        How many numbers of candidates there are programs for.
     """
     entries: dict[int, CampaignEntry] = {}
-    for entry in view.roster.campaigns.values():
+    for entry in newest().roster.campaigns.values():
         if entry.record.status == "active" and entry.active:
             entries.setdefault(padded_size(len(entry.active), CANDIDATES), entry)
-    # Apart from the view's own memory: what is asked for here counts for nothing there.
-    apart = view._replace(memo={})
     for entry in entries.values():
-        item = prepare(Request(campaign=entry.record.name), "warm-up", apart)
         for n in BATCHES:
-            items = [item._replace(decision_id=f"warm-up-{i}") for i in range(n)]
-            luck = draw_luck([one.decision_id for one in items], model.record.seed)
-            choice = _choose_chunk(items, [np.zeros(N_CONTEXT)] * n, luck, apart, now)
-            table = tabulate(*_grouped([item.candidates], apart, now), _device_points(item.candidates.size))
-            jax.block_until_ready((choice, draw_from_table(table, luck)))
-    return len(entries)
+            with double_precision():
+                # Apart from the view's own memory: what is asked for here counts for nothing there.
+                apart = newest()._replace(memo={})
+                item = prepare(Request(campaign=entry.record.name), "warm-up", apart)
+                items = [item._replace(decision_id=f"warm-up-{i}") for i in range(n)]
+                luck = draw_luck([one.decision_id for one in items], model.record.seed)
+                choice = _choose_chunk(items, [np.zeros(N_CONTEXT)] * n, luck, apart, now)
+                groups = _grouped([item.candidates], apart, now)
+                table = tabulate(*groups, _device_points(item.candidates.size))
+                jax.block_until_ready((choice, draw_from_table(table, luck)))
+            yield

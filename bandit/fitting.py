@@ -9,12 +9,10 @@ import numpy as np
 from jax import Array
 
 from bandit.features import scale_groups
-from bandit.numerics import double_precision
+from bandit.numerics import YIELD_S, double_precision
 from bandit.posterior import Fit, Prior, RefitInfo, State, begin, fitted, is_unsettled, moved, rescaled
 from bandit.programs import CountedRows, designed
 from bandit.selection import Tables
-
-YIELD_S = 0.001  # a lock let go and taken again at once is never got by those who wait for it
 
 
 def fit_counts(

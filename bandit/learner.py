@@ -9,7 +9,7 @@ fold over the log, from the prior or from any snapshot, gives it again.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -330,6 +330,24 @@ class Learner:
                     self.lease = None
                     return
         self.refresh_statistics()
+
+    def warm_up(self) -> Iterator[None]:
+        """Compile, or load, the programs of learning; stop after each. A batch of padding changes nothing."""
+        for size in ROWS:
+            padded = partial(padded_size, sizes=(size,))
+            nothing = pool([], self._model.schema, {}, self._model.roster.arm_campaign, padded)
+            with double_precision():
+                change, _ = learn_batch(self.view.state, self.view.tables, nothing)
+                self._apply(jax.block_until_ready(change))
+            yield
+        with double_precision():
+            state = self.view.state
+            arm_campaign = self._model.arm_campaign(len(state.arm_precision))
+            scales = self._upkeep.learnt_scales(state, arm_campaign)
+            jax.block_until_ready(self._upkeep.rescaled(state, scales, arm_campaign))
+        yield
+        for entry in list(self._model.roster.campaigns.values())[:1]:
+            self.readouts(entry)
 
     def release(self) -> None:
         """Give the lease back."""
