@@ -18,7 +18,6 @@ from bandit.context import context_vector
 from bandit.errors import CampaignInactiveError, NoCandidatesError
 from bandit.features import N_CONTEXT
 from bandit.horizon import expected_horizon
-from bandit.learner import View
 from bandit.limits import Limits
 from bandit.logit_map import LogitMap, SlotMap
 from bandit.luck import Luck, draw_luck
@@ -42,6 +41,7 @@ from bandit.selection import (
     tabulate,
 )
 from bandit.thompson import KAPPA, Choice, Exploration
+from bandit.view import View
 from storage import ContextRecord, CreativeRecord, NewDecision, UnknownCreativeError
 
 MOST_KEPT = 4_096  # contexts, groups, maps: what a view remembers is dropped when it has more of one kind
