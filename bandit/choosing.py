@@ -249,39 +249,41 @@ def _choose_chunk(
 
 
 def _padded(luck: Luck, n_rows: int) -> Luck:
+    if len(luck.order) == n_rows:
+        return luck
     return Luck(*(np.pad(numbers, (0, n_rows - len(numbers))) for numbers in luck))
 
 
 def _grouped(distinct: Sequence[Candidates], view: View, now: datetime) -> tuple[SlotMap, LogitMap, Groups]:
-    """Return the maps and settings of groups of one size, padded by the first one; maps are kept."""
+    """Return the maps and settings of groups of one size, padded by the first one; most of it is kept."""
     n_groups = padded_size(len(distinct), BATCHES)
     padded = [*distinct, *[distinct[0]] * (n_groups - len(distinct))]
     if "slots" not in view.memo:
         view.memo["slots"] = slots_of(view.state)
     slots: SlotMap = view.memo["slots"]
-    maps = _kept(view, "maps")
+    kept = _kept(view, "maps")
     key = tuple(candidates.number for candidates in padded)
-    if key not in maps:
+    if key not in kept:
         arm = np.stack([candidates.arm for candidates in padded])
         campaign = np.array([candidates.entry.index for candidates in padded])
-        maps[key] = maps_of(view.state, slots, view.tables, arm, campaign)
-    return slots, maps[key], _settings(padded, view, now)
+        maps = maps_of(view.state, slots, view.tables, arm, campaign)
+        kept[key] = (maps, *jax.device_put(_limits(padded)))
+    maps, eligible, limits = kept[key]
+    numbers: list[Any] = list(np.array([_exploration(one.entry, view, now) for one in padded]).T)
+    return slots, maps, Groups(eligible, Exploration(*numbers), limits)
 
 
-def _settings(padded: Sequence[Candidates], view: View, now: datetime) -> Groups:
+def _limits(padded: Sequence[Candidates]) -> tuple[np.ndarray, Limits]:
+    """Return who is a candidate and no padding, and the floors and caps, [groups, candidates]."""
     size = padded[0].size
     eligible = np.zeros((len(padded), size), bool)
-    floor, cap = np.zeros((len(padded), size)), np.ones((len(padded), size))
+    limits: list[Any] = [np.zeros((len(padded), size)), np.ones((len(padded), size))]
     for i, candidates in enumerate(padded):
         n = len(candidates.creatives)
         eligible[i, :n] = True
-        floor[i, :n] = [creative.floor for creative in candidates.creatives]
-        cap[i, :n] = [creative.cap for creative in candidates.creatives]
-    explorations = [_exploration(candidates.entry, view, now) for candidates in padded]
-    arrays: list[Any] = list(np.array(explorations).T)
-    limits: list[Any] = [floor, cap]
-    may_show: Any = eligible
-    return Groups(may_show, Exploration(*arrays), Limits(*limits))
+        limits[0][i, :n] = [creative.floor for creative in candidates.creatives]
+        limits[1][i, :n] = [creative.cap for creative in candidates.creatives]
+    return eligible, Limits(*limits)
 
 
 def _exploration(entry: CampaignEntry, view: View, now: datetime) -> tuple[float, ...]:
