@@ -24,7 +24,7 @@ def test_from_nothing_to_a_learnt_click(run: Run) -> None:
     )
     assert run("creative", "add", "spring-sale", "urgent", "--body", "48-hour flash sale").code == 0
     shown = run("select", "spring-sale", "--context", "device=mobile", "-c", "new=true", "--id", "d1").out
-    words = re.fullmatch(r"creative +(calm|urgent)\npropensity +([\d.]+) %\ndecision +d1 *\n", shown)
+    words = re.fullmatch(r"creative +(calm|urgent) *\npropensity +([\d.]+) % *\ndecision +d1 *\n", shown)
     assert words is not None, shown
     assert run("update", "d1", "--click").out == "recorded and learnt\n"
     arms = {arm["creative_id"]: arm for arm in run("arms", "spring-sale", "--json").json["arms"]}
@@ -48,10 +48,22 @@ def test_settings_of_a_campaign(run: Run) -> None:
     assert str(record.ends_at) == "2026-04-01 00:00:00+00:00"
 
 
+def test_select_a_list(run: Run, ads: Path) -> None:
+    places = run("select", "spring-sale", "--places", "2", "--id", "page-1", "--json").json["places"]
+    assert [place["id"] for place in places] == ["page-1", "page-1~1"]
+    assert len({place["creative_id"] for place in places}) == 2
+    product = places[0]["propensity"] * places[1]["propensity"]
+    assert [place["list_propensity"] for place in places] == [pytest.approx(product)] * 2
+    shown = run("select", "spring-sale", "--places", "2", "--id", "page-1").out
+    assert all(place["creative_id"] in shown for place in places)
+    assert run("select", "spring-sale", "--places", "0").code == 2
+
+
 def test_select_as_json(run: Run, ads: Path) -> None:
     decision = run("select", "spring-sale", "--json", "--eligible", "calm", "--eligible", "urgent").json
     assert set(decision) == {
-        *("id", "campaign", "creative_id", "propensity", "propensities", "model_version", "decided_at")
+        *("id", "campaign", "creative_id", "propensity", "propensities", "model_version", "decided_at"),
+        *("place", "list_propensity", "is_control"),
     }
     assert sum(decision["propensities"].values()) == pytest.approx(1)
     assert decision["propensities"][decision["creative_id"]] == decision["propensity"]
