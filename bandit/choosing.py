@@ -381,18 +381,21 @@ def warm_up(view: View, model: Model, now: datetime) -> int:
     Returns:
         How many numbers of candidates there are programs for.
     """
-    entries: dict[int, CampaignEntry] = {}
+    entries: defaultdict[int, list[CampaignEntry]] = defaultdict(list)
     for entry in view.roster.campaigns.values():
         if entry.record.status == "active" and entry.active:
-            entries.setdefault(padded_size(len(entry.active), CANDIDATES), entry)
+            entries[padded_size(len(entry.active), CANDIDATES)].append(entry)
     # Apart from the view's own memory: what is asked for here counts for nothing there.
     apart = view._replace(memo={})
-    for entry in entries.values():
-        item = prepare(Request(campaign=entry.record.name), "warm-up", apart)
+    for size, alike in entries.items():
+        some = [
+            prepare(Request(campaign=entry.record.name), "warm-up", apart) for entry in alike[: BATCHES[-1]]
+        ]
+        table = tabulate(*_grouped([some[0].candidates], apart, now), _device_points(size))
         for n in BATCHES:
-            items = [item._replace(decision_id=f"warm-up-{i}") for i in range(n)]
-            luck = draw_luck([one.decision_id for one in items], model.record.seed)
-            choice = _choose_chunk(items, [np.zeros(N_CONTEXT)] * n, luck, apart, now)
-            table = tabulate(*_grouped([item.candidates], apart, now), _device_points(item.candidates.size))
-            jax.block_until_ready((choice, draw_from_table(table, luck)))
+            luck = draw_luck([f"warm-up-{i}" for i in range(n)], model.record.seed)
+            jax.block_until_ready(draw_from_table(table, luck))
+            for n_groups in (m for m in BATCHES if m <= padded_size(min(n, len(some)), BATCHES)):
+                items = [some[i % min(n_groups, len(some))] for i in range(n)]
+                jax.block_until_ready(_choose_chunk(items, [np.zeros(N_CONTEXT)] * n, luck, apart, now))
     return len(entries)

@@ -132,6 +132,8 @@ def compiled() -> Iterator[list[str]]:
 def test_nothing_is_compiled_after_warm_up(engine: Engine, compiled: list[str]) -> None:
     with double_precision():
         assert warm_up(engine._learner.view, engine._model, START) == 2
+        jax.jit(lambda x: x + 17)(np.ones(3))
+    assert compiled, "a new program is heard of"
     compiled.clear()
     for n in BATCHES:
         for campaign in ("spring", "autumn"):
@@ -141,4 +143,6 @@ def test_nothing_is_compiled_after_warm_up(engine: Engine, compiled: list[str]) 
                     for i in range(n)
                 ]
                 engine.select_many(requests)
+        campaigns = ("spring", "summer")[: min(n, 2)]
+        engine.select_many([Request(campaign=campaigns[i % len(campaigns)]) for i in range(n)])
     assert compiled == []
