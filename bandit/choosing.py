@@ -1,10 +1,11 @@
 """From requests to decisions: who may be shown, the compiled draw, and the row to be logged."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
+from itertools import count
 from math import log
 from typing import Any, NamedTuple
 
@@ -17,11 +18,11 @@ from bandit.context import context_vector
 from bandit.errors import CampaignInactiveError, NoCandidatesError
 from bandit.features import N_CONTEXT
 from bandit.horizon import expected_horizon
-from bandit.learner import View
 from bandit.limits import Limits
 from bandit.logit_map import LogitMap, SlotMap
 from bandit.luck import Luck, draw_luck
 from bandit.model import Model
+from bandit.numerics import double_precision
 from bandit.points import N_SETS, normal_points
 from bandit.records import Request
 from bandit.roster import CampaignEntry
@@ -40,6 +41,7 @@ from bandit.selection import (
     tabulate,
 )
 from bandit.thompson import KAPPA, Choice, Exploration
+from bandit.view import View
 from storage import ContextRecord, CreativeRecord, NewDecision, UnknownCreativeError
 
 MOST_KEPT = 4_096  # contexts, groups, maps: what a view remembers is dropped when it has more of one kind
@@ -92,9 +94,8 @@ def prepare(request: Request, decision_id: str, view: View) -> Prepared:
 
 
 def _next_number(view: View) -> int:
-    numbers = view.memo.setdefault("numbers", [])
-    numbers.append(None)
-    return len(numbers)
+    numbers: Iterator[int] = view.memo.setdefault("numbers", count())
+    return next(numbers)
 
 
 def _kept(view: View, kind: str) -> dict[Any, Any]:
@@ -370,32 +371,30 @@ def _device_points(n_candidates: int) -> jax.Array:
     return jnp.asarray(normal_points(n_candidates))
 
 
-def warm_up(view: View, model: Model, now: datetime) -> int:
-    """Compile, or load, the programs for the sizes of the active campaigns; call it in double precision.
+def warm_up(newest: Callable[[], View], model: Model, now: datetime) -> Iterator[None]:
+    """Compile, or load, the programs for the sizes of the active campaigns; stop after each.
 
     Args:
-        view: The posterior.
+        newest: Gives the posterior and contents; asked anew for each program, while others wait.
         model: The context schema and the seed.
         now: The time.
-
-    Returns:
-        How many numbers of candidates there are programs for.
     """
     entries: defaultdict[int, list[CampaignEntry]] = defaultdict(list)
-    for entry in view.roster.campaigns.values():
+    for entry in newest().roster.campaigns.values():
         if entry.record.status == "active" and entry.active:
             entries[padded_size(len(entry.active), CANDIDATES)].append(entry)
-    # Apart from the view's own memory: what is asked for here counts for nothing there.
-    apart = view._replace(memo={})
     for size, alike in entries.items():
-        some = [
-            prepare(Request(campaign=entry.record.name), "warm-up", apart) for entry in alike[: BATCHES[-1]]
-        ]
-        table = tabulate(*_grouped([some[0].candidates], apart, now), _device_points(size))
         for n in BATCHES:
             luck = draw_luck([f"warm-up-{i}" for i in range(n)], model.record.seed)
-            jax.block_until_ready(draw_from_table(table, luck))
-            for n_groups in (m for m in BATCHES if m <= padded_size(min(n, len(some)), BATCHES)):
-                items = [some[i % min(n_groups, len(some))] for i in range(n)]
-                jax.block_until_ready(_choose_chunk(items, [np.zeros(N_CONTEXT)] * n, luck, apart, now))
-    return len(entries)
+            some = alike[:n]
+            for n_groups in (m for m in BATCHES if m <= padded_size(len(some), BATCHES)):
+                with double_precision():
+                    # Apart from the view's own memory: what is asked for here counts for nothing there.
+                    apart = newest()._replace(memo={})
+                    requests = [Request(campaign=entry.record.name) for entry in some[:n_groups]]
+                    kinds = [prepare(request, "warm-up", apart) for request in requests]
+                    items = [kinds[i % len(kinds)] for i in range(n)]
+                    choice = _choose_chunk(items, [np.zeros(N_CONTEXT)] * n, luck, apart, now)
+                    table = tabulate(*_grouped([kinds[0].candidates], apart, now), _device_points(size))
+                    jax.block_until_ready((choice, draw_from_table(table, luck)))
+                yield

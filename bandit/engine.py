@@ -3,6 +3,7 @@
 import math
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,7 @@ from bandit.history import History, check_history, check_import_id, import_histo
 from bandit.history_database import database_identity, read_database
 from bandit.learner import Learner
 from bandit.model import Model
-from bandit.numerics import keep_compiled_programs
+from bandit.numerics import YIELD_S, keep_compiled_programs
 from bandit.records import (
     ArmReport,
     Creative,
@@ -90,7 +91,9 @@ class Engine:
         self._background = Background(
             learn=self._settle_and_learn if self._may_learn and learn == "background" else None,
             renew=self._renew,
+            begin=self.warm_up if learn == "background" and model.roster.campaigns else None,
         )
+        self._background.start()
 
     @classmethod
     def open(
@@ -134,6 +137,24 @@ class Engine:
         except BaseException:
             store.close()
             raise
+
+    def warm_up(self) -> None:
+        """Compile, or load, the programs for the campaigns that are there, so that no request waits for it.
+
+        With `learn="background"` a thread does it at the opening. Call it after adding the first campaigns,
+        or with other modes; selecting and learning go on meanwhile.
+        """
+        self._check_open()
+        for _ in self._selector.warm_up():
+            if self._background.is_stopping:
+                return
+            time.sleep(YIELD_S)
+        programs = self._learner.warm_up() if self._may_learn else iter(())
+        while not self._background.is_stopping:
+            with self._lock:
+                if next(programs, self) is self:
+                    return
+            time.sleep(YIELD_S)
 
     # Campaigns and creatives
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bandit.context import context_vector
-from bandit.learner import View
 from bandit.numerics import double_precision
 from bandit.posterior import averaged_rate
 from bandit.programs import explain_arm
 from bandit.records import Draw, Explanation, Part
 from bandit.roster import CampaignEntry
+from bandit.view import View
 from storage import ContextRecord, CreativeRecord, DecisionRecord
 
 PARTS = ("base rate", "context", "content", "interaction", "campaign", "creative")

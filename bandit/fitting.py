@@ -9,12 +9,10 @@ import numpy as np
 from jax import Array
 
 from bandit.features import scale_groups
-from bandit.numerics import double_precision
+from bandit.numerics import YIELD_S, double_precision
 from bandit.posterior import Fit, Prior, RefitInfo, State, begin, fitted, is_unsettled, moved, rescaled
 from bandit.programs import CountedRows, designed
 from bandit.selection import Tables
-
-YIELD_S = 0.001  # a lock let go and taken again at once is never got by those who wait for it
 
 
 def fit_counts(
@@ -48,12 +46,15 @@ def fit_counts(
         time.sleep(YIELD_S)
         with double_precision():
             state = jax.block_until_ready(_fitted(tables, rows, fit, arm_campaign, n_campaigns))
-            if not is_unsettled(fit):
+            if not _is_unsettled(fit):
                 return state, RefitInfo(fit.passes, fit.largest_step)
         time.sleep(YIELD_S)
         with double_precision():
             fit = jax.block_until_ready(_moved(state, tables, rows, fit, prior, arm_campaign))
             del state  # before the next one is made: each may be hundreds of megabytes
+
+
+_is_unsettled = jax.jit(is_unsettled)
 
 
 @partial(jax.jit, static_argnames="learns_scales")

@@ -1,26 +1,23 @@
 """Learning: settled decisions in, posterior and arm statistics out, every step a row of the log.
 
 A step is computed outside any transaction and then written whole: log row, learnt marks, counters and, now
-and
-then, a snapshot. The posterior in memory follows only after the commit, so it never knows more than SQL
-does; the
-fold over the log, from the prior or from any snapshot, gives it again.
+and then, a snapshot. The posterior in memory follows only after the commit, so it never knows more than SQL
+does; the fold over the log, from the prior or from any snapshot, gives it again.
 """
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bandit.context import context_vector, count_contexts
+from bandit.context import count_contexts
+from bandit.counting import count_learnt, room_to_fit
 from bandit.errors import PosteriorError
-from bandit.features import N_CONTEXT, weight_prior
+from bandit.features import weight_prior
 from bandit.fitting import fit_counts
 from bandit.model import Model
 from bandit.numerics import double_precision
@@ -41,12 +38,13 @@ from bandit.programs import (
     arm_rows,
     fade,
     learn_batch,
-    summarise_campaign,
 )
+from bandit.readouts import Readouts
 from bandit.roster import CampaignEntry, Roster
-from bandit.selection import Tables, padded_size, room_for
+from bandit.selection import padded_size, room_for
 from bandit.snapshot import restored, snapshot_to_bytes
-from bandit.upkeep import Upkeep, kept_after, kept_since, scales_of, stretches
+from bandit.upkeep import Upkeep, kept_since, scales_of
+from bandit.view import View
 from storage import (
     ArmReadout,
     ArmStates,
@@ -65,29 +63,6 @@ ROWS = (8, 32, 64, 128, BATCH)
 SNAPSHOT_EVERY_S = 1.0
 READOUTS_EVERY_S = 1.0
 SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
-CONTEXTS = (1, 8, 64)
-N_RECENT = 256  # contexts that a campaign's click rates are averaged over
-N_CONTEXTS = CONTEXTS[-1]  # distinct ones at most, the newest: what people read costs one pass for each
-
-
-class View(NamedTuple):
-    """What selection reads, replaced as a whole.
-
-    Attributes:
-        state: The posterior.
-        tables: Contents on the device.
-        roster: The campaigns and creatives that the tables hold.
-        step: The learning step at which the posterior stands.
-        so_far: Decisions that each campaign had had by then, by campaign id.
-        memo: What selection has computed from it; read and written in double precision only.
-    """
-
-    state: State
-    tables: Tables
-    roster: Roster
-    step: int
-    so_far: Mapping[int, int]
-    memo: dict[str, Any]
 
 
 class Learner:
@@ -111,6 +86,7 @@ class Learner:
         self._owner = owner
         self._model_id = model.record.model_id
         self._upkeep = Upkeep(model)
+        self._readouts = Readouts(store, model, lambda: self.view)
         self.lease: int | None = None
         self.has_more = False
         self._forgot_at: datetime | None = None
@@ -331,6 +307,28 @@ class Learner:
                     return
         self.refresh_statistics()
 
+    def warm_up(self) -> Iterator[None]:
+        """Compile, or load, the programs of learning; stop after each. A batch of padding changes nothing."""
+        for size in ROWS:
+            padded = partial(padded_size, sizes=(size,))
+            nothing = pool([], self._model.schema, {}, self._model.roster.arm_campaign, padded)
+            with double_precision():
+                change, _ = learn_batch(self.view.state, self.view.tables, nothing)
+                self._apply(jax.block_until_ready(change))
+            yield
+        with double_precision():
+            state = self.view.state
+            arm_campaign = self._model.arm_campaign(len(state.arm_precision))
+            scales = self._upkeep.learnt_scales(state, arm_campaign)
+            jax.block_until_ready(self._upkeep.rescaled(state, scales, arm_campaign))
+        yield
+        self._fit(pool([], self._model.schema, {}, self._model.roster.arm_campaign, room_to_fit), True)
+        yield
+        for n in (1, ROWS[0], 2 * ROWS[0]):
+            with double_precision():
+                jax.block_until_ready(arm_rows(self.view.state, np.zeros(room_for(n, ROWS[0]), np.int64)))
+        yield from self._readouts.warm_up()
+
     def release(self) -> None:
         """Give the lease back."""
         if self.lease is not None:
@@ -343,58 +341,14 @@ class Learner:
         if not self._unread:
             return
         entries = [e for e in self._model.roster.campaigns.values() if e.record.campaign_id in self._unread]
-        readouts = [readout for entry in entries for readout in self.readouts(entry)]
+        readouts = [readout for entry in entries for readout in self._readouts.of(entry)]
         if readouts:
             self._store.learning.refresh_statistics(readouts, refreshed_at=self._clock())
         self._unread.clear()
 
     def readouts(self, entry: CampaignEntry) -> list[ArmReadout]:
         """Return the posterior of a campaign's arms as people read it."""
-        if not entry.creatives:
-            return []
-        view = self.view
-        contexts, weights = self._recent_contexts(entry)
-        arms = np.array([self._model.roster.arm[creative.creative_id] for creative in entry.creatives])
-        eligible = np.array([creative.status == "active" for creative in entry.creatives])
-        size = padded_size(len(arms), (4, 8, 16, 32))
-        padding = size - len(arms)
-        with double_precision():
-            summary = summarise_campaign(
-                view.state,
-                view.tables,
-                jnp.asarray(contexts),
-                jnp.asarray(weights),
-                jnp.asarray(np.pad(arms, (0, padding))),
-                jnp.asarray(entry.index),
-                # A campaign without an active creative is read as if all were.
-                jnp.asarray(np.pad(eligible if eligible.any() else ~eligible, (0, padding))),
-                jnp.asarray(self._model.record.seed),
-            )
-            columns = [np.asarray(column)[: len(arms)].tolist() for column in summary]
-        return [
-            ArmReadout(
-                creative_id=creative.creative_id,
-                ctr=ctr,
-                ctr_low=low,
-                ctr_high=high,
-                p_best=p_best,
-                expected_loss=max(loss, 0.0),
-                value_remaining=max(left, 0.0),
-                version=view.step,
-            )
-            for creative, ctr, low, high, p_best, loss, left in zip(entry.creatives, *columns, strict=True)
-        ]
-
-    def _recent_contexts(self, entry: CampaignEntry) -> tuple[np.ndarray, np.ndarray]:
-        """Return the distinct vectors of a campaign's recent contexts, [contexts, 16], and their weights."""
-        recent = self._store.learning.recent_contexts(entry.record.campaign_id, limit=N_RECENT)
-        vectors = [context_vector(context, self._model.schema) for context in recent] or [np.zeros(N_CONTEXT)]
-        distinct = Counter(vector.tobytes() for vector in vectors)  # in order of appearance
-        kept = list(distinct)[:N_CONTEXTS]
-        counts = np.array([distinct[key] for key in kept], float)
-        padding = padded_size(len(kept), CONTEXTS) - len(kept)
-        stacked = np.stack([np.frombuffer(key) for key in kept])
-        return np.pad(stacked, ((0, padding), (0, 0))), np.pad(counts / counts.sum(), (0, padding))
+        return self._readouts.of(entry)
 
     def _stored_state(self) -> tuple[Snapshot, ArmStates] | None:
         """Return the newest snapshot with the arms as of the same step; None to begin from the prior."""
@@ -444,29 +398,16 @@ class Learner:
 
     def _fitted(self, step: int, parameters: Mapping[str, Any]) -> tuple[State, RefitInfo]:
         """Return the posterior fitted to all that was learnt up to a step, and to the history."""
+        return self._fit(
+            count_learnt(self._store, self._model, step), bool(parameters.get("learns_scales", False))
+        )
+
+    def _fit(self, rows: CountedRows, learns_scales: bool) -> tuple[State, RefitInfo]:
         n_arms, n_campaigns = self._model.capacity()
         with double_precision():
             prior, tables = jax.block_until_ready((self._prior(), self._model.tables(n_arms, n_campaigns)))
         arm_campaign = self._model.arm_campaign(n_arms)
-        learns_scales = bool(parameters.get("learns_scales", False))
-        return fit_counts(prior, tables, self._counted(step), arm_campaign, n_campaigns, learns_scales)
-
-    def _counted(self, step: int) -> CountedRows:
-        """Return all that was learnt up to a step, and the history, as one row for each arm and context."""
-        forgets = self._store.learning.forgets(self._model_id, up_to_step=step)
-        schema, roster = self._model.schema, self._model.roster
-        counted = []
-        for after_step, up_to_step, kept in stretches(forgets, step):
-            for row in self._store.learning.counts(
-                self._model_id, after_step=after_step, up_to_step=up_to_step
-            ):
-                counts = (kept * row.impressions, kept * row.clicks)
-                counted.append(Counted(row.creative_id, row.context, row.slots_version, *counts))
-        for past in self._store.learning.history_counts(self._model_id):
-            kept = kept_after(past.imported_at, forgets)
-            counts = (kept * past.impressions, kept * past.clicks)
-            counted.append(Counted(past.creative_id, past.context, past.slots_version, *counts))
-        return pool(counted, schema, roster.arm, roster.arm_campaign, partial(room_for, least=BATCH))
+        return fit_counts(prior, tables, rows, arm_campaign, n_campaigns, learns_scales)
 
     def _note(self, rows: Sequence[LearnRow]) -> None:
         self._touched.update(row.creative_id for row in rows)

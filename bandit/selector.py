@@ -4,11 +4,11 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import final
 
-from bandit.choosing import candidates_of, choose_all, choose_places, place_ids, prepare
+from bandit.choosing import candidates_of, choose_all, choose_places, place_ids, prepare, warm_up
 from bandit.errors import InvalidListError
 from bandit.learner import Learner
 from bandit.model import Model
@@ -128,6 +128,10 @@ class Selector:
             if record.decision_id not in stored and record.activated_at is not None:
                 self._model.count_activated(record.campaign_id)
             stored[record.decision_id] = record
+
+    def warm_up(self) -> Iterator[None]:
+        """Compile, or load, the programs of selection; stop after each."""
+        yield from warm_up(lambda: self._learner.view, self._model, self._clock())
 
     def follow(self) -> None:
         """See, at most once a second, what other processes have changed."""
