@@ -379,20 +379,22 @@ def warm_up(newest: Callable[[], View], model: Model, now: datetime) -> Iterator
         model: The context schema and the seed.
         now: The time.
     """
-    entries: dict[int, CampaignEntry] = {}
+    entries: defaultdict[int, list[CampaignEntry]] = defaultdict(list)
     for entry in newest().roster.campaigns.values():
         if entry.record.status == "active" and entry.active:
-            entries.setdefault(padded_size(len(entry.active), CANDIDATES), entry)
-    for entry in entries.values():
+            entries[padded_size(len(entry.active), CANDIDATES)].append(entry)
+    for size, alike in entries.items():
         for n in BATCHES:
-            with double_precision():
-                # Apart from the view's own memory: what is asked for here counts for nothing there.
-                apart = newest()._replace(memo={})
-                item = prepare(Request(campaign=entry.record.name), "warm-up", apart)
-                items = [item._replace(decision_id=f"warm-up-{i}") for i in range(n)]
-                luck = draw_luck([one.decision_id for one in items], model.record.seed)
-                choice = _choose_chunk(items, [np.zeros(N_CONTEXT)] * n, luck, apart, now)
-                groups = _grouped([item.candidates], apart, now)
-                table = tabulate(*groups, _device_points(item.candidates.size))
-                jax.block_until_ready((choice, draw_from_table(table, luck)))
-            yield
+            luck = draw_luck([f"warm-up-{i}" for i in range(n)], model.record.seed)
+            some = alike[:n]
+            for n_groups in (m for m in BATCHES if m <= padded_size(len(some), BATCHES)):
+                with double_precision():
+                    # Apart from the view's own memory: what is asked for here counts for nothing there.
+                    apart = newest()._replace(memo={})
+                    requests = [Request(campaign=entry.record.name) for entry in some[:n_groups]]
+                    kinds = [prepare(request, "warm-up", apart) for request in requests]
+                    items = [kinds[i % len(kinds)] for i in range(n)]
+                    choice = _choose_chunk(items, [np.zeros(N_CONTEXT)] * n, luck, apart, now)
+                    table = tabulate(*_grouped([kinds[0].candidates], apart, now), _device_points(size))
+                    jax.block_until_ready((choice, draw_from_table(table, luck)))
+                yield

@@ -130,8 +130,11 @@ def compiled() -> Iterator[list[str]]:
 
 
 def test_nothing_is_compiled_after_warm_up(engine: Engine, compiled: list[str]) -> None:
+    # Two sizes of campaigns, the smaller one twice: 4 batches of one group each, and 3 of several.
+    assert len(list(warm_up(lambda: engine._learner.view, engine._model, START))) == 4 + 4 + 3
     with double_precision():
-        assert warm_up(engine._learner.view, engine._model, START) == 2
+        jax.jit(lambda x: x + 17)(np.ones(3))
+    assert compiled, "a new program is heard of"
     compiled.clear()
     for n in BATCHES:
         for campaign in ("spring", "autumn"):
@@ -141,4 +144,6 @@ def test_nothing_is_compiled_after_warm_up(engine: Engine, compiled: list[str]) 
                     for i in range(n)
                 ]
                 engine.select_many(requests)
+        campaigns = ("spring", "summer")[: min(n, 2)]
+        engine.select_many([Request(campaign=campaigns[i % len(campaigns)]) for i in range(n)])
     assert compiled == []
