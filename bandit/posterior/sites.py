@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from bandit.posterior.state import Gaussian
 from bandit.posterior.triangular import inverse_factor
@@ -37,14 +37,26 @@ class SiteInfo(NamedTuple):
         passes: passes used.
         largest_step: the last pass's largest second step, or its largest first one if that was long, in
             logits; above the tolerance the search did not settle.
+        clipped_rows: rows of which a step was cut short in some pass; clicks where hardly any were expected.
         expected_clicks: clicks that the posterior before the rows expected of them.
         log_evidence: Σ c log p + (n − c) log(1 − p) under that expectation, each row taken alone.
     """
 
     passes: Int[Array, ""]
     largest_step: Float[Array, ""]
+    clipped_rows: Int[Array, ""]
     expected_clicks: Float[Array, ""]
     log_evidence: Float[Array, ""]
+
+
+class _Pass(NamedTuple):
+    """What one pass hands to the next."""
+
+    mean: Float[Array, "rows"]
+    variance: Float[Array, "rows"]
+    is_clipped: Bool[Array, "rows"]
+    passes: Int[Array, ""]
+    moved: Float[Array, ""]
 
 
 def averaged_rate(mean: Array, variance: Array) -> Array:
@@ -120,12 +132,13 @@ def find_sites(prior: Gaussian, impressions: Array, clicks: Array) -> tuple[Site
     """
     prior_variance = jnp.diagonal(prior.covariance)
 
-    def one_pass(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        mean, variance, passes, _ = carry
+    def one_pass(carry: _Pass) -> _Pass:
+        mean, variance, is_clipped = carry.mean, carry.variance, carry.is_clipped
         sites = site(mean, variance, impressions, clicks)
         inverse = _inverse(prior.covariance, sites.weight)
         target = _mean(prior, sites, inverse)
         step = jnp.clip(target - mean, -LARGEST_STEP, LARGEST_STEP)
+        is_clipped |= (impressions > 0) & (step != target - mean)
         mean, variance = mean + step, _variance(prior_variance, sites.weight, inverse)
         slope = (
             clicks - impressions * averaged_rate(mean, variance) - (sites.information - sites.weight * target)
@@ -134,14 +147,22 @@ def find_sites(prior: Gaussian, impressions: Array, clicks: Array) -> tuple[Site
         first, second = (jnp.max(jnp.where(impressions > 0, jnp.abs(s), 0.0)) for s in (step, chord))
         # After a step that was cut short m' is elsewhere, and the slope with it.
         mean = mean + jnp.where(first < LARGEST_STEP, chord, 0.0)
-        return mean, variance, passes + 1, jnp.where(first < TRUSTED_STEP, second, first)
+        moved = jnp.where(first < TRUSTED_STEP, second, first)
+        return _Pass(mean, variance, is_clipped, carry.passes + 1, moved)
 
-    def unsettled(carry: tuple[Array, Array, Array, Array]) -> Array:
-        return (carry[3] >= TOLERANCE) & (carry[2] < MAX_PASSES)
+    def unsettled(carry: _Pass) -> Array:
+        return (carry.moved >= TOLERANCE) & (carry.passes < MAX_PASSES)
 
-    start = (prior.mean, jnp.minimum(prior_variance, 1.0), jnp.array(0), jnp.array(jnp.inf))
-    mean, variance, passes, moved = jax.lax.while_loop(unsettled, one_pass, start)
-    sites = site(mean, variance, impressions, clicks)
-    p = jnp.clip(averaged_rate(start[0], start[1]), 1e-12, 1 - 1e-12)  # logarithms of 0 are of no use
-    evidence = jnp.sum(clicks * jnp.log(p) + (impressions - clicks) * jnp.log1p(-p))
-    return sites, condition(prior, sites), SiteInfo(passes, moved, jnp.sum(impressions * p), evidence)
+    blank = jnp.zeros(impressions.shape, bool)
+    start = _Pass(prior.mean, jnp.minimum(prior_variance, 1.0), blank, jnp.array(0), jnp.array(jnp.inf))
+    last = jax.lax.while_loop(unsettled, one_pass, start)
+    sites = site(last.mean, last.variance, impressions, clicks)
+    p = jnp.clip(averaged_rate(start.mean, start.variance), 1e-12, 1 - 1e-12)  # logarithms of 0 are of no use
+    info = SiteInfo(
+        passes=last.passes,
+        largest_step=last.moved,
+        clipped_rows=jnp.sum(last.is_clipped),
+        expected_clicks=jnp.sum(impressions * p),
+        log_evidence=jnp.sum(clicks * jnp.log(p) + (impressions - clicks) * jnp.log1p(-p)),
+    )
+    return sites, condition(prior, sites), info
