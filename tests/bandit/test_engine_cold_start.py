@@ -126,6 +126,7 @@ def test_history_alone_moves_the_posterior_as_much_as_decisions_would(engines: E
 @pytest.mark.parametrize("n_texts", [255, 256])
 def test_random_components_are_fitted_once_there_are_texts_enough(engines: Engines, n_texts: int) -> None:
     engine, follower = engines.open(), engines.open(role="select")
+    engine.set_scale_learning(False)
     add_campaign(engine)
     play(engine, 10)
     follower.select("spring")
