@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import final
 
-from bandit.choosing import candidates_of, choose_all, choose_places, place_ids, prepare, warm_up
+from bandit.candidates import candidates_of, prepare
+from bandit.choosing import choose_all, choose_places, place_ids, warm_up
 from bandit.errors import InvalidListError
 from bandit.learner import Learner
 from bandit.model import Model

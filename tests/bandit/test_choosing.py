@@ -9,7 +9,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from bandit import Engine, Request
-from bandit.choosing import choose_all, prepare, warm_up
+from bandit.candidates import prepare
+from bandit.choosing import choose_all, warm_up
 from bandit.numerics import double_precision
 from bandit.points import N_POINTS
 from bandit.selection import BATCHES

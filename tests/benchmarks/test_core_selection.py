@@ -17,8 +17,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from bandit.choosing import _device_points
 from bandit.features import N_CONTENT, N_CONTEXT, PriorScales, weight_prior
+from bandit.groups import device_points
 from bandit.limits import Limits
 from bandit.luck import Luck, draw_luck
 from bandit.numerics import double_precision
@@ -75,7 +75,7 @@ def contenders() -> dict[str, Callable[[], Any]]:
     content = np.zeros((256, N_CONTENT))
     content[:ARMS] = 0.1 * rng.normal(size=(ARMS, N_CONTENT))
     tables = Tables(jnp.asarray(content), jnp.asarray(np.tile(content[:ARMS].mean(axis=0), (16, 1))))
-    state, points = learnt(rng, tables), _device_points(SIZE)
+    state, points = learnt(rng, tables), device_points(SIZE)
     luck = draw_luck([str(i) for i in range(BATCH)], 0)
     context, group = rng.normal(size=(BATCH, N_CONTEXT)), np.zeros(BATCH, np.int64)
     slots = slots_of(state)
