@@ -16,12 +16,9 @@ from bandit.numerics import double_precision, keep_compiled_programs
 from encoders import Encoder, FileCache, TextEncoder, encode_cached
 from simulations.archive import (
     BATCHES,
-    DEFAULT_SETTINGS,
     N_SEEDS,
-    WITHOUT_PRIOR,
     Played,
     Score,
-    Setting,
     play_archive,
     prepared,
     scored,
@@ -29,6 +26,8 @@ from simulations.archive import (
 from simulations.errors import ArchiveError
 from simulations.replay import PastTest, read_archive
 from simulations.report import lift_section, write_csv, write_html
+from simulations.settings import DEFAULT_SETTINGS, TUNED, WITHOUT_PRIOR, Setting, grid
+from simulations.tuning import Tried, tune
 
 FEWEST_TESTS = 20  # below, the cuts at 20 % and 40 % leave nothing to learn from or to play
 
@@ -61,15 +60,8 @@ def run_archive(
         ArchiveError: The file cannot be used; names every bad line.
         MissingEncoderError: There is no encoder.
     """
-    keep_compiled_programs()
     shown = console or Console(quiet=True)
-    tests = read_archive(path)
-    if len(tests) < FEWEST_TESTS:
-        raise ArchiveError(
-            f"{path}: {len(tests)} tests; at least {FEWEST_TESTS} are needed to cut at 20 % and 40 %"
-        )
-    shown.print(f"{len(tests):,} tests, {sum(len(test.headlines) for test in tests):,} headlines")
-    vectors, components = encode_archive(tests, encoder or TextEncoder(), cache)
+    tests, vectors, components = _read(path, encoder, cache, shown)
     rows = []
     with double_precision(), _progress(shown) as progress:
         task = progress.add_task("playing", total=None)
@@ -97,6 +89,63 @@ def run_archive(
                 rows += scored(outcomes, per_arm, weeks)
     _write(out, rows, path, part)
     return rows
+
+
+def run_tuning(
+    path: Path,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    policies: Sequence[str] = TUNED,
+    encoder: Encoder | None = None,
+    console: Console | None = None,
+) -> list[Tried]:
+    """Play the tuning tests of an archive with every setting of the policies' grids; write tuning.csv.
+
+    Args:
+        path: The archive's file, columns as in `replay.COLUMNS`.
+        out: Folder for the results; made when it is not there.
+        cache: File that keeps the headlines' vectors for the next run.
+        policies: Who is tuned.
+        encoder: Makes the vectors; None is the default encoder.
+        console: Where progress is shown; None shows none.
+
+    Returns:
+        A row per policy, setting and T; the chosen settings are marked.
+
+    Raises:
+        ArchiveError: The file cannot be used; names every bad line.
+        MissingEncoderError: There is no encoder.
+    """
+    shown = console or Console(quiet=True)
+    tests, vectors, components = _read(path, encoder, cache, shown)
+    with double_precision(), _progress(shown) as progress:
+        played, groups = prepared(tests, "tune", "all", vectors, components)
+        n_settings = sum(len(grid(policy)) for policy in policies)
+        total = n_settings * len(played) * N_SEEDS * sum(BATCHES)
+        task = progress.add_task("tuning", total=total)
+
+        def advance(policy: str, per_arm: int, n_runs: int) -> None:
+            progress.update(task, description=f"{policy}, T = {per_arm}")
+            _advance(progress, task, per_arm, n_runs)
+
+        rows = tune(groups, policies, advance)
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(rows, out / "tuning.csv", names={"per_arm": "T"})
+    return rows
+
+
+def _read(
+    path: Path, encoder: Encoder | None, cache: Path | None, console: Console
+) -> tuple[list[PastTest], Mapping[str, np.ndarray], Components]:
+    keep_compiled_programs()
+    tests = read_archive(path)
+    if len(tests) < FEWEST_TESTS:
+        raise ArchiveError(
+            f"{path}: {len(tests)} tests; at least {FEWEST_TESTS} are needed to cut at 20 % and 40 %"
+        )
+    console.print(f"{len(tests):,} tests, {sum(len(test.headlines) for test in tests):,} headlines")
+    return tests, *encode_archive(tests, encoder or TextEncoder(), cache)
 
 
 def encode_archive(

@@ -167,11 +167,13 @@ class Problems(NamedTuple):
         truth: click rates, 0 for padding.
         eligible: False for padding.
         prior: the engine's joint posterior of the logits before the first impression.
+        past_rate: clicks per impression in the history.
     """
 
     truth: Float[Array, "tests arms"]
     eligible: Bool[Array, "tests arms"]
     prior: Gaussian
+    past_rate: Float[Array, "tests"]
 
 
 def archive_prior(
@@ -215,8 +217,18 @@ def problems(
     vectors: Mapping[str, np.ndarray],
     components: Components,
     n_arms: int,
+    past_rate: float,
 ) -> Problems:
-    """Return tests as problems, each starting from the history's posterior as a new campaign of new arms."""
+    """Return tests as problems, each starting from the history's posterior as a new campaign of new arms.
+
+    Args:
+        tests: of at most `n_arms` headlines.
+        state: from `archive_prior`.
+        vectors: embedding of each headline.
+        components: the content components.
+        n_arms: padded number of arms.
+        past_rate: clicks per impression in the history.
+    """
     truth = np.zeros((len(tests), n_arms))
     features = np.zeros((len(tests), n_arms, state.weights.shape[0]))
     eligible = np.zeros((len(tests), n_arms), bool)
@@ -227,7 +239,13 @@ def problems(
     blank_arms = state.arm_precision.shape[0] - 1 - jnp.arange(n_arms)
     blank_campaign = jnp.full(n_arms, state.campaign_precision.shape[0] - 1)
     joint = jax.jit(jax.vmap(lambda rows: predict(state, rows, blank_arms, blank_campaign)))
-    return Problems(jnp.asarray(truth), jnp.asarray(eligible), joint(jnp.asarray(features)))
+    rates = jnp.full(len(tests), past_rate)
+    return Problems(jnp.asarray(truth), jnp.asarray(eligible), joint(jnp.asarray(features)), rates)
+
+
+def click_rate(tests: list[PastTest]) -> float:
+    """Return clicks per impression over all headlines of some tests."""
+    return sum(test.clicks.sum() for test in tests) / sum(test.impressions.sum() for test in tests)
 
 
 def _design(test: PastTest, vectors: Mapping[str, np.ndarray], components: Components) -> np.ndarray:

@@ -12,11 +12,11 @@ from bandit.features import N_CONTENT, PriorScales, weight_prior
 from bandit.numerics import double_precision
 from bandit.points import normal_points
 from bandit.posterior import initial_state
-from simulations.archive import DEFAULT_SETTINGS, Setting, Settings
 from simulations.contextual import thompson_on_contents
 from simulations.played import Played
 from simulations.policies import Policy, beta_thompson, ucb1
 from simulations.run import Step, play
+from simulations.settings import ENGINE_SETTINGS, Numbers, Setting
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes, World, draw_truth, make_world, traffic_of
 
@@ -26,7 +26,7 @@ CONTENT_LENGTH = (
     0.7  # root mean square distance of an ad from its campaign's mean, in the catalogue by MiniLM
 )
 BY_COUNTS = ("beta-thompson", "ucb1")
-POLICIES = tuple(setting.policy for setting in DEFAULT_SETTINGS)
+POLICIES = tuple(setting.policy for setting in ENGINE_SETTINGS) + BY_COUNTS
 
 
 def draw_worlds(
@@ -99,8 +99,7 @@ def play_worlds(
     )
     steps = []
     with double_precision():
-        numbers = (setting.kappa, setting.uniform_share, setting.is_endless, setting.scale)
-        settings = Settings(*map(jnp.asarray, numbers))
+        settings = {name: jnp.asarray(value, float) for name, value in setting.numbers}
         # One run at a time: mapped over runs, the program is no faster on a CPU and takes longer to compile.
         for world, seed in zip(worlds, seeds, strict=True):
             steps.append(jax.tree.map(np.asarray, run(settings, world, jax.random.key(seed))))
@@ -122,23 +121,23 @@ def _check(
 
 
 @cache
-def _compiled(name: str, batch: int, n_batches: int) -> Callable[[Settings, World, Array], Step]:
-    def one(settings: Settings, world: World, key: Array) -> Step:
+def _compiled(name: str, batch: int, n_batches: int) -> Callable[[Numbers, World, Array], Step]:
+    def one(settings: Numbers, world: World, key: Array) -> Step:
         policy = _policy(name, settings, world, batch * n_batches)
         return play(policy, traffic_of(world, batch), n_batches, key)[1]
 
     return jax.jit(one)
 
 
-def _policy(name: str, settings: Settings, world: World, horizon: int) -> Policy:
+def _policy(name: str, settings: Numbers, world: World, horizon: int) -> Policy:
     n_arms = world.appeal.shape[0]
     if name == "beta-thompson":
         return beta_thompson(n_arms)
     if name == "ucb1":
-        return ucb1(n_arms, settings.scale)
+        return ucb1(n_arms, settings["scale"])
     posterior = initial_state(weight_prior(PriorScales()), n_arms, 1)
-    reach = jnp.where(settings.is_endless, jnp.inf, float(horizon))
+    reach = jnp.where(settings["endless"] > 0, jnp.inf, float(horizon))
     points = jnp.asarray(normal_points(n_arms))
     return thompson_on_contents(
-        name, posterior, world.content, reach, points, settings.kappa, settings.uniform_share
+        name, posterior, world.content, reach, points, settings["kappa"], settings["uniform"]
     )

@@ -11,6 +11,7 @@ from bandit.cli.printing import console, percent, print_json, print_line, print_
 
 if TYPE_CHECKING:
     from simulations.archive import Score
+    from simulations.tuning import Tried
 
 demo_app = group()
 app = group(callback=show_help, invoke_without_command=True)
@@ -37,7 +38,9 @@ def demo(
 
 @app.command(
     epilog=example(
-        "simulate archive packages.csv.gz --out out", "simulate archive packages.csv.gz --out out --json"
+        "simulate archive packages.csv.gz --out out",
+        "simulate archive packages.csv.gz --out out --tune",
+        "simulate archive packages.csv.gz --out out --json",
     )
 )
 def archive(
@@ -47,11 +50,27 @@ def archive(
     cache: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keeps the texts' vectors for the next run.")
     ] = None,
+    is_tuning: Annotated[
+        bool,
+        typer.Option("--tune", help="Try the policies' settings on the second fifth; writes tuning.csv."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Play past A/B tests with the engine and other policies: what share of the lift does each get?"""
-    from simulations.archive_run import run_archive
+    from simulations.archive_run import run_archive, run_tuning
 
+    if is_tuning:
+        tried = run_tuning(file, out, cache=cache, console=console(is_error=True))
+        if as_json:
+            print_json({"tried": [asdict(row) for row in tried]})
+            return
+        print_table(
+            ("policy", "chosen setting", "T", "tests", "share of lift"),
+            [_tried_row(row) for row in tried if row.is_chosen],
+            n_words=2,
+        )
+        print_line(f"written: {out / 'tuning.csv'}")
+        return
     scores = run_archive(file, out, cache=cache, console=console(is_error=True))
     if as_json:
         print_json({"scores": [asdict(score) for score in scores]})
@@ -62,6 +81,16 @@ def archive(
         n_words=3,
     )
     print_line(f"written: {out / 'results.csv'}, {out / 'report.html'}")
+
+
+def _tried_row(row: "Tried") -> tuple[str, ...]:
+    return (
+        row.policy,
+        row.setting,
+        f"{row.per_arm:,}",
+        f"{row.tests:,}",
+        f"{100 * row.share_of_lift:.1f} ± {percent(row.standard_error)}",
+    )
 
 
 def _score_row(score: "Score") -> tuple[str, ...]:
