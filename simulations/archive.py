@@ -65,15 +65,9 @@ def prepared(
             f"weeks {weeks}: of {len(tests)} tests, {len(history)} are history and {len(played)} later ones "
             "have two headlines that are new; at least one of each is needed"
         )
-    largest = max(played, key=lambda test: len(test.headlines))
-    if len(largest.headlines) > PADDED_ARMS[-1]:
-        raise ArchiveError(
-            f"test {largest.test_id!r}: expected at most {PADDED_ARMS[-1]} headlines, got "
-            f"{len(largest.headlines)}; split it or leave it out"
-        )
+    sizes = np.array([padded_size(test) for test in played])
     state = archive_prior(history, vectors, components, scales or PriorScales())
     rate = click_rate(history)
-    sizes = np.array([next(n for n in PADDED_ARMS if n >= len(test.headlines)) for test in played])
     groups = []
     for size in np.unique(sizes):
         members = np.flatnonzero(sizes == size)
@@ -82,6 +76,21 @@ def prepared(
             (members, problems([played[i] for i in members], state, vectors, components, int(size), rate))
         )
     return played, groups
+
+
+def padded_size(test: PastTest) -> int:
+    """Return the number of arms that a test is padded to.
+
+    Raises:
+        ArchiveError: it has too many headlines.
+    """
+    n_arms = len(test.headlines)
+    if n_arms > PADDED_ARMS[-1]:
+        raise ArchiveError(
+            f"test {test.test_id!r}: expected at most {PADDED_ARMS[-1]} headlines, got {n_arms}; "
+            "split it or leave it out"
+        )
+    return next(size for size in PADDED_ARMS if size >= n_arms)
 
 
 def play_archive(

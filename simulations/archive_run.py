@@ -1,6 +1,6 @@
 """Running the archive from file to report: encode, fit the prior, play every policy, score, write."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from bandit.components import Components, random_components, shipped_components
 from bandit.features import PriorScales
 from bandit.numerics import double_precision, keep_compiled_programs
 from encoders import Encoder, FileCache, TextEncoder, encode_cached
+from simulations.ablations import ablations
 from simulations.archive import (
     BATCHES,
     N_SEEDS,
@@ -23,12 +24,15 @@ from simulations.archive import (
     prepared,
     scored,
 )
+from simulations.cold_start import play_cold
 from simulations.errors import ArchiveError
 from simulations.replay import PastTest, read_archive
 from simulations.report import lift_section, write_csv, write_html
-from simulations.settings import DEFAULT_SETTINGS, TUNED, WITHOUT_PRIOR, Setting, grid
+from simulations.settings import DEFAULT_SETTINGS, TUNED, WITHOUT_PRIOR, Setting, engine_setting, grid
 from simulations.tuning import Tried, tune
 
+Player = Callable[[int, Callable[[int], None]], Played]  # (T, told of finished runs) -> what was earned
+COLD_STARTS = {engine_setting("cold start"): False, engine_setting("cold start, scales learnt"): True}
 FEWEST_TESTS = 20  # below, the cuts at 20 % and 40 % leave nothing to learn from or to play
 
 
@@ -39,6 +43,8 @@ def run_archive(
     cache: Path | None = None,
     part: str = "score",
     settings: Sequence[Setting] = DEFAULT_SETTINGS,
+    has_ablations: bool = False,
+    has_cold_start: bool = False,
     encoder: Encoder | None = None,
     console: Console | None = None,
 ) -> list[Score]:
@@ -48,8 +54,10 @@ def run_archive(
         path: The archive's file, columns as in `replay.COLUMNS`.
         out: Folder for the results; made when it is not there.
         cache: File that keeps the headlines' vectors for the next run.
-        part: "score", or "tune" to choose settings without looking at the scored tests.
+        part: "score", or "tune" to look without the scored tests.
         settings: The policies; the first is the one that others are compared with.
+        has_ablations: Whether engines that lack a part play too.
+        has_cold_start: Whether an engine without any history plays too.
         encoder: Makes the vectors; None is the default encoder.
         console: Where progress is shown; None shows none.
 
@@ -61,31 +69,39 @@ def run_archive(
         MissingEncoderError: There is no encoder.
     """
     shown = console or Console(quiet=True)
+    encoder = encoder or TextEncoder()
     tests, vectors, components = _read(path, encoder, cache, shown)
+    others = ablations(tests, vectors, components, encoder) if has_ablations else []
     rows = []
     with double_precision(), _progress(shown) as progress:
         task = progress.add_task("playing", total=None)
-        rivals: dict[tuple[int, Setting], Played] = {}
+        known: dict[tuple[int, Setting], Played] = {}
         for weeks in ("all", "sound"):
             played, groups = prepared(tests, part, weeks, vectors, components)
+            players: dict[Setting, Player] = {one: partial(play_archive, groups, one) for one in settings}
+            if weeks == "all":
+                for other in others:
+                    _, changed = prepared(tests, part, weeks, vectors, other.components, other.scales)
+                    players[other.setting] = partial(play_archive, changed, other.setting)
+                for cold, is_learning in COLD_STARTS.items() if has_cold_start else ():
+                    players[cold] = partial(play_cold, tests, vectors, components, part, is_learning)
             shown.print(
                 f"weeks {weeks}: {len(played):,} tests are played from the prior of those before them"
             )
-            progress.update(task, total=2 * len(settings) * len(played) * N_SEEDS * sum(BATCHES))
+            progress.update(task, completed=0, total=len(players) * len(played) * N_SEEDS * sum(BATCHES))
             for per_arm in BATCHES:
                 outcomes = {}
-                for setting in settings:
-                    progress.update(task, description=f"{setting.policy}, T = {per_arm}")
-                    advance = partial(_advance, progress, task, per_arm)
-                    known = rivals.get((per_arm, setting))
-                    if known is not None and len(known.earned) == len(played):
+                for setting, play in players.items():
+                    progress.update(task, description=f"{weeks} weeks: {setting.policy}, T = {per_arm}")
+                    before = known.get((per_arm, setting))
+                    if before is not None and len(before.earned) == len(played):
                         # The same tests, by a policy without a prior: its play is the same.
-                        outcomes[setting] = known
-                        advance(len(played) * N_SEEDS)
+                        outcomes[setting] = before
+                        progress.advance(task, len(played) * N_SEEDS * per_arm)
                     else:
-                        outcomes[setting] = play_archive(groups, setting, per_arm, advance)
+                        outcomes[setting] = play(per_arm, partial(_advance, progress, task, per_arm))
                     if setting.policy in WITHOUT_PRIOR:
-                        rivals[per_arm, setting] = outcomes[setting]
+                        known[per_arm, setting] = outcomes[setting]
                 rows += scored(outcomes, per_arm, weeks)
     _write(out, rows, path, part)
     return rows

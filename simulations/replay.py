@@ -190,7 +190,7 @@ def archive_prior(
     Returns:
         The state after a refit, in double precision.
     """
-    rows = [_design(test, vectors, components) for test in history]
+    rows = [design(test, vectors, components) for test in history]
     campaign = np.repeat(np.arange(len(history)), [len(row) for row in rows])
     features = np.concatenate(rows)
     n_rows = -(-len(features) // 256) * 256
@@ -207,7 +207,7 @@ def archive_prior(
         clicks=padded(np.concatenate([test.clicks for test in history])),
     )
     arm_campaign = jnp.asarray(np.pad(campaign, (0, padding + N_BLANK_ARMS), constant_values=len(history)))
-    prior = weight_prior(scales, with_context=False)
+    prior = weight_prior(scales, with_context=False, n_content=components.basis.shape[1])
     return jax.jit(refit, static_argnums=3)(prior, data, arm_campaign, len(history) + 1)[0]
 
 
@@ -234,7 +234,7 @@ def problems(
     eligible = np.zeros((len(tests), n_arms), bool)
     for i, test in enumerate(tests):
         k = len(test.headlines)
-        truth[i, :k], eligible[i, :k], features[i, :k] = test.truth, True, _design(test, vectors, components)
+        truth[i, :k], eligible[i, :k], features[i, :k] = test.truth, True, design(test, vectors, components)
 
     blank_arms = state.arm_precision.shape[0] - 1 - jnp.arange(n_arms)
     blank_campaign = jnp.full(n_arms, state.campaign_precision.shape[0] - 1)
@@ -248,7 +248,7 @@ def click_rate(tests: list[PastTest]) -> float:
     return sum(test.clicks.sum() for test in tests) / sum(test.impressions.sum() for test in tests)
 
 
-def _design(test: PastTest, vectors: Mapping[str, np.ndarray], components: Components) -> np.ndarray:
+def design(test: PastTest, vectors: Mapping[str, np.ndarray], components: Components) -> np.ndarray:
     """Return φ of a test's headlines, [headlines, 129]."""
     content = components.project(np.stack([vectors[headline] for headline in test.headlines]))
     row = jax.vmap(design_row, in_axes=(None, 0, None))

@@ -127,8 +127,14 @@ def grid(policy: str) -> tuple[Setting, ...]:
 
 TUNED = tuple(_GRIDS)
 
+
+def engine_setting(label: str = "", kappa: float = KAPPA) -> Setting:
+    """Return the engine's setting, its defaults but for what is named."""
+    return setting("engine", label, kappa=kappa, uniform=UNIFORM_SHARE, endless=0)
+
+
 ENGINE_SETTINGS = (
-    setting("engine", kappa=KAPPA, uniform=UNIFORM_SHARE, endless=0),
+    engine_setting(),
     setting("plain-thompson", kappa=1, uniform=0, endless=1),
     setting("greedy", kappa=0, uniform=0, endless=0),
 )

@@ -39,6 +39,7 @@ def demo(
 @app.command(
     epilog=example(
         "simulate archive packages.csv.gz --out out",
+        "simulate archive packages.csv.gz --out out --ablations --cold-start",
         "simulate archive packages.csv.gz --out out --tune",
         "simulate archive packages.csv.gz --out out --json",
     )
@@ -53,6 +54,12 @@ def archive(
     is_tuning: Annotated[
         bool,
         typer.Option("--tune", help="Try the policies' settings on the second fifth; writes tuning.csv."),
+    ] = False,
+    has_ablations: Annotated[
+        bool, typer.Option("--ablations", help="Let engines play too that lack a part.")
+    ] = False,
+    has_cold_start: Annotated[
+        bool, typer.Option("--cold-start", help="Let an engine play too that has no history at all.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -71,7 +78,14 @@ def archive(
         )
         print_line(f"written: {out / 'tuning.csv'}")
         return
-    scores = run_archive(file, out, cache=cache, console=console(is_error=True))
+    scores = run_archive(
+        file,
+        out,
+        cache=cache,
+        has_ablations=has_ablations,
+        has_cold_start=has_cold_start,
+        console=console(is_error=True),
+    )
     if as_json:
         print_json({"scores": [asdict(score) for score in scores]})
         return
