@@ -28,8 +28,7 @@ from simulations.cold_start import play_cold
 from simulations.errors import ArchiveError
 from simulations.replay import PastTest, read_archive
 from simulations.report import lift_section, write_csv, write_html
-from simulations.settings import DEFAULT_SETTINGS, TUNED, WITHOUT_PRIOR, Setting, engine_setting, grid
-from simulations.tuning import Tried, tune
+from simulations.settings import DEFAULT_SETTINGS, WITHOUT_PRIOR, Setting, engine_setting
 
 Player = Callable[[int, Callable[[int], None]], Played]  # (T, told of finished runs) -> what was earned
 COLD_STARTS = {engine_setting("cold start"): False, engine_setting("cold start, scales learnt"): True}
@@ -70,21 +69,21 @@ def run_archive(
     """
     shown = console or Console(quiet=True)
     encoder = encoder or TextEncoder()
-    tests, vectors, components = _read(path, encoder, cache, shown)
-    others = ablations(tests, vectors, components, encoder) if has_ablations else []
+    tests, vectors, components = read_encoded(path, encoder, cache, shown)
     rows = []
-    with double_precision(), _progress(shown) as progress:
+    with double_precision(), playing_progress(shown) as progress:
         task = progress.add_task("playing", total=None)
         known: dict[tuple[int, Setting], Played] = {}
         for weeks in ("all", "sound"):
             played, groups = prepared(tests, part, weeks, vectors, components)
             players: dict[Setting, Player] = {one: partial(play_archive, groups, one) for one in settings}
-            if weeks == "all":
-                for other in others:
-                    _, changed = prepared(tests, part, weeks, vectors, other.components, other.scales)
-                    players[other.setting] = partial(play_archive, changed, other.setting)
-                for cold, is_learning in COLD_STARTS.items() if has_cold_start else ():
-                    players[cold] = partial(play_cold, tests, vectors, components, part, is_learning)
+            if weeks == "all" and has_ablations:
+                for one, scales, fitted in ablations(tests, vectors, components, encoder):
+                    _, changed = prepared(tests, part, weeks, vectors, fitted, scales)
+                    players[one] = partial(play_archive, changed, one)
+            if weeks == "all" and has_cold_start:
+                for one, is_learning in COLD_STARTS.items():
+                    players[one] = partial(play_cold, tests, vectors, components, part, is_learning)
             shown.print(
                 f"weeks {weeks}: {len(played):,} tests are played from the prior of those before them"
             )
@@ -92,68 +91,26 @@ def run_archive(
             for per_arm in BATCHES:
                 outcomes = {}
                 for setting, play in players.items():
-                    progress.update(task, description=f"{weeks} weeks: {setting.policy}, T = {per_arm}")
-                    before = known.get((per_arm, setting))
-                    if before is not None and len(before.earned) == len(played):
-                        # The same tests, by a policy without a prior: its play is the same.
-                        outcomes[setting] = before
-                        progress.advance(task, len(played) * N_SEEDS * per_arm)
-                    else:
-                        outcomes[setting] = play(per_arm, partial(_advance, progress, task, per_arm))
-                    if setting.policy in WITHOUT_PRIOR:
-                        known[per_arm, setting] = outcomes[setting]
+                    progress.update(task, description=f"{setting.policy}, T = {per_arm}")
+                    earlier = known.get((per_arm, setting))
+                    if earlier is None or len(earlier.earned) != len(played):
+                        earlier = play(per_arm, partial(_advance, progress, task, per_arm))
+                    outcomes[setting] = earlier
+                    if setting.policy in WITHOUT_PRIOR:  # it plays the same tests in the same way
+                        known[per_arm, setting] = earlier
                 rows += scored(outcomes, per_arm, weeks)
     _write(out, rows, path, part)
     return rows
 
 
-def run_tuning(
-    path: Path,
-    out: Path,
-    *,
-    cache: Path | None = None,
-    policies: Sequence[str] = TUNED,
-    encoder: Encoder | None = None,
-    console: Console | None = None,
-) -> list[Tried]:
-    """Play the tuning tests of an archive with every setting of the policies' grids; write tuning.csv.
-
-    Args:
-        path: The archive's file, columns as in `replay.COLUMNS`.
-        out: Folder for the results; made when it is not there.
-        cache: File that keeps the headlines' vectors for the next run.
-        policies: Who is tuned.
-        encoder: Makes the vectors; None is the default encoder.
-        console: Where progress is shown; None shows none.
-
-    Returns:
-        A row per policy, setting and T; the chosen settings are marked.
+def read_encoded(
+    path: Path, encoder: Encoder, cache: Path | None, console: Console
+) -> tuple[list[PastTest], Mapping[str, np.ndarray], Components]:
+    """Return an archive's tests in order, the vector of every headline, and the components.
 
     Raises:
-        ArchiveError: The file cannot be used; names every bad line.
-        MissingEncoderError: There is no encoder.
+        ArchiveError: The file cannot be used, or is too short; names every bad line.
     """
-    shown = console or Console(quiet=True)
-    tests, vectors, components = _read(path, encoder, cache, shown)
-    with double_precision(), _progress(shown) as progress:
-        played, groups = prepared(tests, "tune", "all", vectors, components)
-        n_settings = sum(len(grid(policy)) for policy in policies)
-        total = n_settings * len(played) * N_SEEDS * sum(BATCHES)
-        task = progress.add_task("tuning", total=total)
-
-        def advance(policy: str, per_arm: int, n_runs: int) -> None:
-            progress.update(task, description=f"{policy}, T = {per_arm}")
-            _advance(progress, task, per_arm, n_runs)
-
-        rows = tune(groups, policies, advance)
-    out.mkdir(parents=True, exist_ok=True)
-    write_csv(rows, out / "tuning.csv", names={"per_arm": "T"})
-    return rows
-
-
-def _read(
-    path: Path, encoder: Encoder | None, cache: Path | None, console: Console
-) -> tuple[list[PastTest], Mapping[str, np.ndarray], Components]:
     keep_compiled_programs()
     tests = read_archive(path)
     if len(tests) < FEWEST_TESTS:
@@ -161,7 +118,7 @@ def _read(
             f"{path}: {len(tests)} tests; at least {FEWEST_TESTS} are needed to cut at 20 % and 40 %"
         )
     console.print(f"{len(tests):,} tests, {sum(len(test.headlines) for test in tests):,} headlines")
-    return tests, *encode_archive(tests, encoder or TextEncoder(), cache)
+    return tests, *encode_archive(tests, encoder, cache)
 
 
 def encode_archive(
@@ -178,7 +135,8 @@ def _advance(progress: Progress, task: TaskID, per_arm: int, n_runs: int) -> Non
     progress.advance(task, n_runs * per_arm)
 
 
-def _progress(console: Console) -> Progress:
+def playing_progress(console: Console) -> Progress:
+    """Return a bar with the time left."""
     columns = (TextColumn("{task.description:24}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True)
 

@@ -57,7 +57,7 @@ def setting(policy: str, label: str = "", **numbers: float) -> Setting:
     """Return a setting.
 
     Example:
-        >>> setting("ucb1", scale=0.03).setting_id
+        >>> setting("ucb1", scale=0.035).setting_id
         'scale=0.03'
     """
     return Setting(policy=policy, numbers=tuple(numbers.items()), label=label)
@@ -143,11 +143,11 @@ DEFAULT_SETTINGS = (
     setting("beta-thompson"),
     # Chosen by --tune on the shared part of the Upworthy archive, 16 settings each.
     setting("scaled-thompson", scale=0.25),
-    setting("bayes-ucb", scale=0.2, power=0),
-    setting("epsilon-greedy", epsilon=0.1),
-    setting("lola", strength=1000, scale=0.01),
-    setting("informed-beta", clicks=5),
-    setting("ucb1", scale=0.03),
-    setting("kl-ucb", scale=0.1),
-    setting("ab-then-commit", share=0.2),
+    setting("bayes-ucb", scale=0.2, power=5),
+    setting("epsilon-greedy", epsilon=0.05),
+    setting("lola", strength=300, scale=0.02),
+    setting("informed-beta", clicks=1),
+    setting("ucb1", scale=0.035),
+    setting("kl-ucb", scale=0.06),
+    setting("ab-then-commit", share=0.18),
 )

@@ -3,12 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
-from simulations.archive import BATCHES, Played, play_archive, scored
+from bandit.numerics import double_precision
+from encoders import Encoder, TextEncoder
+from simulations.archive import BATCHES, N_SEEDS, Played, play_archive, prepared, scored
+from simulations.archive_run import playing_progress, read_encoded
 from simulations.replay import Problems
-from simulations.settings import Setting, grid
+from simulations.report import write_csv
+from simulations.settings import TUNED, Setting, grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +80,50 @@ def tune(
             for one in settings
             for per_arm in BATCHES
         ]
+    return rows
+
+
+def run_tuning(
+    path: Path,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    policies: Sequence[str] = TUNED,
+    encoder: Encoder | None = None,
+    console: Console | None = None,
+) -> list[Tried]:
+    """Play the tuning tests of an archive with every setting of the policies' grids; write tuning.csv.
+
+    Args:
+        path: The archive's file, columns as in `replay.COLUMNS`.
+        out: Folder for the results; made when it is not there.
+        cache: File that keeps the headlines' vectors for the next run.
+        policies: Who is tuned.
+        encoder: Makes the vectors; None is the default encoder.
+        console: Where progress is shown; None shows none.
+
+    Returns:
+        A row per policy, setting and T; the chosen settings are marked.
+
+    Raises:
+        ArchiveError: The file cannot be used; names every bad line.
+        MissingEncoderError: There is no encoder.
+    """
+    shown = console or Console(quiet=True)
+    tests, vectors, components = read_encoded(path, encoder or TextEncoder(), cache, shown)
+    with double_precision(), playing_progress(shown) as progress:
+        played, groups = prepared(tests, "tune", "all", vectors, components)
+        n_settings = sum(len(grid(policy)) for policy in policies)
+        total = n_settings * len(played) * N_SEEDS * sum(BATCHES)
+        task = progress.add_task("tuning", total=total)
+
+        def advance(policy: str, per_arm: int, n_runs: int) -> None:
+            progress.update(task, description=f"{policy}, T = {per_arm}")
+            progress.advance(task, n_runs * per_arm)
+
+        rows = tune(groups, policies, advance)
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(rows, out / "tuning.csv", names={"per_arm": "T"})
     return rows
 
 

@@ -64,7 +64,8 @@ def archive(
     as_json: AsJson = False,
 ) -> None:
     """Play past A/B tests with the engine and other policies: what share of the lift does each get?"""
-    from simulations.archive_run import run_archive, run_tuning
+    from simulations.archive_run import run_archive
+    from simulations.tuning import run_tuning
 
     if is_tuning:
         tried = run_tuning(file, out, cache=cache, console=console(is_error=True))
