@@ -17,24 +17,41 @@ class Background:
     Args:
         learn: Settles and learns all there is; called soon after `wake`, and once a second.
         renew: Renews the lease.
+        begin: Called once.
     """
 
-    def __init__(self, *, learn: Callable[[], object] | None, renew: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        *,
+        learn: Callable[[], object] | None,
+        renew: Callable[[], object],
+        begin: Callable[[], object] | None,
+    ) -> None:
         self._stop = threading.Event()
         self._wake = threading.Event()
-        works = [(self._renewing, renew)] + ([(self._learning, learn)] if learn is not None else [])
+        works = [(self._renewing, renew)]
+        works += [(self._learning, learn)] if learn is not None else []
+        works += [(_attempt, begin)] if begin is not None else []
         self._threads = [
             threading.Thread(
-                target=target, args=(work,), daemon=True, name=f"creative-bandit{target.__name__}"
+                target=target, args=(work,), daemon=True, name=f"creative-bandit {work.__name__}"
             )
             for target, work in works
         ]
+
+    def start(self) -> None:
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
     def wake(self) -> None:
         """Say that outcomes have settled."""
         self._wake.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the threads have been told to stop."""
+        return self._stop.is_set()
 
     def stop(self) -> None:
         """Stop the threads and wait for them."""

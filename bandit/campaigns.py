@@ -12,7 +12,7 @@ def check_campaign(
     name: str,
     horizon: int | Literal["auto"] | None,
     windows: Mapping[str, float],
-    uniform_share: float,
+    shares: Mapping[str, float],
     starts_at: datetime | None,
     ends_at: datetime | None,
 ) -> None:
@@ -22,7 +22,7 @@ def check_campaign(
         name: Its name.
         horizon: Impressions, "auto" or None.
         windows: Lengths in seconds, by the argument's name.
-        uniform_share: A fraction.
+        shares: Fractions of the traffic, by the argument's name; together at most 1.
         starts_at: Its start.
         ends_at: Its end.
 
@@ -41,9 +41,15 @@ def check_campaign(
             raise InvalidCampaignError(
                 f"{where}: expected {window} to be at least 0 seconds and finite, got {seconds!r}"
             )
-    if not 0 <= uniform_share <= 1:
+    for name_of_share, share in shares.items():
+        if not 0 <= share <= 1:
+            raise InvalidCampaignError(
+                f"{where}: expected {name_of_share} to be a fraction from 0 to 1, got {share!r}"
+            )
+    if sum(shares.values()) > 1:
         raise InvalidCampaignError(
-            f"{where}: expected uniform_share to be a fraction from 0 to 1, got {uniform_share!r}"
+            f"{where}: expected {' and '.join(shares)} to sum to at most 1, "
+            f"got {' and '.join(map(repr, shares.values()))}"
         )
     for moment, at in (("starts_at", starts_at), ("ends_at", ends_at)):
         if at is not None and at.tzinfo is None:

@@ -9,7 +9,8 @@ schema never changes, so a decision can be learnt with the very features it was 
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,12 +118,59 @@ def context_vector(
     return vector
 
 
+def distinct_contexts(contexts: Iterable[Any]) -> Iterator[Any]:
+    """Leave out contexts that equal one before, types included; of what cannot be compared all stay."""
+    seen = set()
+    for context in contexts:
+        try:
+            key = (*context.items(), *map(type, context.values()))
+            if key in seen:
+                continue
+            seen.add(key)
+        except (AttributeError, TypeError):
+            pass  # no mapping, or values that are no context's: `check_context` says so
+        yield context
+
+
+def context_vectors(
+    contexts: Sequence[Mapping[str, Any]], schema: ContextRecord, versions: Sequence[int]
+) -> Float[np.ndarray, "contexts 16"]:
+    """Return the context vectors of many requests; equal contexts are looked up once."""
+    known: dict[tuple[object, ...], Float[np.ndarray, "16"]] = {}
+    vectors = np.empty((len(contexts), N_CONTEXT))
+    for i, (context, version) in enumerate(zip(contexts, versions, strict=True)):
+        # True and 1 are equal, but the schema says which of the two a field means.
+        key = (version, *context.items())
+        vector = known.get(key)
+        if vector is None:
+            vector = known[key] = context_vector(context, schema, version)
+        vectors[i] = vector
+    return vectors
+
+
+def _added(one: ContextCountRecord, other: ContextCountRecord) -> ContextCountRecord:
+    return replace(
+        one,
+        decisions=one.decisions + other.decisions,
+        total=one.total + other.total,
+        total_squares=one.total_squares + other.total_squares,
+    )
+
+
 def _n_bytes(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def count_contexts(contexts: Iterable[Mapping[str, Any]], schema: ContextRecord) -> list[ContextCountRecord]:
-    """Count levels and sum numbers of learnt contexts, for fields whose slots may still change."""
+def count_contexts(
+    contexts: Sequence[Mapping[str, Any]], schema: ContextRecord, decisions: Sequence[int] | None = None
+) -> list[ContextCountRecord]:
+    """Count levels and sum numbers of learnt contexts, for fields whose slots may still change.
+
+    Args:
+        contexts: The contexts.
+        schema: The schema.
+        decisions: How many decisions had each context; None is one each.
+    """
     is_full = len(schema.slots) >= N_CONTEXT
     own = Counter(slot.field for slot in schema.slots if slot.level is not None)
     taken = {(slot.field, slot.level) for slot in schema.slots}
@@ -132,41 +180,51 @@ def count_contexts(contexts: Iterable[Mapping[str, Any]], schema: ContextRecord)
         if slot.level is None and not is_full and own[slot.field] < MAX_LEVELS
     }
     levels: Counter[tuple[str, str]] = Counter()
-    numbers: defaultdict[str, list[float]] = defaultdict(list)
+    numbers: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
     open_numbers = {slot.field for slot in schema.slots if slot.mean is None}
-    for context in contexts:
-        for name, value in context.items():
+    for context, n in zip(contexts, decisions or [1] * len(contexts), strict=True):
+        for name, value in context.items() if n else ():
             kind = schema.fields.get(name)
             if kind == "string" and name in open_strings and (name, value) not in taken:
-                levels[name, value] += 1
+                levels[name, value] += n
             elif kind == "number" and name in open_numbers:
-                numbers[name].append(float(value))
+                numbers[name].append((n, float(value)))
     counted = [
         ContextCountRecord(field=name, level=level, decisions=n)
         for (name, level), n in sorted(levels.items())
     ]
     return counted + [
         ContextCountRecord(
-            field=name, level="", decisions=len(v), total=sum(v), total_squares=sum(x * x for x in v)
+            field=name,
+            level="",
+            decisions=sum(n for n, _ in v),
+            total=sum(n * x for n, x in v),
+            total_squares=sum(n * x * x for n, x in v),
         )
         for name, v in sorted(numbers.items())
     ]
 
 
-def give_slots(store: Store, model_id: int, schema: ContextRecord) -> ContextRecord:
+def give_slots(
+    store: Store, model_id: int, schema: ContextRecord, more: Iterable[ContextCountRecord] = ()
+) -> ContextRecord:
     """Give slots to levels, and moments to numbers, that have been learnt often enough.
 
     Args:
         store: Where counts and slots are.
         model_id: The model.
         schema: The schema as it is.
+        more: Counts beyond the stored ones.
 
     Returns:
         The schema after it.
     """
     open_fields = {slot.field: slot for slot in schema.slots if slot.level is None}
-    counts = sorted(store.models.context_counts(model_id), key=lambda count: (-count.decisions, count.level))
-    for count in counts:
+    counts = {(count.field, count.level): count for count in store.models.context_counts(model_id)}
+    for count in more:
+        there = counts.get((count.field, count.level))
+        counts[count.field, count.level] = count if there is None else _added(there, count)
+    for count in sorted(counts.values(), key=lambda count: (-count.decisions, count.level)):
         slot = open_fields.get(count.field)
         if slot is None:
             continue

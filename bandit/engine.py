@@ -3,12 +3,13 @@
 import math
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, cast, final
+from typing import Literal, Self, cast, final, overload
 
 from bandit.background import Background
 from bandit.campaigns import check_campaign
@@ -20,16 +21,18 @@ from bandit.errors import (
     LearnerElsewhereError,
 )
 from bandit.explaining import explain
-from bandit.history import by_campaign, check_history, import_history, new_creative
+from bandit.history import History, check_history, check_import_id, import_history, new_creative
+from bandit.history_database import database_identity, read_database
 from bandit.learner import Learner
 from bandit.model import Model
-from bandit.numerics import keep_compiled_programs
+from bandit.numerics import YIELD_S, keep_compiled_programs
 from bandit.records import (
     ArmReport,
     Creative,
     Decision,
     Explanation,
     HistoryRow,
+    Imported,
     Outcome,
     Request,
     Settled,
@@ -42,6 +45,7 @@ from storage import (
     OutcomeRecord,
     Store,
     UnknownCreativeError,
+    UnknownDecisionError,
 )
 from storage.records import CampaignStatus, CreativeStatus
 
@@ -87,7 +91,9 @@ class Engine:
         self._background = Background(
             learn=self._settle_and_learn if self._may_learn and learn == "background" else None,
             renew=self._renew,
+            begin=self.warm_up if learn == "background" and model.roster.campaigns else None,
         )
+        self._background.start()
 
     @classmethod
     def open(
@@ -132,6 +138,24 @@ class Engine:
             store.close()
             raise
 
+    def warm_up(self) -> None:
+        """Compile, or load, the programs for the campaigns that are there, so that no request waits for it.
+
+        With `learn="background"` a thread does it at the opening. Call it after adding the first campaigns,
+        or with other modes; selecting and learning go on meanwhile.
+        """
+        self._check_open()
+        for _ in self._selector.warm_up():
+            if self._background.is_stopping:
+                return
+            time.sleep(YIELD_S)
+        programs = self._learner.warm_up() if self._may_learn else iter(())
+        while not self._background.is_stopping:
+            with self._lock:
+                if next(programs, self) is self:
+                    return
+            time.sleep(YIELD_S)
+
     # Campaigns and creatives
 
     def add_campaign(
@@ -142,6 +166,7 @@ class Engine:
         attribution_window: float | timedelta = timedelta(minutes=30),
         conversion_window: float | timedelta = timedelta(days=7),
         uniform_share: float = 0.01,
+        control_share: float = 0.0,
         starts_at: datetime | None = None,
         ends_at: datetime | None = None,
     ) -> None:
@@ -155,6 +180,8 @@ class Engine:
             conversion_window: How long conversions count, in seconds.
             uniform_share: Fraction of traffic that all creatives share alike, above 0 for off-policy
                 evaluation.
+            control_share: Fraction of traffic whose creative is drawn from all alike and logged as control,
+                to compare the engine with; at most 1 together with uniform_share.
             starts_at: Its start, aware.
             ends_at: Its end, aware.
 
@@ -167,7 +194,8 @@ class Engine:
             "attribution_window": _seconds(attribution_window),
             "conversion_window": _seconds(conversion_window),
         }
-        check_campaign(name, horizon, windows, uniform_share, starts_at, ends_at)
+        shares = {"uniform_share": uniform_share, "control_share": control_share}
+        check_campaign(name, horizon, windows, shares, starts_at, ends_at)
         with self._lock:
             self._store.campaigns.add(
                 self._model.record.model_id,
@@ -176,6 +204,7 @@ class Engine:
                 attribution_window_s=windows["attribution_window"],
                 conversion_window_s=windows["conversion_window"],
                 uniform_share=uniform_share,
+                control_share=control_share,
                 starts_at=starts_at,
                 ends_at=ends_at,
                 created_at=self._clock(),
@@ -188,6 +217,7 @@ class Engine:
         Raises:
             UnknownCampaignError: No campaign has this name.
             DuplicateCreativeError: Names every id that is taken or given twice.
+            InvalidLimitsError: The campaign could not keep the floors and caps of all its active creatives.
             MissingEncoderError: There is no encoder; says how to get it.
         """
         self._check_open()
@@ -208,6 +238,27 @@ class Engine:
             )
             self._selector.reload()
 
+    def set_traffic(
+        self, campaign: str, creative_id: str, *, floor: float | None = None, cap: float | None = None
+    ) -> None:
+        """Set the least and the most of a campaign's traffic that a creative is to get.
+
+        Args:
+            campaign: The campaign's name.
+            creative_id: One of its creatives.
+            floor: A fraction; None leaves it as it is.
+            cap: A fraction, likewise.
+
+        Raises:
+            UnknownCampaignError: No campaign has this name.
+            UnknownCreativeError: The campaign has no such creative.
+            InvalidLimitsError: They are no fractions, or those of the active creatives cannot all be kept.
+        """
+        self._check_open()
+        with self._lock:
+            self._store.campaigns.set_limits(campaign, creative_id, floor=floor, cap=cap)
+            self._selector.reload()
+
     def pause(self, campaign: str, creative_id: str | None = None) -> None:
         """Stop showing a creative, or a whole campaign, for now.
 
@@ -218,7 +269,11 @@ class Engine:
         self._set_status(campaign, creative_id, "paused")
 
     def resume(self, campaign: str, creative_id: str | None = None) -> None:
-        """Show a paused creative, or campaign, again."""
+        """Show a paused creative, or campaign, again.
+
+        Raises:
+            InvalidLimitsError: With the creative the campaign's floors and caps could not all be kept.
+        """
         self._set_status(campaign, creative_id, "active")
 
     def retire(self, campaign: str, creative_id: str | None = None) -> None:
@@ -226,6 +281,34 @@ class Engine:
         self._set_status(campaign, creative_id, "ended" if creative_id is None else "retired")
 
     # Decisions
+
+    @overload
+    def select(
+        self,
+        campaign: str,
+        context: Mapping[str, str | float | bool] | None = None,
+        *,
+        decision_id: str | None = None,
+        eligible: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        request_id: str | None = None,
+        defer_activation: bool = False,
+        k: None = None,
+    ) -> Decision: ...
+
+    @overload
+    def select(
+        self,
+        campaign: str,
+        context: Mapping[str, str | float | bool] | None = None,
+        *,
+        decision_id: str | None = None,
+        eligible: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        request_id: str | None = None,
+        defer_activation: bool = False,
+        k: int,
+    ) -> list[Decision]: ...
 
     def select(
         self,
@@ -237,8 +320,9 @@ class Engine:
         exclude: Iterable[str] = (),
         request_id: str | None = None,
         defer_activation: bool = False,
-    ) -> Decision:
-        """Choose a creative for one impression; it is stored when this returns.
+        k: int | None = None,
+    ) -> Decision | list[Decision]:
+        """Choose a creative for one impression, or several in order; they are stored when this returns.
 
         Args:
             campaign: The campaign's name.
@@ -248,9 +332,12 @@ class Engine:
             exclude: Ids of creatives that may not be shown.
             request_id: What the decisions of one page view share; logged.
             defer_activation: Whether `activate` will say later that it was really shown.
+            k: How many distinct creatives, in order: each place is chosen from those that are left, and is
+                a decision with an id of its own; fewer when there are fewer candidates. None for one
+                decision that is no list.
 
         Returns:
-            The decision.
+            The decision; with k a list, best place first.
 
         Raises:
             UnknownCampaignError: No campaign has this name.
@@ -259,6 +346,7 @@ class Engine:
             UnknownCreativeError: `eligible` or `exclude` names one that the campaign has not.
             ContextError: The context cannot be used.
             DecisionConflictError: The id was given to another request.
+            InvalidListError: k is not 1 to 64, or an id leaves no room for the places' numbers.
             InvalidIdError: The id is not 1 to 64 printable ASCII characters.
         """
         request = Request(
@@ -269,7 +357,11 @@ class Engine:
             exclude=frozenset(exclude),
             request_id=request_id,
             defer_activation=defer_activation,
+            k=k,
         )
+        if k is not None:
+            self._check_open()
+            return self._selector.select_list(request)
         return self.select_many([request])[0]
 
     def select_many(self, requests: Sequence[Request]) -> list[Decision]:
@@ -395,8 +487,21 @@ class Engine:
             rows = self._store.learning.arm_rows(entry.record.campaign_id, now=now)
         return [arm_report(row) for row in rows]
 
+    @overload
     def explain(
         self, campaign: str, creative_id: str, context: Mapping[str, str | float | bool] | None = None
+    ) -> Explanation: ...
+
+    @overload
+    def explain(self, *, decision_id: str) -> Explanation: ...
+
+    def explain(
+        self,
+        campaign: str | None = None,
+        creative_id: str | None = None,
+        context: Mapping[str, str | float | bool] | None = None,
+        *,
+        decision_id: str | None = None,
     ) -> Explanation:
         """Explain the estimated click rate of a creative: which part of it comes from where.
 
@@ -404,17 +509,28 @@ class Engine:
             campaign: The campaign's name.
             creative_id: One of its creatives, shown or not.
             context: A request's context; None is the average one.
+            decision_id: A decision instead: the creative that it chose, in its context.
 
         Returns:
-            The parts of the logit, each with its standard deviation, and a sentence.
+            The parts of the logit as the posterior stands now, each with its standard deviation, and a
+            sentence; for a decision also how it was drawn.
 
         Raises:
             UnknownCampaignError: No campaign has this name.
             UnknownCreativeError: The campaign has no such creative.
+            UnknownDecisionError: No decision has this id.
             ContextError: The context cannot be used.
+            TypeError: Neither a campaign and a creative are given nor a decision alone.
         """
         self._check_open()
         self._selector.follow()
+        if decision_id is not None and (campaign, creative_id, context) == (None, None, None):
+            return self._explain_decision(decision_id)
+        if campaign is None or creative_id is None or decision_id is not None:
+            raise TypeError(
+                "explain expects a campaign and a creative_id, or a decision_id alone; "
+                f"got campaign={campaign!r}, creative_id={creative_id!r}, decision_id={decision_id!r}"
+            )
         given = {} if context is None else context
         self._model.check_contexts([given])
         with self._lock:
@@ -427,30 +543,50 @@ class Engine:
             f"{', '.join(sorted(creative.external_id for creative in entry.creatives)) or 'none'}"
         )
 
-    def warm_start(self, history: Iterable[HistoryRow]) -> None:
+    def warm_start(self, history: Iterable[HistoryRow], *, import_id: str | None = None) -> Imported:
         """Make counts of creatives that ran before part of the prior; what is unknown is added.
 
         Args:
             history: Counts; those of one creative are added up, and to what was imported before.
+            import_id: Names the import; the same again adds nothing, so that a retry is safe. None makes a
+                name of the counts: give one to import equal counts once more.
+
+        Returns:
+            What was imported.
 
         Raises:
             HistoryError: Names every bad row; nothing was imported.
                 Also when the counts are stored and the fit to them failed; the message says so.
             LearnerElsewhereError: Another process learns this model; nothing was imported.
         """
+        if import_id is not None:
+            check_import_id(import_id)
+        return self._import(History(rows=list(history), import_id=import_id), "history")
+
+    def warm_start_from(self, url: str | os.PathLike[str]) -> Imported:
+        """Make what another database of ours has learnt part of the prior.
+
+        Takes its campaigns and creatives with their settings, and the counts of its learnt decisions and of
+        its own imported history, by context. Once: what it learns later is not taken again.
+
+        Args:
+            url: The other database: a path of an SQLite file, or a URL; it is only read.
+
+        Returns:
+            What was imported.
+
+        Raises:
+            HistoryError: Names what does not fit to what is here; nothing was imported. Also as `warm_start`.
+            LearnerElsewhereError: Another process learns this model; nothing was imported.
+            StorageError: The other database cannot be read.
+        """
         self._check_open()
-        rows = list(history)
-        check_history(rows)
-        with self._lock:
-            self._need_lease("warm_start")
-            import_history(self._store, self._model, by_campaign(rows), now=self._clock())
-            try:
-                self._refit("warm_start's refit")
-            except Exception as error:
-                raise HistoryError(
-                    "the history is imported, but the fit to it failed; call refit, and do not import again "
-                    f"(it would count twice): {error}"
-                ) from error
+        history = read_database(url)
+        if not history.rows:
+            raise HistoryError(f"{url} has no creatives; nothing was imported")
+        if history.import_id == database_identity(self._store, self._model.record.model_id):
+            raise HistoryError(f"{url} is this database itself, or a copy of it; nothing was imported")
+        return self._import(history, f"database {url}")
 
     def set_forgetting(self, half_life_days: float | None) -> None:
         """Let what clicks taught fade, for click rates that drift; from the next learning step on.
@@ -516,6 +652,39 @@ class Engine:
 
     # Inside
 
+    def _explain_decision(self, decision_id: str) -> Explanation:
+        decision = self._store.decisions.get([decision_id]).get(decision_id)
+        if decision is None:
+            raise UnknownDecisionError(
+                f"there is no decision {decision_id!r}; give an id that select returned"
+            )
+        with self._lock:
+            if decision.creative_id not in self._learner.view.roster.arm:  # another process has just added it
+                self._selector.reload()
+            view = self._learner.view
+            for entry in view.roster.campaigns.values():
+                for creative in entry.creatives:
+                    if creative.creative_id == decision.creative_id:
+                        context = decision.context
+                        return explain(view, self._model.schema, entry, creative, context, decision)
+        raise UnknownDecisionError(f"decision {decision_id!r} belongs to another model of this database")
+
+    def _import(self, history: History, place: str) -> Imported:
+        self._check_open()
+        check_history(history.rows, place, self._model.schema)
+        with self._lock:
+            self._need_lease("warm_start")
+            imported = import_history(self._store, self._model, history, now=self._clock())
+            try:
+                if imported.is_new or self._model.is_refit_due():
+                    self._refit("warm_start's refit")
+            except Exception as error:
+                raise HistoryError(
+                    "the history is imported, but the fit to it failed; call refit, or import it again, "
+                    f"which does not count it twice: {error}"
+                ) from error
+        return imported
+
     def _settle_and_learn(self) -> Settled:
         self._selector.follow()
         settled = learnt = 0
@@ -527,7 +696,7 @@ class Engine:
                 if self._learner.is_due or self._learner.is_readout_due:
                     self._learner.save()
             learnt += batch
-            if batch == 0:
+            if batch == 0 or not self._learner.has_more:
                 break
         return Settled(settled=settled, learnt=learnt)
 

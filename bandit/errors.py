@@ -17,6 +17,10 @@ class InvalidOutcomeError(BanditError, ValueError):
     """A report that says nothing, or something impossible."""
 
 
+class InvalidListError(BanditError, ValueError):
+    """A list of creatives asked for in a way that cannot be answered."""
+
+
 class ContextError(BanditError, ValueError):
     """A context that cannot be used."""
 

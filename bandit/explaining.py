@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bandit.context import context_vector
-from bandit.learner import View
 from bandit.numerics import double_precision
 from bandit.posterior import averaged_rate
 from bandit.programs import explain_arm
-from bandit.records import Explanation, Part
+from bandit.records import Draw, Explanation, Part
 from bandit.roster import CampaignEntry
-from storage import ContextRecord, CreativeRecord
+from bandit.view import View
+from storage import ContextRecord, CreativeRecord, DecisionRecord
 
 PARTS = ("base rate", "context", "content", "interaction", "campaign", "creative")
 WORDS = {
@@ -33,6 +33,7 @@ def explain(
     entry: CampaignEntry,
     creative: CreativeRecord,
     context: Mapping[str, object],
+    decision: DecisionRecord | None = None,
 ) -> Explanation:
     """Explain the estimate for one creative in one context, as the posterior stands now.
 
@@ -42,8 +43,10 @@ def explain(
         entry: The campaign.
         creative: One of its creatives.
         context: A request's context; an empty one is the average.
+        decision: The decision that chose the creative in this context, if one is to be explained: the context
+            means what it meant then.
     """
-    vector = context_vector(context, schema)
+    vector = context_vector(context, schema, None if decision is None else decision.slots_version)
     with double_precision():
         parts = explain_arm(
             view.state,
@@ -59,6 +62,8 @@ def explain(
         for name, logit, sd in zip(PARTS, parts.mean, parts.sd, strict=True)
     )
     sd = float(np.sqrt(parts.logit_variance))
+    sentence = _sentence(creative.external_id, shown, ctr, sd)
+    draw = None if decision is None else _draw(decision)
     return Explanation(
         campaign=entry.record.name,
         creative_id=creative.external_id,
@@ -66,8 +71,35 @@ def explain(
         logit=float(parts.logit_mean),
         sd=sd,
         ctr=ctr,
-        sentence=_sentence(creative.external_id, shown, ctr, sd),
+        sentence=sentence if draw is None else f"{sentence} {_drawn(draw)}",
         version=view.step,
+        draw=draw,
+    )
+
+
+def _draw(decision: DecisionRecord) -> Draw:
+    return Draw(
+        decision_id=decision.decision_id,
+        propensity=decision.propensity,
+        horizon=decision.horizon,
+        kappa=decision.kappa,
+        is_control=decision.is_control,
+        model_version=decision.model_version,
+        decided_at=decision.decided_at,
+    )
+
+
+def _drawn(draw: Draw) -> str:
+    """Say how a decision was drawn."""
+    ahead = (
+        "without an end in sight"
+        if draw.horizon is None
+        else f"with {draw.horizon:,.0f} impressions an arm in sight (H)"
+    )
+    control = ", as control," if draw.is_control else ""
+    return (
+        f"Decision {draw.decision_id} chose it{control} with a probability of {100 * draw.propensity:.2f} %, "
+        f"at learning step {draw.model_version}, {ahead} and κ = {draw.kappa:g}."
     )
 
 

@@ -1,33 +1,50 @@
 """Learning: settled decisions in, posterior and arm statistics out, every step a row of the log.
 
 A step is computed outside any transaction and then written whole: log row, learnt marks, counters and, now
-and
-then, a snapshot. The posterior in memory follows only after the commit, so it never knows more than SQL
-does; the
-fold over the log, from the prior or from any snapshot, gives it again.
+and then, a snapshot. The posterior in memory follows only after the commit, so it never knows more than SQL
+does; the fold over the log, from the prior or from any snapshot, gives it again.
 """
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bandit.context import context_vector, count_contexts
+from bandit.context import count_contexts
+from bandit.counting import count_learnt, room_to_fit
 from bandit.errors import PosteriorError
-from bandit.features import N_CONTEXT, weight_prior
+from bandit.features import weight_prior
+from bandit.fitting import fit_counts
 from bandit.model import Model
 from bandit.numerics import double_precision
-from bandit.posterior import Prior, RefitInfo, SiteInfo, State, grow, initial_state
-from bandit.programs import CountedRows, fade, fit_counts, learn_batch, summarise_campaign
+from bandit.pooling import Counted, pool
+from bandit.posterior import (
+    Change,
+    Prior,
+    RefitInfo,
+    SiteInfo,
+    State,
+    grow,
+    initial_state,
+    with_shared,
+)
+from bandit.programs import (
+    CountedRows,
+    apply_change,
+    arm_rows,
+    fade,
+    learn_batch,
+)
+from bandit.readouts import Readouts
 from bandit.roster import CampaignEntry, Roster
-from bandit.selection import Tables, padded_size
-from bandit.snapshot import arm_states, restored, snapshot_to_bytes
-from bandit.upkeep import Upkeep, kept_after, kept_since, scales_of, stretches
+from bandit.selection import padded_size, room_for
+from bandit.snapshot import restored, snapshot_to_bytes
+from bandit.upkeep import Upkeep, kept_since, scales_of
+from bandit.view import View
 from storage import (
     ArmReadout,
     ArmStates,
@@ -42,31 +59,10 @@ from storage import (
 from storage.learning_records import StepKind
 
 BATCH = 256  # decisions a step learns at most
-ROWS = (8, 64, BATCH)
+ROWS = (8, 32, 64, 128, BATCH)
 SNAPSHOT_EVERY_S = 1.0
 READOUTS_EVERY_S = 1.0
 SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
-CONTEXTS = (1, 8, 64)
-N_RECENT = 256  # contexts that a campaign's click rates are averaged over
-N_CONTEXTS = CONTEXTS[-1]  # distinct ones at most, the newest: what people read costs one pass for each
-
-
-class View(NamedTuple):
-    """What selection reads, replaced as a whole.
-
-    Attributes:
-        state: The posterior.
-        tables: Contents on the device.
-        roster: The campaigns and creatives that the tables hold.
-        step: The learning step at which the posterior stands.
-        so_far: Decisions that each campaign had had by then, by campaign id.
-    """
-
-    state: State
-    tables: Tables
-    roster: Roster
-    step: int
-    so_far: Mapping[int, int]
 
 
 class Learner:
@@ -80,6 +76,7 @@ class Learner:
 
     Attributes:
         view: The posterior as selection sees it.
+        has_more: Whether settled decisions were left waiting when the last batch was taken.
     """
 
     def __init__(self, store: Store, model: Model, clock: Callable[[], datetime], owner: str) -> None:
@@ -89,8 +86,11 @@ class Learner:
         self._owner = owner
         self._model_id = model.record.model_id
         self._upkeep = Upkeep(model)
+        self._readouts = Readouts(store, model, lambda: self.view)
         self.lease: int | None = None
+        self.has_more = False
         self._forgot_at: datetime | None = None
+        self._n_learnt = self._n_at_refit = 0
         self._touched: set[int] = set()
         self._unread: set[int] = set()
         self._saved_at = self._read_out_at = time.monotonic()
@@ -103,24 +103,33 @@ class Learner:
         self._model.reload()
         with double_precision():
             n_arms, n_campaigns = self._model.capacity()
-            state = initial_state(self._prior(), n_arms, n_campaigns)
-            if stored is not None:
+            if stored is None:
+                state = initial_state(self._prior(), n_arms, n_campaigns)
+            else:
                 snapshot, arms = stored
                 index = np.array([self._model.roster.arm[int(i)] for i in arms.creative_ids], np.int64)
+                arm_campaign = self._model.arm_campaign(n_arms)
                 forgets = self._store.learning.forgets(self._model_id, up_to_step=snapshot.step)
                 self._forgot_at = forgets[-1].logged_at if forgets else None
                 kept = kept_since(arms, forgets)
-                state = restored(state, snapshot.state, arms, index, kept, self._model.arm_campaign(n_arms))
+                state = restored(snapshot.state, arms, index, kept, arm_campaign, n_campaigns)
             self._step = 0 if stored is None else stored[0].step
             self._touched.clear()
             self._publish(state)
-            self.catch_up()
+        self._n_learnt, self._n_at_refit = self._store.learning.learnt_decisions(
+            self._model_id, up_to_step=self._step
+        )
+        self.catch_up()
 
     def catch_up(self) -> None:
         """Fold the steps that only the log has: its own after a failure, or another process's."""
         log = self._store.learning.log(self._model_id, after_step=self._step)
         if not log:
             return
+        for row in log:
+            self._n_learnt += row.n_rows
+            if row.kind == "refit":
+                self._n_at_refit = self._n_learnt
         refits = [position for position, row in enumerate(log) if row.kind == "refit"]
         if refits:
             log = log[refits[-1] :]
@@ -128,20 +137,25 @@ class Learner:
         self._model.reload()
         if not refits:  # else the fit brings state and contents together
             self.republish()
-        with double_precision():
-            for row in log:
-                if row.kind == "refit":
-                    state, _ = self._fitted(row.step)
-                    self._touched.update(self._model.roster.arm)
-                    self.mark_unread()
-                elif row.kind == "batch":
-                    rows = self._store.learning.rows_of_batch(self._model_id, row.step)
-                    state, _ = self._updated(rows)
+        for row in log:
+            if row.kind == "refit":
+                state, _ = self._fitted(row.step, row.parameters)
+                self._touched.update(self._model.roster.arm)
+                self.mark_unread()
+                with double_precision():
+                    self._step = row.step
+                    self._publish(state)
+            elif row.kind == "batch":
+                rows = self._store.learning.rows_of_batch(self._model_id, row.step)
+                with double_precision():
+                    change, _ = self._learnt(rows)
                     self._note(rows)
-                else:
-                    state = self._kept_up(row.kind, row.parameters, row.logged_at)
-                self._step = row.step
-                self._publish(state)
+                    self._step = row.step
+                    self._apply(change)
+            else:
+                with double_precision():
+                    self._step = row.step
+                    self._publish(self._kept_up(row.kind, row.parameters, row.logged_at))
 
     def ensure_lease(self) -> bool:
         """Return whether this process may learn; takes the lease when nobody holds it."""
@@ -172,7 +186,10 @@ class Learner:
             return 0
         if not self._keep_up():
             return 0
-        return self._learn_batch()
+        learnt = self._learn_batch()
+        if self._upkeep.is_refit_due(self._n_learnt, self._n_at_refit):
+            self._refit()
+        return learnt
 
     def _keep_up(self) -> bool:
         """Do the steps that are due without data; return False when another process learns now."""
@@ -190,7 +207,7 @@ class Learner:
     def _do(self, kind: StepKind, parameters: Mapping[str, float]) -> bool:
         with double_precision():
             state = jax.block_until_ready(self._kept_up(kind, parameters, self._clock()))
-            if not self._write(state, kind, _told(state), (), (), snapshot=False, parameters=parameters):
+            if not self._write(state, kind, _told(state), (), (), None, parameters):
                 return False
             self._publish(state)
         return True
@@ -207,23 +224,25 @@ class Learner:
         return faded
 
     def _learn_batch(self) -> int:
-        rows = self._store.learning.unlearnt(self._model_id, limit=BATCH)
+        # One row more than is learnt says whether others wait: the last batch needs no read to find that out.
+        waiting = self._store.learning.unlearnt(self._model_id, limit=BATCH + 1)
+        rows, self.has_more = waiting[:BATCH], len(waiting) > BATCH
         if not rows:
             return 0
         if not self._model.knows(rows):
             self._model.reload()
             self.republish()
         with double_precision():
-            state, info = jax.block_until_ready(self._updated(rows))
+            change, info = jax.block_until_ready(self._learnt(rows))
             self._note(rows)
-            told = {**_told(state, info), "clicks": sum(row.click for row in rows)}
+            after = with_shared(self.view.state, change)
+            told = {**_told(after, info), "clicks": sum(row.click for row in rows)}
             counts = count_contexts([row.context for row in rows], self._model.schema)
-            written = self._write(
-                state, "batch", told, tuple(row.decision_id for row in rows), counts, snapshot=self.is_due
-            )
-            if not written:
+            arms = self._arm_states(after, change) if self.is_due else None
+            if not self._write(after, "batch", told, tuple(row.decision_id for row in rows), counts, arms):
                 return 0
-            self._publish(state)
+            self._apply(change)
+        self._n_learnt += len(rows)
         if counts:
             self._model.give_slots()
         return len(rows)
@@ -238,15 +257,21 @@ class Learner:
             return False
         while self._learn_batch():
             pass
+        return self._refit()
+
+    def _refit(self) -> bool:
         self._model.refresh_components()
         self._model.reload()
+        parameters = {"learns_scales": self._model.learns_scales}
+        state, info = self._fitted(self._step, parameters)
+        self._touched = set(self._model.roster.arm)
+        self.mark_unread()
         with double_precision():
-            state, info = self._fitted(self._step)
-            self._touched = set(self._model.roster.arm)
-            self.mark_unread()
-            if not self._write(state, "refit", _told(state, info), (), (), snapshot=True):
+            arms = self._arm_states(state)
+            if not self._write(state, "refit", _told(state, info), (), (), arms, parameters):
                 return False
             self._publish(state)
+        self._n_at_refit = self._n_learnt
         self._model.mark_refit(is_due=False)
         return True
 
@@ -282,6 +307,28 @@ class Learner:
                     return
         self.refresh_statistics()
 
+    def warm_up(self) -> Iterator[None]:
+        """Compile, or load, the programs of learning; stop after each. A batch of padding changes nothing."""
+        for size in ROWS:
+            padded = partial(padded_size, sizes=(size,))
+            nothing = pool([], self._model.schema, {}, self._model.roster.arm_campaign, padded)
+            with double_precision():
+                change, _ = learn_batch(self.view.state, self.view.tables, nothing)
+                self._apply(jax.block_until_ready(change))
+            yield
+        with double_precision():
+            state = self.view.state
+            arm_campaign = self._model.arm_campaign(len(state.arm_precision))
+            scales = self._upkeep.learnt_scales(state, arm_campaign)
+            jax.block_until_ready(self._upkeep.rescaled(state, scales, arm_campaign))
+        yield
+        self._fit(pool([], self._model.schema, {}, self._model.roster.arm_campaign, room_to_fit), True)
+        yield
+        for n in (1, ROWS[0], 2 * ROWS[0]):
+            with double_precision():
+                jax.block_until_ready(arm_rows(self.view.state, np.zeros(room_for(n, ROWS[0]), np.int64)))
+        yield from self._readouts.warm_up()
+
     def release(self) -> None:
         """Give the lease back."""
         if self.lease is not None:
@@ -294,57 +341,14 @@ class Learner:
         if not self._unread:
             return
         entries = [e for e in self._model.roster.campaigns.values() if e.record.campaign_id in self._unread]
-        readouts = [readout for entry in entries for readout in self.readouts(entry)]
+        readouts = [readout for entry in entries for readout in self._readouts.of(entry)]
         if readouts:
             self._store.learning.refresh_statistics(readouts, refreshed_at=self._clock())
         self._unread.clear()
 
     def readouts(self, entry: CampaignEntry) -> list[ArmReadout]:
         """Return the posterior of a campaign's arms as people read it."""
-        if not entry.creatives:
-            return []
-        view = self.view
-        contexts, weights = self._recent_contexts(entry)
-        arms = np.array([self._model.roster.arm[creative.creative_id] for creative in entry.creatives])
-        eligible = np.array([creative.status == "active" for creative in entry.creatives])
-        size = padded_size(len(arms), (4, 8, 16, 32))
-        padding = size - len(arms)
-        with double_precision():
-            summary = summarise_campaign(
-                view.state,
-                view.tables,
-                jnp.asarray(contexts),
-                jnp.asarray(weights),
-                jnp.asarray(np.pad(arms, (0, padding))),
-                jnp.asarray(entry.index),
-                # A campaign without an active creative is read as if all were.
-                jnp.asarray(np.pad(eligible if eligible.any() else ~eligible, (0, padding))),
-                jnp.asarray(self._model.record.seed),
-            )
-            columns = [np.asarray(column)[: len(arms)].tolist() for column in summary]
-        return [
-            ArmReadout(
-                creative_id=creative.creative_id,
-                ctr=ctr,
-                ctr_low=low,
-                ctr_high=high,
-                p_best=p_best,
-                expected_loss=max(loss, 0.0),
-                version=view.step,
-            )
-            for creative, ctr, low, high, p_best, loss in zip(entry.creatives, *columns, strict=True)
-        ]
-
-    def _recent_contexts(self, entry: CampaignEntry) -> tuple[np.ndarray, np.ndarray]:
-        """Return the distinct vectors of a campaign's recent contexts, [contexts, 16], and their weights."""
-        recent = self._store.learning.recent_contexts(entry.record.campaign_id, limit=N_RECENT)
-        vectors = [context_vector(context, self._model.schema) for context in recent] or [np.zeros(N_CONTEXT)]
-        distinct = Counter(vector.tobytes() for vector in vectors)  # in order of appearance
-        kept = list(distinct)[:N_CONTEXTS]
-        counts = np.array([distinct[key] for key in kept], float)
-        padding = padded_size(len(kept), CONTEXTS) - len(kept)
-        stacked = np.stack([np.frombuffer(key) for key in kept])
-        return np.pad(stacked, ((0, padding), (0, 0))), np.pad(counts / counts.sum(), (0, padding))
+        return self._readouts.of(entry)
 
     def _stored_state(self) -> tuple[Snapshot, ArmStates] | None:
         """Return the newest snapshot with the arms as of the same step; None to begin from the prior."""
@@ -366,73 +370,44 @@ class Learner:
             state = grow(state, n_arms, n_campaigns)
         # Waited for here: nothing of a block in double precision may still run after it.
         state, tables = jax.block_until_ready((state, self._model.tables(n_arms, n_campaigns)))
-        self.view = View(state, tables, self._model.roster, self._step, dict(self._model.activated))
+        self.view = View(state, tables, self._model.roster, self._step, dict(self._model.activated), {})
 
-    def _updated(self, rows: Sequence[LearnRow]) -> tuple[State, SiteInfo]:
-        """Return the posterior with a batch learnt, and how that went."""
-        if any(self._model.roster.arm[row.creative_id] >= len(self.view.state.arm_precision) for row in rows):
+    def _apply(self, change: Change) -> None:
+        """Let the posterior in memory follow a step that is stored.
+
+        Its buffers are reused: whoever reads a view's state does it in a block of double precision, and takes
+        it from `view` there.
+        """
+        try:
+            self._publish(apply_change(self.view.state, change))
+        except BaseException:  # the old state is gone, and a new one may not be there
+            self.resume()
+            raise
+
+    def _learnt(self, rows: Sequence[LearnRow]) -> tuple[Change, SiteInfo]:
+        """Return what a batch changes, and how learning it went."""
+        roster = self._model.roster
+        capacity = len(self.view.state.arm_precision)
+        if any(roster.arm[creative_id] >= capacity for creative_id in {row.creative_id for row in rows}):
             self.republish()
-        contexts = [context_vector(row.context, self._model.schema, row.slots_version) for row in rows]
-        arms = [self._model.roster.arm[row.creative_id] for row in rows]
-        clicks = [row.click for row in rows]
-        data = self._rows(contexts, arms, [1] * len(rows), clicks, padded_size(len(rows), ROWS))
-        learnt: tuple[State, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
+        counted = [Counted(row.creative_id, row.context, row.slots_version, 1, row.click) for row in rows]
+        size = partial(padded_size, sizes=ROWS)
+        data = pool(counted, self._model.schema, roster.arm, roster.arm_campaign, size)
+        learnt: tuple[Change, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
         return learnt
 
-    def _rows(
-        self,
-        contexts: Sequence[np.ndarray],
-        arms: Sequence[int],
-        impressions: Sequence[float],
-        clicks: Sequence[float],
-        size: int,
-    ) -> CountedRows:
-        """Return rows as padded arrays."""
-        padding = size - len(arms)
-        campaigns = self._model.roster.arm_campaign[list(arms)]
-        arrays: list[Any] = [
-            np.pad(np.reshape(contexts, (len(arms), N_CONTEXT)), ((0, padding), (0, 0))),
-            np.pad(np.asarray(arms, np.int64), (0, padding)),
-            np.pad(campaigns, (0, padding)),
-            np.pad(np.asarray(impressions, float), (0, padding)),
-            np.pad(np.asarray(clicks, float), (0, padding)),
-        ]
-        return CountedRows(*arrays)
-
-    def _fitted(self, step: int) -> tuple[State, RefitInfo]:
+    def _fitted(self, step: int, parameters: Mapping[str, Any]) -> tuple[State, RefitInfo]:
         """Return the posterior fitted to all that was learnt up to a step, and to the history."""
-        forgets = self._store.learning.forgets(self._model_id, up_to_step=step)
-        history = self._store.learning.history_counts(self._model_id)
-        arm = self._model.roster.arm
-        # Decisions alike in all that the model sees are one row, however their contexts differ otherwise.
-        summed: dict[tuple[int, bytes], list[float]] = {}
-        for after_step, up_to_step, kept in stretches(forgets, step):
-            for row in self._store.learning.counts(
-                self._model_id, after_step=after_step, up_to_step=up_to_step
-            ):
-                vector = context_vector(row.context, self._model.schema, row.slots_version)
-                total = summed.setdefault((arm[row.creative_id], vector.tobytes()), [0.0, 0.0])
-                total[0] += kept * row.impressions
-                total[1] += kept * row.clicks
-        for past in history:
-            vector = context_vector(past.context, self._model.schema)
-            total = summed.setdefault((arm[past.creative_id], vector.tobytes()), [0.0, 0.0])
-            kept = kept_after(past.imported_at, forgets)
-            total[0] += kept * past.impressions
-            total[1] += kept * past.clicks
-        data = self._rows(
-            [np.frombuffer(vector) for _, vector in summed],
-            [index for index, _ in summed],
-            [impressions for impressions, _ in summed.values()],
-            [clicks for _, clicks in summed.values()],
-            padded_size(max(len(summed), 1), ROWS),
+        return self._fit(
+            count_learnt(self._store, self._model, step), bool(parameters.get("learns_scales", False))
         )
+
+    def _fit(self, rows: CountedRows, learns_scales: bool) -> tuple[State, RefitInfo]:
         n_arms, n_campaigns = self._model.capacity()
-        tables = self._model.tables(n_arms, n_campaigns)
-        fitted: tuple[State, RefitInfo] = fit_counts(
-            self._prior(), tables, data, self._model.arm_campaign(n_arms), n_campaigns
-        )
-        return fitted
+        with double_precision():
+            prior, tables = jax.block_until_ready((self._prior(), self._model.tables(n_arms, n_campaigns)))
+        arm_campaign = self._model.arm_campaign(n_arms)
+        return fit_counts(prior, tables, rows, arm_campaign, n_campaigns, learns_scales)
 
     def _note(self, rows: Sequence[LearnRow]) -> None:
         self._touched.update(row.creative_id for row in rows)
@@ -455,16 +430,19 @@ class Learner:
         info: Mapping[str, object],
         decision_ids: tuple[str, ...],
         counts: Sequence[ContextCountRecord],
-        *,
-        snapshot: bool,
+        arms: ArmStates | None,
         parameters: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Write a step; return False, with the posterior reread, when another process learns now."""
+        """Write a step, and a snapshot when arms are given.
+
+        Returns:
+            False, with the posterior reread, when another process learns now.
+        """
         lease = self.lease
         if lease is None:  # the renewing thread has just found it lost
             self.resume()
             return False
-        if not bool(jnp.isfinite(state.weights).all()):
+        if not np.isfinite(state.weights).all():
             raise PosteriorError(
                 f"learning step {self._step + 1} ({kind}) would make the posterior infinite or NaN; nothing "
                 "was written. Run `creative-bandit storage check`, and report this with its output"
@@ -479,8 +457,8 @@ class Learner:
             logged_at=self._clock(),
             decision_ids=decision_ids,
             context_counts=tuple(counts),
-            arm_states=self._arm_states(state) if snapshot else None,
-            snapshot=snapshot_to_bytes(state) if snapshot else None,
+            arm_states=arms,
+            snapshot=None if arms is None else snapshot_to_bytes(state),
         )
         try:
             self._store.learning.write_step(record)
@@ -492,7 +470,7 @@ class Learner:
             self.resume()
             return False
         self._step += 1
-        if snapshot:
+        if arms is not None:
             self._saved()
         return True
 
@@ -512,11 +490,21 @@ class Learner:
         self._touched.clear()
         self._saved_at = time.monotonic()
 
-    def _arm_states(self, state: State) -> ArmStates:
-        """Return the states of the arms touched since the last snapshot."""
+    def _arm_states(self, state: State, change: Change | None = None) -> ArmStates:
+        """Return the states of the arms touched since the last snapshot, as a change will leave them."""
         ids = np.array(sorted(self._touched), np.int64)
         arms = np.array([self._model.roster.arm[creative_id] for creative_id in ids], np.int64)
-        return arm_states(state, ids, arms)
+        padding = room_for(len(arms), ROWS[0]) - len(arms)
+        columns = [np.array(column)[: len(arms)] for column in arm_rows(state, np.pad(arms, (0, padding)))]
+        if change is not None:
+            changed = np.asarray(change.arms)  # in order
+            place = np.minimum(np.searchsorted(changed, arms), len(changed) - 1)
+            is_changed = changed[place] == arms
+            new = (change.rows.arm_cross, change.rows.arm_precision, change.rows.arm_information)
+            for column, values in zip(columns, new, strict=True):
+                column[is_changed] = np.asarray(values)[place[is_changed]]
+        columns[1] -= float(state.prior.arm_scale) ** -2
+        return ArmStates(ids, *columns)
 
 
 def _told(state: State, info: SiteInfo | RefitInfo | None = None) -> dict[str, Any]:
@@ -525,7 +513,7 @@ def _told(state: State, info: SiteInfo | RefitInfo | None = None) -> dict[str, A
     The smallest pivot of the weights' precision says how far it is from losing its positive definiteness:
     its smallest eigenvalue lies at or below it.
     """
-    pivot = jnp.min(jnp.diagonal(state.factor)) ** 2
+    pivot = np.min(np.diagonal(state.factor)) ** 2
     numbers = {
         **({} if info is None else {name: float(value) for name, value in info._asdict().items()}),
         "smallest_pivot": float(pivot),

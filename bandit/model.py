@@ -18,13 +18,14 @@ from bandit.components import (
     random_components,
     shipped_components,
 )
-from bandit.context import check_context, give_slots
+from bandit.context import check_context, distinct_contexts, give_slots
 from bandit.errors import ContextError, EncoderChangedError
 from bandit.features import N_CONTENT, N_CONTEXT, PriorScales
 from bandit.roster import CampaignEntry, Roster, build_roster
-from bandit.selection import Tables, padded_size
+from bandit.selection import Tables, room_for
 from encoders import Encoder, TextEncoder, encode_fields
 from storage import (
+    ContextCountRecord,
     ContextKindError,
     ContextRecord,
     CreativeRecord,
@@ -280,7 +281,7 @@ class Model:
             ContextError: A context cannot be used.
         """
         new: dict[str, ContextKind] = {}
-        for context in contexts:
+        for context in distinct_contexts(contexts):
             for field, kind in check_context(context, self.schema).items():
                 if new.setdefault(field, kind) != kind:
                     raise ContextError(
@@ -308,10 +309,10 @@ class Model:
         with self._count_lock:  # the other one is held while texts are encoded
             self.activated[campaign_id] = self.activated.get(campaign_id, 0) + 1
 
-    def give_slots(self) -> None:
-        """Give slots to levels that have been learnt often enough."""
+    def give_slots(self, more: Sequence[ContextCountRecord] = ()) -> None:
+        """Give slots to levels that have been learnt often enough, counts beyond the stored ones included."""
         with self._lock:
-            self.schema = give_slots(self._store, self.record.model_id, self.schema)
+            self.schema = give_slots(self._store, self.record.model_id, self.schema, more)
 
     def tables(self, n_arms: int, n_campaigns: int) -> Tables:
         """Return contents on the device, padded to a capacity; call it in double precision."""
@@ -332,7 +333,7 @@ class Model:
 
     def capacity(self) -> tuple[int, int]:
         """Return padded numbers of arms and campaigns; they only grow."""
-        return padded_size(len(self.roster.arm), (256,)), padded_size(len(self.roster.mean_content), (16,))
+        return room_for(len(self.roster.arm), 256), room_for(len(self.roster.mean_content), 16)
 
     def refresh_components(self) -> bool:
         """Fit components to the database's own texts, once there are enough, where none ship for the encoder.

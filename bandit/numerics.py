@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 from threadpoolctl import ThreadpoolController
 
+YIELD_S = 0.001  # between two blocks: a lock let go and taken again at once is never got by those who wait
 _CACHE_VARIABLE = "CREATIVE_BANDIT_CACHE"
 
 

@@ -1,6 +1,5 @@
 """Compiled programs of the learner: contents and contexts in, posterior or summary out."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,22 +9,24 @@ from jaxtyping import Float, Int
 
 from bandit.features import group_mask, scale_groups
 from bandit.posterior import (
+    Change,
     Parts,
     Prior,
-    RefitInfo,
     Rows,
     SiteInfo,
     State,
     Summary,
     decompose,
     forget,
+    learn,
     learn_effect_scales,
     learn_weight_scales,
-    refit,
+    own_rows,
+    place,
     rescale,
     rescale_weights,
     summarise,
-    update,
+    with_shared,
 )
 from bandit.selection import Tables, design
 
@@ -49,17 +50,24 @@ class CountedRows(NamedTuple):
 
 
 @jax.jit
-def learn_batch(state: State, tables: Tables, rows: CountedRows) -> tuple[State, SiteInfo]:
-    """Learn one mini-batch; see `posterior.update`."""
-    return update(state, _designed(tables, rows))
+def learn_batch(state: State, tables: Tables, rows: CountedRows) -> tuple[Change, SiteInfo]:
+    """Return what one mini-batch changes; see `posterior.learn`."""
+    features = designed(tables, rows)
+    return learn(state, Rows(features, rows.arm, rows.campaign, rows.impressions, rows.clicks))
 
 
-@partial(jax.jit, static_argnames="n_campaigns")
-def fit_counts(
-    prior: Prior, tables: Tables, rows: CountedRows, arm_campaign: Array, n_campaigns: int
-) -> tuple[State, RefitInfo]:
-    """Fit the posterior to all counts; see `posterior.refit`."""
-    return refit(prior, _designed(tables, rows), arm_campaign, n_campaigns)
+def apply_change(state: State, change: Change) -> State:
+    """Make a change in place; see `posterior.apply`. The state given is gone: nobody may read it again."""
+    return with_shared(state, change, _place(own_rows(state), change))
+
+
+_place = jax.jit(place, donate_argnums=0)
+
+
+@jax.jit
+def arm_rows(state: State, arms: Array) -> tuple[Array, Array, Array]:
+    """Return u, q and k of some arms."""
+    return state.arm_cross[arms], state.arm_precision[arms], state.arm_information[arms]
 
 
 @jax.jit
@@ -104,11 +112,10 @@ def explain_arm(state: State, tables: Tables, context: Array, arm: Array, campai
     return decompose(state, weighted, features * group_mask("campaign_mean"), arm, campaign)
 
 
-def _designed(tables: Tables, rows: CountedRows) -> Rows:
-    """Return the rows with their design rows φ."""
+def designed(tables: Tables, rows: CountedRows) -> Array:
+    """Return the rows' features φ, [rows, 209]."""
 
     def one(context: Array, arm: Array, campaign: Array) -> Array:
         return design(tables, context, arm[None], campaign)[0]
 
-    features = jax.vmap(one)(rows.context, rows.arm, rows.campaign)
-    return Rows(features, rows.arm, rows.campaign, rows.impressions, rows.clicks)
+    return jax.vmap(one)(rows.context, rows.arm, rows.campaign)

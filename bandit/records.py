@@ -19,10 +19,12 @@ class Creative:
         body: Text.
         call_to_action: Text.
         picture: A reference to a picture; kept, not read.
+        floor: The least of the campaign's traffic that it is to get, a fraction.
+        cap: The most of it, a fraction above 0.
 
     Raises:
-        InvalidCreativeError: The id is empty, a text is no string, all are empty, or one has over 10,000
-            characters.
+        InvalidCreativeError: The id is empty, a text is no string, all are empty, one has over 10,000
+            characters, or floor and cap are no fractions.
 
     Example:
         >>> Creative("calm", headline="Free returns, always").texts
@@ -34,6 +36,8 @@ class Creative:
     body: str = field(default="", kw_only=True)
     call_to_action: str = field(default="", kw_only=True)
     picture: str | None = field(default=None, kw_only=True)
+    floor: float = field(default=0.0, kw_only=True)
+    cap: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
@@ -56,6 +60,14 @@ class Creative:
             raise InvalidCreativeError(
                 f"creative {self.id!r}: all texts are empty; give a headline, a body or a call to action"
             )
+        are_numbers = all(
+            isinstance(x, int | float) and not isinstance(x, bool) for x in (self.floor, self.cap)
+        )
+        if not (are_numbers and 0 <= self.floor <= self.cap <= 1 and self.cap > 0):  # NaN fails too
+            raise InvalidCreativeError(
+                f"creative {self.id!r}: expected fractions with 0 <= floor <= cap <= 1 and a cap above 0, "
+                f"got floor {self.floor!r} and cap {self.cap!r}"
+            )
 
     @property
     def texts(self) -> dict[str, str]:
@@ -76,6 +88,7 @@ class Request:
         exclude: Ids of creatives that may not be shown.
         request_id: What the decisions of one page view share; logged.
         defer_activation: Whether `activate` will say later that the creative was really shown.
+        k: How many distinct creatives, in order; None for one decision that is no list.
     """
 
     campaign: str
@@ -85,6 +98,7 @@ class Request:
     exclude: frozenset[str] = frozenset()
     request_id: str | None = None
     defer_activation: bool = False
+    k: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +113,9 @@ class Decision:
         propensities: The same for every eligible creative; sums to 1.
         model_version: The learning step at which the posterior stood.
         decided_at: When, in UTC.
+        place: Its place in its list, from 0.
+        list_propensity: The exact probability of its whole list in this order; None where there is no list.
+        is_control: Whether it was drawn from all eligible creatives alike, to compare with.
     """
 
     id: str
@@ -108,6 +125,9 @@ class Decision:
     propensities: Mapping[str, float]
     model_version: int
     decided_at: datetime
+    place: int = 0
+    list_propensity: float | None = None
+    is_control: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +155,45 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryRow:
-    """Counts of a creative that ran before, for `Engine.warm_start`."""
+    """Counts of a creative that ran before, for `Engine.warm_start`.
+
+    Attributes:
+        campaign: The campaign's name.
+        creative: The creative, with its texts.
+        impressions: How often it was shown.
+        clicks: Of these.
+        context: The context in which; empty when it is not known, or an average.
+    """
 
     campaign: str
     creative: Creative
     impressions: int
     clicks: int
+    context: Mapping[str, str | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedCounts:
+    """How many creatives, impressions and clicks an import has of one campaign."""
+
+    creatives: int
+    impressions: int
+    clicks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What `Engine.warm_start` imported.
+
+    Attributes:
+        import_id: The import's name.
+        is_new: Whether it added its counts; False when it was made before.
+        campaigns: Its counts, by campaign.
+    """
+
+    import_id: str
+    is_new: bool
+    campaigns: Mapping[str, ImportedCounts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +215,8 @@ class ArmReport:
         ctr_high: Upper end.
         p_best: Probability that no other active creative has a higher click rate.
         expected_loss: Click rate lost, on average, by showing only this one.
+        value_remaining: With a chance of 5 % another active creative's click rate is higher than this one's
+            by at least this fraction of it.
         share: Of the campaign's impressions in the last 24 hours; None without any.
         version: The learning step of the estimate.
     """
@@ -180,6 +235,7 @@ class ArmReport:
     ctr_high: float
     p_best: float
     expected_loss: float
+    value_remaining: float
     share: float | None
     version: int
 
@@ -202,6 +258,29 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Draw:
+    """How a decision was drawn.
+
+    Attributes:
+        decision_id: The decision.
+        propensity: The probability with which its creative was drawn.
+        horizon: H, the impressions an arm that were still expected then; None without an end.
+        kappa: κ, how much of that was looked ahead to.
+        is_control: Whether it was drawn from all creatives alike, to compare the engine with.
+        model_version: The learning step at which the posterior stood then.
+        decided_at: When, in UTC.
+    """
+
+    decision_id: str
+    propensity: float
+    horizon: float | None
+    kappa: float
+    is_control: bool
+    model_version: int
+    decided_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
     """Where the estimated click rate of a creative comes from.
 
@@ -214,6 +293,7 @@ class Explanation:
         ctr: Posterior mean of the click rate, a fraction.
         sentence: The same in words.
         version: The learning step of the estimate.
+        draw: How the decision that is explained was drawn; None when none is.
     """
 
     campaign: str
@@ -224,3 +304,4 @@ class Explanation:
     ctr: float
     sentence: str
     version: int
+    draw: Draw | None = None

@@ -111,6 +111,7 @@ def arm_report(row: ArmRow) -> ArmReport:
         ctr_high=row.ctr_high or 0.0,
         p_best=row.p_best or 0.0,
         expected_loss=row.expected_loss or 0.0,
+        value_remaining=row.value_remaining or 0.0,
         share=row.share,
         version=row.version or 0,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -24,7 +25,7 @@ class CampaignEntry:
     index: int
     creatives: tuple[CreativeRecord, ...]
 
-    @property
+    @cached_property
     def active(self) -> tuple[CreativeRecord, ...]:
         """The creatives that may be shown."""
         return tuple(creative for creative in self.creatives if creative.status == "active")

@@ -4,21 +4,24 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import final
-from uuid import UUID
 
-from bandit.choosing import Prepared, candidates_of, choose_all
-from bandit.learner import Learner, View
+from bandit.choosing import candidates_of, choose_all, choose_places, place_ids, prepare, warm_up
+from bandit.errors import InvalidListError
+from bandit.learner import Learner
 from bandit.model import Model
+from bandit.numerics import double_precision
 from bandit.records import Decision, Request
 from bandit.roster import CampaignEntry
-from storage import DecisionConflictError, DecisionRecord, StorageError, Store
+from storage import DecisionConflictError, DecisionRecord, NewDecision, StorageError, Store
 
 logger = logging.getLogger(__name__)
 
 FOLLOW_EVERY_S = 1.0
+MOST_PLACES = 64  # of a list; each costs a draw of its own
+LONGEST_LIST_ID = 61  # characters, of 64: places add "~63"
 RECOUNT_EVERY_S = 10.0  # how often the traffic of other processes is counted
 
 
@@ -52,21 +55,83 @@ class Selector:
 
     def select(self, requests: Sequence[Request]) -> list[Decision]:
         """Choose for many requests and store the decisions; see `Engine.select_many`."""
+        for i, request in enumerate(requests):
+            if request.k is not None:
+                raise InvalidListError(
+                    f"expected requests for one creative each, got k={request.k!r} in request {i}; "
+                    "ask for a list with Engine.select(…, k=…)"
+                )
         self.follow()
         new_fields = self._model.check_contexts([request.context for request in requests])
         now = self._clock()
         ids = [request.decision_id or new_decision_id(now) for request in requests]
         stored = self._repeated(requests)
         new = [(request, i) for request, i in zip(requests, ids, strict=True) if i not in stored]
-        view = self._view_of(request for request, _ in new)
+        self._check_all(request for request, _ in new)
         if new_fields and new:
             self._model.add_context_fields(new_fields)
-        prepared = [_prepare(request, i, view) for request, i in new]
-        for record in self._store.decisions.record(choose_all(prepared, view, self._model, now)):
+        # The view is read inside: learning, which also computes there, may give an old one's arrays away.
+        with double_precision():
+            view = self._learner.view
+            prepared = [prepare(request, i, view) for request, i in new]
+            rows = choose_all(prepared, view, self._model, now)
+        self._store_new(rows, stored)
+        names = self._names_of(stored.values())
+        return [
+            _decision(request.campaign, stored[i], names) for request, i in zip(requests, ids, strict=True)
+        ]
+
+    def select_list(self, request: Request) -> list[Decision]:
+        """Choose an ordered list for one request and store its places; see `Engine.select`."""
+        n_places = _checked_places(request)
+        self.follow()
+        new_fields = self._model.check_contexts([request.context])
+        now = self._clock()
+        name = request.decision_id or new_decision_id(now)
+        stored = self._repeated([request]) and self._places(name)
+        if stored:
+            self._check_list(request, stored)
+        else:
+            self._check_all([request])
+            if taken := self._store.decisions.get(place_ids(name, n_places)[1:]):
+                raise DecisionConflictError(
+                    f"decision {name!r}: the ids of its places are taken: {', '.join(sorted(taken))}; "
+                    "use another id"
+                )
+            if new_fields:
+                self._model.add_context_fields(new_fields)
+            with double_precision():
+                view = self._learner.view
+                rows = choose_places(prepare(request, name, view), n_places, view, self._model, now)
+            self._store_new(rows, stored)
+        names = self._names_of(stored.values())
+        return [_decision(request.campaign, stored[i], names) for i in place_ids(name, len(stored))]
+
+    def _places(self, name: str) -> dict[str, DecisionRecord]:
+        """Return the stored places of a list, by id."""
+        ids = place_ids(name, MOST_PLACES if len(name) <= LONGEST_LIST_ID else 1)
+        stored = self._store.decisions.get(ids)
+        return {i: stored[i] for place, i in enumerate(ids) if i in stored and stored[i].place == place}
+
+    def _check_list(self, request: Request, stored: Mapping[str, DecisionRecord]) -> None:
+        """Refuse an id whose list was of another length."""
+        first = stored[request.decision_id or ""]
+        if len(stored) != min(request.k or 1, len(first.candidate_creative_ids)):
+            raise DecisionConflictError(
+                f"decision {first.decision_id!r} was made for another request: its list has {len(stored)} "
+                f"creatives, k is {request.k} now; use a new id for a new request"
+            )
+
+    def _store_new(self, rows: Sequence[NewDecision], stored: dict[str, DecisionRecord]) -> None:
+        """Store decisions in one transaction and add them to those that are stored."""
+        for record in self._store.decisions.record(rows):
             if record.decision_id not in stored and record.activated_at is not None:
                 self._model.count_activated(record.campaign_id)
             stored[record.decision_id] = record
-        return [self._decision(request.campaign, stored[i]) for request, i in zip(requests, ids, strict=True)]
+
+    def warm_up(self) -> Iterator[None]:
+        """Compile, or load, the programs of selection; stop after each."""
+        yield from warm_up(lambda: self._learner.view, self._model, self._clock())
 
     def follow(self) -> None:
         """See, at most once a second, what other processes have changed."""
@@ -107,13 +172,18 @@ class Selector:
             self._learner.republish()
         return entry
 
-    def _view_of(self, requests: Iterable[Request]) -> View:
-        """Return the posterior for requests that can be answered; nothing is written when one cannot.
+    def _check_all(self, requests: Iterable[Request]) -> None:
+        """See that requests can be answered; nothing is written when one cannot.
 
-        A campaign's first decision fixes its mean content, so the view may be newer than before.
+        A campaign's first decision fixes its mean content, so the view may be newer afterwards.
         """
         entries = {}
+        seen = set()
         for request in requests:
+            kind = (request.campaign, request.eligible, request.exclude)
+            if kind in seen:
+                continue
+            seen.add(kind)
             entry = entries[request.campaign] = self.entry(request.campaign)
             candidates_of(request, entry)
         for entry in entries.values():
@@ -121,7 +191,6 @@ class Selector:
                 with self._lock:
                     self._model.fix_mean_content(entry)
                     self._learner.republish()
-        return self._learner.view
 
     def _repeated(self, requests: Sequence[Request]) -> dict[str, DecisionRecord]:
         """Return the stored decisions of ids that are there already.
@@ -141,6 +210,7 @@ class Selector:
                     ("campaign", entry.record.campaign_id != first.campaign_id),
                     ("context", dict(request.context) != first.context),
                     ("candidates", not self._same_candidates(request, first)),
+                    ("k", (request.k is None) != (first.list_propensity is None)),
                 )
                 if is_other
             ]
@@ -152,36 +222,48 @@ class Selector:
         return stored
 
     def _same_candidates(self, request: Request, first: DecisionRecord) -> bool:
-        known = self._names_of(first)
+        known = self._names_of([first])
         names = {known[creative] for creative in first.candidate_creative_ids}
         return names.isdisjoint(request.exclude) and (request.eligible is None or names <= request.eligible)
 
-    def _names_of(self, record: DecisionRecord) -> Mapping[int, str]:
+    def _names_of(self, records: Iterable[DecisionRecord]) -> Mapping[int, str]:
         """Return the names of creatives; rereads once when another process has just added one of these."""
         names = self._learner.view.roster.names
-        if any(creative not in names for creative in record.candidate_creative_ids):
+        lists = {record.candidate_creative_ids for record in records}
+        if any(creative not in names for creatives in lists for creative in creatives):
             with self._lock:
                 self.reload()
             names = self._learner.view.roster.names
         return names
 
-    def _decision(self, campaign: str, record: DecisionRecord) -> Decision:
-        names = self._names_of(record)
-        pairs = zip(record.candidate_creative_ids, record.propensities, strict=True)
-        return Decision(
-            id=record.decision_id,
-            campaign=campaign,
-            creative_id=names[record.creative_id],
-            propensity=record.propensity,
-            propensities={names[creative]: propensity for creative, propensity in pairs},
-            model_version=record.model_version,
-            decided_at=record.decided_at,
+
+def _decision(campaign: str, record: DecisionRecord, names: Mapping[int, str]) -> Decision:
+    pairs = zip(record.candidate_creative_ids, record.propensities, strict=True)
+    return Decision(
+        id=record.decision_id,
+        campaign=campaign,
+        creative_id=names[record.creative_id],
+        propensity=record.propensity,
+        propensities={names[creative]: propensity for creative, propensity in pairs},
+        model_version=record.model_version,
+        decided_at=record.decided_at,
+        place=record.place,
+        list_propensity=record.list_propensity,
+        is_control=record.is_control,
+    )
+
+
+def _checked_places(request: Request) -> int:
+    """Return how many places a request asks for."""
+    k, name = request.k, request.decision_id
+    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MOST_PLACES:
+        raise InvalidListError(f"expected k to be a whole number from 1 to {MOST_PLACES}, got {k!r}")
+    if name is not None and k > 1 and len(name) > LONGEST_LIST_ID:
+        raise InvalidListError(
+            f"decision id {name!r} has {len(name)} characters; for a list at most {LONGEST_LIST_ID} are "
+            "allowed, as the id of a place is the list's with its number"
         )
-
-
-def _prepare(request: Request, decision_id: str, view: View) -> Prepared:
-    entry = view.roster.campaigns[request.campaign]
-    return Prepared(request, entry, candidates_of(request, entry), decision_id)
+    return k
 
 
 def new_decision_id(now: datetime) -> str:
@@ -191,5 +273,7 @@ def new_decision_id(now: datetime) -> str:
         RFC 9562, section 5.7.
     """
     milliseconds = int(now.timestamp() * 1000) & (1 << 48) - 1
-    bits = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
-    return str(UUID(int=bits))
+    more, most = divmod(secrets.randbits(12 + 62), 1 << 62)
+    digits = f"{milliseconds << 80 | 0x7 << 76 | more << 64 | 0b10 << 62 | most:032x}"
+    # uuid.UUID would check and format it in three times the time.
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

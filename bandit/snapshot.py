@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load, save
 
-from bandit.posterior import Prior, State, eliminate
+from bandit.posterior import Prior, State, eliminate, initial_state
 from storage import ArmStates
 
 SHARED = ("precision", "information")
@@ -19,56 +19,43 @@ def snapshot_to_bytes(state: State) -> bytes:
     return stored
 
 
-def arm_states(state: State, creative_ids: np.ndarray, index: np.ndarray) -> ArmStates:
-    """Return what data alone taught about some arms: without the prior, whose scale may change later.
-
-    Args:
-        state: The posterior.
-        creative_ids: Which arms, [arms].
-        index: Their places in the arrays, [arms].
-    """
-    return ArmStates(
-        creative_ids=creative_ids,
-        u=np.asarray(state.arm_cross)[index],
-        q=np.asarray(state.arm_precision)[index] - float(state.prior.arm_scale) ** -2,
-        k=np.asarray(state.arm_information)[index],
-    )
-
-
 def restored(
-    blank: State,
     snapshot: bytes,
     arms: ArmStates,
     index: np.ndarray,
     kept: np.ndarray,
     arm_campaign: np.ndarray,
+    n_campaigns: int,
 ) -> State:
     """Return the posterior that a snapshot and the arms' states as of it stand for.
 
     Args:
-        blank: The prior, with the capacity that is wanted.
         snapshot: From `snapshot_to_bytes`.
         arms: The states of all arms that have learnt.
         index: Their places in the arrays, [arms].
         kept: The part of each that was not forgotten between its own step and the snapshot's, [arms].
         arm_campaign: The campaign's index of every place, [capacity].
+        n_campaigns: The capacity for campaigns.
 
     Returns:
         The state; equal to the one that was stored, to rounding.
     """
     stored = {name: jnp.asarray(array) for name, array in load(snapshot).items()}
     prior = Prior(*(stored[f"prior_{name}"] for name in Prior._fields))
-    state = blank._replace(
-        **{name: stored[name] for name in SHARED},
-        arm_precision=jnp.full_like(blank.arm_precision, prior.arm_scale**-2),
-        prior=prior,
-    )
+    n_arms = len(arm_campaign)
+    cross, information = np.zeros((n_arms, len(stored["information"]))), np.zeros(n_arms)
+    precision = np.full(n_arms, float(prior.arm_scale) ** -2)
     if len(index):
-        state = state._replace(
-            arm_cross=state.arm_cross.at[index].set(kept[:, None] * arms.u),
-            arm_precision=state.arm_precision.at[index].add(kept * arms.q),
-            arm_information=state.arm_information.at[index].set(kept * arms.k),
-        )
+        cross[index], information[index] = kept[:, None] * arms.u, kept * arms.k
+        precision[index] += kept * arms.q
+    # One place for arms, for the big array is made here once.
+    state = initial_state(prior, 1, n_campaigns)._replace(
+        precision=stored["precision"],
+        information=stored["information"],
+        arm_cross=jnp.asarray(cross),
+        arm_precision=jnp.asarray(precision),
+        arm_information=jnp.asarray(information),
+    )
     return _eliminate(state, jnp.asarray(arm_campaign))
 
 

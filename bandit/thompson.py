@@ -5,16 +5,16 @@ the posterior *mean* will have at the horizon: only the uncertainty that the rem
 remove is worth paying for.
 """
 
-from hashlib import blake2b
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-import numpy as np
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from bandit.limits import Limits, Odds, draw, odds_of
+from bandit.luck import Luck
 from bandit.points import N_POINTS, N_SETS
 from bandit.posterior import Gaussian
 
@@ -34,6 +34,7 @@ class Exploration(NamedTuple):
         kappa: κ, the share of an even split of the rest that each arm is believed to get; 0 is greedy.
         uniform_share: ε, the fraction of traffic that all candidates share alike.
         n_active: K, the campaign's active creatives, whether this request may show them or not.
+        control_share: the fraction of traffic that is shared alike as well and marked, to compare with.
     """
 
     horizon: Float[Array, ""]
@@ -41,6 +42,7 @@ class Exploration(NamedTuple):
     kappa: Float[Array, ""]
     uniform_share: Float[Array, ""]
     n_active: Float[Array, ""]
+    control_share: Float[Array, ""] | float = 0.0
 
 
 class Choice(NamedTuple):
@@ -50,10 +52,26 @@ class Choice(NamedTuple):
         propensities: π of all candidates; sums to 1, exactly 0 for the ineligible.
         chosen: index of the candidate drawn from π.
         remaining: H, the impressions that each candidate was believed to expect still.
+        is_control: whether it was drawn as a control, from all eligible alike.
     """
 
     propensities: Float[Array, "candidates"]
     chosen: Int[Array, ""]
+    remaining: Float[Array, ""]
+    is_control: Bool[Array, ""] | bool = False
+
+
+class Belief(NamedTuple):
+    """What the points are laid over: θ = m + Vᵀ ζ.
+
+    Attributes:
+        mean: m, the posterior mean of the candidates' logits.
+        spread: V, [candidates, candidates].
+        remaining: H, the impressions that each candidate can still expect.
+    """
+
+    mean: Float[Array, "candidates"]
+    spread: Float[Array, "candidates candidates"]
     remaining: Float[Array, ""]
 
 
@@ -89,11 +107,21 @@ def lookahead(logits: Gaussian, remaining: Array, kappa: Array | float) -> Array
     return jsl.solve_triangular(jnp.linalg.cholesky(inner), scaled, lower=True)
 
 
-def is_best(logits: Gaussian, spread: Array, points: Array, eligible: Array) -> Array:
+def believe(logits: Gaussian, exploration: Exploration, eligible: Array) -> Belief:
+    """Return mean and spread of the eligible; what the others hold does not matter."""
+    both = eligible[:, None] & eligible[None, :]
+    known = Gaussian(
+        jnp.where(eligible, logits.mean, 0.0), jnp.where(both, logits.covariance, jnp.eye(eligible.shape[0]))
+    )
+    remaining = remaining_impressions(exploration.horizon, exploration.so_far, exploration.n_active)
+    return Belief(known.mean, lookahead(known, remaining, exploration.kappa), remaining)
+
+
+def is_best(mean: Array, spread: Array, points: Array, eligible: Array) -> Array:
     """Return which candidates are best at each point: θ = m + Vᵀ ζ is the largest; ties are all best.
 
     Args:
-        logits: posterior whose mean is m.
+        mean: m, [candidates].
         spread: V, [candidates, candidates].
         points: ζ, [candidates, points].
         eligible: which candidates may be chosen, [candidates]; at least one.
@@ -102,24 +130,29 @@ def is_best(logits: Gaussian, spread: Array, points: Array, eligible: Array) -> 
         bool [candidates, points]; False for the ineligible.
     """
     dtype = points.dtype
-    theta = logits.mean.astype(dtype)[:, None] + spread.astype(dtype).T @ points
+    theta = mean.astype(dtype)[:, None] + spread.astype(dtype).T @ points
     theta = jnp.where(eligible[:, None], theta, -jnp.inf)
     return theta == jnp.max(theta, axis=0, keepdims=True)
 
 
-def propensities(best: Array, eligible: Array, uniform_share: Array | float) -> Array:
-    """Return π = ε/K + (1 − ε) p̂, with p̂ the share of points at which a candidate is best, ties split.
+def best_shares(best: Array) -> Array:
+    """Return p̂, the share of points at which a candidate is best, ties split; float64 [candidates].
 
     Args:
         best: from `is_best`, [candidates, points].
-        eligible: the K candidates that may be chosen, [candidates].
-        uniform_share: ε.
-
-    Returns:
-        π, float64 [candidates]; sums to 1, exactly 0 for the ineligible.
     """
-    shares = jnp.mean(best / jnp.sum(best, axis=0, keepdims=True), axis=1, dtype=float)
-    return jnp.where(eligible, uniform_share / jnp.sum(eligible), 0.0) + (1 - uniform_share) * shares
+    each = 1.0 / jnp.sum(best, axis=0)
+    return jnp.sum(jnp.where(best, each, 0.0), axis=1) / best.shape[1]
+
+
+def odds_at(best: Array, exploration: Exploration, eligible: Array, limits: Limits | None) -> Odds:
+    """Return the propensities that follow from who is best at the points of a set."""
+    return odds_of(best_shares(best), eligible, even_share(exploration), limits)
+
+
+def even_share(exploration: Exploration) -> Array:
+    """Return ε, the fraction of traffic that all eligible share alike, controls included."""
+    return jnp.minimum(exploration.uniform_share + exploration.control_share, 1.0)
 
 
 def choose(
@@ -127,49 +160,78 @@ def choose(
     exploration: Exploration,
     eligible: Array,
     points: Array,
-    words: Array,
-    seed: Array | int,
+    luck: Luck,
+    limits: Limits | None = None,
 ) -> Choice:
     """Choose one candidate for one request.
 
-    With probability ε the candidate is drawn from all alike, else it is the best one at one of the set's
-    points: together exactly π. Drawn so, a caller that does not read π (a simulation) does not pay for it.
+    The candidate is drawn by `limits.draw`, as the best one at one of the set's points unless floors or the
+    control draw: together exactly π. Drawn so, a caller that has no caps and does not read π (a simulation)
+    does not pay for it.
 
     Args:
         logits: joint posterior of the candidates' logits; padding may hold anything finite.
         exploration: the campaign's horizon, traffic so far, κ and ε.
         eligible: which candidates may be chosen, [candidates]; False for padding.
         points: all point sets, [sets, candidates, points].
-        words: the decision's key words, uint32 [3]; the third picks the point set.
-        seed: the engine's seed; the same seed and words draw the same.
+        luck: the decision's; the same luck draws the same.
+        limits: floors and caps; None for none.
 
     Returns:
         π of all candidates, the index drawn from it, and H.
     """
-    both = eligible[:, None] & eligible[None, :]
-    known = Gaussian(
-        jnp.where(eligible, logits.mean, 0.0), jnp.where(both, logits.covariance, jnp.eye(eligible.shape[0]))
-    )
-    remaining = remaining_impressions(exploration.horizon, exploration.so_far, exploration.n_active)
-    spread = lookahead(known, remaining, exploration.kappa)
-    chosen_set = points[words[2] % N_SETS]
-    weights = propensities(is_best(known, spread, chosen_set, eligible), eligible, exploration.uniform_share)
-
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), words[0]), words[1])
-    branch, place, order = jax.random.uniform(key, (3,), float)
-    point = jax.lax.dynamic_slice_in_dim(chosen_set, (place * N_POINTS).astype(int), 1, axis=1)
-    winners = is_best(known, spread, point, eligible)[:, 0]
-    drawn_from = jnp.where(branch < exploration.uniform_share, eligible, winners)
-    rank = jnp.floor(order * jnp.sum(drawn_from))
-    chosen = jnp.argmax(drawn_from & (jnp.cumsum(drawn_from) > rank))
-    return Choice(weights, chosen, remaining)
+    belief = believe(logits, exploration, eligible)
+    chosen_set = points[luck.point_set % N_SETS]
+    best = is_best(belief.mean, belief.spread, chosen_set, eligible)
+    odds = odds_at(best, exploration, eligible, limits)
+    place = (luck.place * N_POINTS).astype(int)
+    has_caps = limits is not None and limits.cap is not None
+    if has_caps:
+        winners = best[:, place]
+    else:
+        point = jax.lax.dynamic_slice_in_dim(chosen_set, place, 1, axis=1)
+        winners = is_best(belief.mean, belief.spread, point, eligible)[:, 0]
+    chosen, is_control = draw(odds, winners, eligible, exploration.control_share, luck, has_caps=has_caps)
+    return Choice(odds.propensities, chosen, belief.remaining, is_control)
 
 
-def decision_words(decision_id: str) -> Int[np.ndarray, "3"]:
-    """Return the key words of a decision id: uint32 [3], from its blake2b hash.
+class ListChoice(NamedTuple):
+    """An ordered list of candidates, none twice.
 
-    Example:
-        >>> decision_words("a").tolist() == decision_words("a").tolist()
-        True
+    Attributes:
+        places: the choice of each place, leaves [places, …]; the propensities of those shown before are 0.
+        list_propensity: probability of the places up to each one, in this order, [places].
     """
-    return np.frombuffer(blake2b(decision_id.encode(), digest_size=12).digest(), np.uint32)
+
+    places: Choice
+    list_propensity: Float[Array, "places"]
+
+
+def choose_list(
+    logits: Gaussian,
+    exploration: Exploration,
+    eligible: Array,
+    points: Array,
+    luck: Luck,
+    limits: Limits | None = None,
+) -> ListChoice:
+    """Choose several candidates in order: each place from π of those that are left, with one point set.
+
+    Args:
+        logits: as for `choose`.
+        exploration: as for `choose`.
+        eligible: as for `choose`; places beyond their number hold nothing of use.
+        points: as for `choose`.
+        luck: of each place, leaves [places]; the first one's point set serves all.
+        limits: as for `choose`, at every place.
+    """
+
+    def place(left: Array, own: Luck) -> tuple[Array, Choice]:
+        own = own._replace(point_set=luck.point_set[0])
+        choice = choose(logits, exploration, left, points, own, limits)
+        after = left & (jnp.arange(left.shape[0]) != choice.chosen)
+        return jnp.where(jnp.any(after), after, eligible), choice
+
+    _, places = jax.lax.scan(place, jnp.asarray(eligible), luck)
+    own = jnp.take_along_axis(places.propensities, places.chosen[:, None], axis=1)[:, 0]
+    return ListChoice(places, jnp.cumprod(own))

@@ -11,6 +11,7 @@ from jax import Array
 from jax.scipy.special import ndtri
 from jaxtyping import Float
 
+from bandit.luck import Luck
 from bandit.posterior import Gaussian
 from bandit.thompson import Choice
 from simulations.policies import (
@@ -20,6 +21,7 @@ from simulations.policies import (
     Request,
     beta_thompson,
     certain,
+    key_of,
     no_counts,
     thompson_on_logits,
 )
@@ -35,9 +37,9 @@ def scaled_thompson(prior: Gaussian, scale: Array | float) -> Policy:
         scale: 1 is plain Thompson sampling, 0 greedy.
     """
 
-    def decide(state: LogitState, request: Request, words: Array) -> Choice:
+    def decide(state: LogitState, request: Request, luck: Luck) -> Choice:
         factor = jnp.linalg.cholesky(state.logits.covariance)
-        zeta = jax.random.normal(_key(words), state.logits.mean.shape, float)
+        zeta = jax.random.normal(key_of(luck, 3), state.logits.mean.shape, float)
         return certain(state.logits.mean + scale * (factor @ zeta), request.eligible)
 
     return _on_logits("scaled-thompson", prior, decide)
@@ -59,7 +61,7 @@ def bayes_ucb(prior: Gaussian, scale: Array | float, power: Array | float, horiz
         AISTATS 2012, algorithm 1.
     """
 
-    def decide(state: LogitState, request: Request, words: Array) -> Choice:
+    def decide(state: LogitState, request: Request, luck: Luck) -> Choice:
         t = state.so_far + 1
         level = jnp.maximum(1 - 1 / (t * jnp.log(horizon) ** power), 0.5)
         bonus = scale * ndtri(level) * jnp.sqrt(jnp.diagonal(state.logits.covariance))
@@ -76,12 +78,11 @@ def epsilon_greedy(prior: Gaussian, epsilon: Array | float) -> Policy:
         epsilon: share of the traffic that all arms share alike.
     """
 
-    def decide(state: LogitState, request: Request, words: Array) -> Choice:
-        branch, place = jax.random.uniform(_key(words), (2,), float)
-        greedy, random = certain(state.logits.mean, request.eligible), _any(place, request.eligible)
+    def decide(state: LogitState, request: Request, luck: Luck) -> Choice:
+        greedy, random = certain(state.logits.mean, request.eligible), _any(luck.order, request.eligible)
         return Choice(
             epsilon * random.propensities + (1 - epsilon) * greedy.propensities,
-            jnp.where(branch < epsilon, random.chosen, greedy.chosen),
+            jnp.where(luck.branch < epsilon, random.chosen, greedy.chosen),
             jnp.zeros(()),
         )
 
@@ -104,7 +105,7 @@ def lola(prior: Gaussian, strength: Array | float, scale: Array | float) -> Poli
     """
     predicted = jax.nn.sigmoid(prior.mean)
 
-    def decide(state: Counts, request: Request, words: Array) -> Choice:
+    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
         shown = strength + state.impressions
         total = jnp.maximum(jnp.sum(jnp.where(request.eligible, shown, 0.0)), 2.0)
         index = (strength * predicted + state.clicks) / shown + scale * jnp.sqrt(2 * jnp.log(total) / shown)
@@ -141,7 +142,7 @@ def kl_ucb(n_arms: int, scale: Array | float) -> Policy:
 
         return term(p, q) + term(1 - p, 1 - q)
 
-    def decide(state: Counts, request: Request, words: Array) -> Choice:
+    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
         n = jnp.maximum(state.impressions, 1.0)
         rate = state.clicks / n
         bound = scale * jnp.log(jnp.maximum(state.impressions.sum(), 2.0)) / n
@@ -166,8 +167,8 @@ def ab_then_commit(n_arms: int, share: Array | float, horizon: Array) -> Policy:
         horizon: impressions in all.
     """
 
-    def decide(state: Counts, request: Request, words: Array) -> Choice:
-        random = _any(jax.random.uniform(_key(words), (), float), request.eligible)
+    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
+        random = _any(luck.order, request.eligible)
         best = certain(state.clicks / jnp.maximum(state.impressions, 1.0), request.eligible)
         is_test = state.impressions.sum() < share * horizon
         return jax.tree.map(lambda test, rest: jnp.where(is_test, test, rest), random, best)
@@ -175,7 +176,7 @@ def ab_then_commit(n_arms: int, share: Array | float, horizon: Array) -> Policy:
     return Policy("ab-then-commit", no_counts(n_arms), decide, Counts.plus)
 
 
-def _on_logits(name: str, prior: Gaussian, decide: Callable[[LogitState, Request, Array], Choice]) -> Policy:
+def _on_logits(name: str, prior: Gaussian, decide: Callable[[LogitState, Request, Luck], Choice]) -> Policy:
     """Return a policy that learns as the engine does."""
     engine = thompson_on_logits(name, prior, jnp.asarray(jnp.inf), jnp.zeros((1, prior.mean.shape[0], 1)))
     return engine._replace(choose=decide)
@@ -186,7 +187,3 @@ def _any(place: Float[Array, ""], eligible: Array) -> Choice:
     rank = jnp.floor(place * eligible.sum())
     chosen = jnp.argmax(eligible & (jnp.cumsum(eligible) > rank))
     return Choice(eligible / eligible.sum(), chosen, jnp.zeros(()))
-
-
-def _key(words: Array) -> Array:
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(3), words[0]), words[1])

@@ -60,7 +60,7 @@ def learning_policy(engine: Policy) -> Policy:
     return Policy(
         engine.name,
         Learning(engine.start, nothing),
-        lambda state, request, words: engine.choose(state.belief, request, words),
+        lambda state, request, luck: engine.choose(state.belief, request, luck),
         learn,
     )
 

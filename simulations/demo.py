@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bandit.engine import Engine
-from bandit.learner import N_CONTEXTS
 from bandit.numerics import keep_compiled_programs
+from bandit.readouts import N_CONTEXTS
 from bandit.records import ArmReport, Creative, Outcome, Request
 from encoders import Encoder, TextEncoder
 from simulations.catalogue import Ad

@@ -2,13 +2,27 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from simulations.results import RegretCurve, TrafficShares
 from simulations.settings import Setting
+
+
+class PolicySetting(Protocol):
+    """What a result row says of a policy.
+
+    Attributes:
+        policy: its name.
+        setting_id: its settings, in words.
+    """
+
+    @property
+    def policy(self) -> str: ...  # noqa: D102  # both are described above
+    @property
+    def setting_id(self) -> str: ...  # noqa: D102
 
 
 class Played(NamedTuple):
@@ -23,7 +37,7 @@ class Played(NamedTuple):
         shown: impressions of each creative.
     """
 
-    setting: Setting
+    setting: PolicySetting
     batch: int
     earned: Float[np.ndarray, "runs batches"]
     best: Float[np.ndarray, "runs batches"]
@@ -126,6 +140,79 @@ def score(played: Played, n_campaigns: int = 1) -> Score:
         standard_error=_error(residual),
         regret=float(lost.mean()),
         regret_error=_error(lost),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A row of results: one policy beside the one that the others are compared with, on the same seeds.
+
+    Attributes:
+        policy: its name.
+        setting: its settings, in words.
+        impressions: of one seed.
+        seeds: how many.
+        clicks: expected clicks, mean over seeds.
+        regret: expected clicks lost against the oracle, mean over seeds.
+        regret_error: standard error of that.
+        of_uniform: regret / regret of showing all alike, a fraction, mean over seeds.
+        of_uniform_error: standard error of that.
+        more_than_engine: `of_uniform` minus the engine's, mean over seeds.
+        more_than_engine_error: standard error of that paired difference.
+        engine_saves: 1 − the engine's `of_uniform` / this one's; None where this one loses nothing.
+        engine_saves_error: standard error of that, paired, by the delta method over seeds.
+    """
+
+    policy: str
+    setting: str
+    impressions: int
+    seeds: int
+    clicks: float
+    regret: float
+    regret_error: float
+    of_uniform: float
+    of_uniform_error: float
+    more_than_engine: float
+    more_than_engine_error: float
+    engine_saves: float | None
+    engine_saves_error: float | None
+
+
+def compare(outcomes: Sequence[Played]) -> list[Comparison]:
+    """Return a row per policy.
+
+    Args:
+        outcomes: what each earned on the same seeds, one run per seed; the engine first.
+    """
+    engine = _of_uniform(outcomes[0])
+    return [_compared(played, engine) for played in outcomes]
+
+
+def _of_uniform(played: Played) -> Float[np.ndarray, "runs"]:
+    """Return regret / uniform's of each run; 0 in a world whose creatives are all alike."""
+    lost, lift = (played.best - other for other in (played.earned, played.uniform))
+    return np.divide(lost.sum(axis=1), lift.sum(axis=1), out=np.zeros(len(lost)), where=lift.sum(axis=1) > 0)
+
+
+def _compared(played: Played, engine: Float[np.ndarray, "runs"]) -> Comparison:
+    lost = (played.best - played.earned).sum(axis=1)
+    share = _of_uniform(played)
+    more = share - engine
+    ratio = engine.mean() / share.mean() if share.mean() > 0 else None
+    return Comparison(
+        policy=played.setting.policy,
+        setting=played.setting.setting_id,
+        impressions=int(impressions_of(played)[-1]),
+        seeds=len(share),
+        clicks=float(played.earned.sum(axis=1).mean()),
+        regret=float(lost.mean()),
+        regret_error=_error(lost),
+        of_uniform=float(share.mean()),
+        of_uniform_error=_error(share),
+        more_than_engine=float(more.mean()),
+        more_than_engine_error=_error(more),
+        engine_saves=None if ratio is None else float(1 - ratio),
+        engine_saves_error=None if ratio is None else _error((engine - ratio * share) / share.mean()),
     )
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from bandit.luck import Luck
 from bandit.posterior import Gaussian, Rows, State, find_sites, predict, update
 from bandit.thompson import KAPPA, UNIFORM_SHARE, Choice, Exploration, choose
 
@@ -41,13 +42,13 @@ class Policy(NamedTuple):
     Attributes:
         name: what tables call it.
         start: its state before the first impression.
-        choose: (state, request, key words) -> Choice.
+        choose: (state, request, luck) -> Choice.
         learn: (state, outcomes) -> state.
     """
 
     name: str
     start: Any
-    choose: Callable[[Any, Request, Array], Choice]
+    choose: Callable[[Any, Request, Luck], Choice]
     learn: Callable[[Any, Outcomes], Any]
 
 
@@ -96,11 +97,11 @@ def thompson_on_logits(
         uniform_share: ε.
     """
 
-    def decide(state: LogitState, request: Request, words: Array) -> Choice:
+    def decide(state: LogitState, request: Request, luck: Luck) -> Choice:
         n_active = jnp.sum(request.eligible)
         settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
         exploration = Exploration(horizon, state.so_far, *settings)
-        return choose(state.logits, exploration, request.eligible, points, words, 0)
+        return choose(state.logits, exploration, request.eligible, points, luck)
 
     def learn(state: LogitState, outcomes: Outcomes) -> LogitState:
         batch = no_counts(prior.mean.shape[0]).plus(outcomes)
@@ -127,13 +128,13 @@ def thompson_on_weights(
 ) -> Policy:
     """Return the engine's policy for one campaign with contexts: campaign 0, its arms 0, 1, …."""
 
-    def decide(state: ContextualState, request: Request, words: Array) -> Choice:
+    def decide(state: ContextualState, request: Request, luck: Luck) -> Choice:
         arms = jnp.arange(request.eligible.shape[0])
         logits = predict(state.posterior, request.features, arms, jnp.zeros_like(arms))
         n_active = jnp.sum(request.eligible)
         settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
         exploration = Exploration(horizon, state.so_far, *settings)
-        return choose(logits, exploration, request.eligible, points, words, 0)
+        return choose(logits, exploration, request.eligible, points, luck)
 
     def learn(state: ContextualState, outcomes: Outcomes) -> ContextualState:
         ones = jnp.ones_like(outcomes.clicks)
@@ -148,8 +149,8 @@ def thompson_on_weights(
 def beta_thompson(n_arms: int) -> Policy:
     """Return Thompson sampling with an independent Beta(1, 1) prior on each arm's click rate."""
 
-    def decide(state: Counts, request: Request, words: Array) -> Choice:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), words[0]), words[1])
+    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
+        key = key_of(luck, 1)
         rates = _beta(key, 1 + state.clicks, 1 + state.impressions - state.clicks)
         return certain(rates, request.eligible)
 
@@ -159,7 +160,7 @@ def beta_thompson(n_arms: int) -> Policy:
 def ucb1(n_arms: int, scale: Array | float) -> Policy:
     """Return UCB1 with a scaled bonus: clicks/n + scale √(2 ln t / n); an arm never shown comes first."""
 
-    def decide(state: Counts, request: Request, words: Array) -> Choice:
+    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
         total = jnp.maximum(state.impressions.sum(), 2.0)
         shown = jnp.maximum(state.impressions, 1.0)
         index = state.clicks / shown + scale * jnp.sqrt(2 * jnp.log(total) / shown)
@@ -171,12 +172,18 @@ def ucb1(n_arms: int, scale: Array | float) -> Policy:
 def uniform(n_arms: int) -> Policy:
     """Return the policy that shows every candidate equally often."""
 
-    def decide(state: Counts, request: Request, words: Array) -> Choice:
+    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
         weights = request.eligible / request.eligible.sum()
-        chosen = jax.random.categorical(jax.random.fold_in(jax.random.key(2), words[0]), jnp.log(weights))
+        chosen = jax.random.categorical(key_of(luck, 2), jnp.log(weights))
         return Choice(weights, chosen, jnp.zeros(()))
 
     return Policy("uniform", no_counts(n_arms), decide, Counts.plus)
+
+
+def key_of(luck: Luck, purpose: int) -> Array:
+    """Return a random key of a decision for policies that draw otherwise than the engine; from 64 bits."""
+    high = (luck.place * 2.0**32).astype(jnp.uint32)
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(purpose), luck.point_set), high)
 
 
 def certain(score: Array, eligible: Array) -> Choice:

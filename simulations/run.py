@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from bandit.luck import Luck
 from simulations.policies import Outcomes, Policy, Request
 
 
@@ -42,6 +43,13 @@ class Step(NamedTuple):
     shown: Float[Array, "arms"]
 
 
+def draw_luck(key: Array, size: int) -> Luck:
+    """Return the luck of the decisions of a batch, leaves [size]."""
+    key_set, key_uniform = jax.random.split(key)
+    uniform = jax.random.uniform(key_uniform, (len(Luck._fields) - 1, size), float)
+    return Luck(jax.random.bits(key_set, (size,), jnp.uint32), *uniform)
+
+
 def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tuple[Any, Step]:
     """Let a policy play one batch and learn from it.
 
@@ -54,14 +62,14 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
     Returns:
         The policy's state after, and what the batch earned.
     """
-    key_words, key_clicks = jax.random.split(key)
+    key_luck, key_clicks = jax.random.split(key)
     size, n_requests = traffic.size, traffic.truth.shape[0]
-    words = jax.random.bits(key_words, (size, 3), jnp.uint32)
+    luck = draw_luck(key_luck, size)
     if n_requests == 1:
         request = jax.tree.map(lambda leaf: leaf[0], traffic.requests)
-        chosen = jax.vmap(policy.choose, in_axes=(None, None, 0))(state, request, words).chosen
+        chosen = jax.vmap(policy.choose, in_axes=(None, None, 0))(state, request, luck).chosen
     else:
-        chosen = jax.vmap(policy.choose, in_axes=(None, 0, 0))(state, traffic.requests, words).chosen
+        chosen = jax.vmap(policy.choose, in_axes=(None, 0, 0))(state, traffic.requests, luck).chosen
     of_request = jnp.arange(size) if n_requests > 1 else jnp.zeros(size, int)
     rate = traffic.truth[of_request, chosen]
     clicks = (jax.random.uniform(key_clicks, (size,)) < rate).astype(rate.dtype)

@@ -138,6 +138,13 @@ ENGINE_SETTINGS = (
     setting("plain-thompson", kappa=1, uniform=0, endless=1),
     setting("greedy", kappa=0, uniform=0, endless=0),
 )
+FIXED_SCALES = "engine-fixed-scales"
+WORLD_SETTINGS = (  # what plays synthetic worlds beside the rivals of `rivals`
+    *ENGINE_SETTINGS,
+    setting(FIXED_SCALES, kappa=KAPPA, uniform=UNIFORM_SHARE, endless=0),
+    setting("beta-thompson"),
+    setting("ucb1", scale=0.03),
+)
 DEFAULT_SETTINGS = (
     *ENGINE_SETTINGS,
     setting("beta-thompson"),

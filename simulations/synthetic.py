@@ -2,21 +2,24 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from bandit.features import N_CONTENT, PriorScales, weight_prior
+from bandit.features import N_CONTENT, PriorScales, scale_groups, weight_prior
 from bandit.numerics import double_precision
 from bandit.points import normal_points
-from bandit.posterior import initial_state
+from bandit.posterior import Prior, initial_state, learn_scales
+from bandit.upkeep import SCALES_EVERY
 from simulations.contextual import thompson_on_contents
 from simulations.played import Played
-from simulations.policies import Policy, beta_thompson, ucb1
+from simulations.policies import ContextualState, Outcomes, Policy, beta_thompson, ucb1
+from simulations.rivals import RIVALS, RivalNumbers, RivalSetting
 from simulations.run import Step, play
-from simulations.settings import ENGINE_SETTINGS, Numbers, Setting
+from simulations.settings import FIXED_SCALES, WORLD_SETTINGS, Numbers, Setting
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes, World, draw_truth, make_world, traffic_of
 
@@ -26,7 +29,7 @@ CONTENT_LENGTH = (
     0.7  # root mean square distance of an ad from its campaign's mean, in the catalogue by MiniLM
 )
 BY_COUNTS = ("beta-thompson", "ucb1")
-POLICIES = tuple(setting.policy for setting in ENGINE_SETTINGS) + BY_COUNTS
+POLICIES = (*(setting.policy for setting in WORLD_SETTINGS), *RIVALS)
 
 
 def draw_worlds(
@@ -67,7 +70,7 @@ def _drawn_world(key: Array, n_creatives: int, sizes: EffectSizes) -> World:
 
 def play_worlds(
     worlds: Sequence[World],
-    setting: Setting,
+    setting: Setting | RivalSetting,
     impressions: int,
     *,
     seeds: Sequence[int] | None = None,
@@ -94,12 +97,11 @@ def play_worlds(
     """
     seeds = range(len(worlds)) if seeds is None else seeds
     _check(worlds, setting, impressions, seeds, batch)
-    run = _compiled(
-        setting.policy if setting.policy in BY_COUNTS else "thompson", batch, impressions // batch
-    )
+    by_name = (*BY_COUNTS, FIXED_SCALES, *RIVALS)
+    run = _compiled(setting.policy if setting.policy in by_name else "thompson", batch, impressions // batch)
     steps = []
     with double_precision():
-        settings = {name: jnp.asarray(value, float) for name, value in setting.numbers}
+        settings = setting_numbers(setting)
         # One run at a time: mapped over runs, the program is no faster on a CPU and takes longer to compile.
         for world, seed in zip(worlds, seeds, strict=True):
             steps.append(jax.tree.map(np.asarray, run(settings, world, jax.random.key(seed))))
@@ -107,8 +109,19 @@ def play_worlds(
     return Played(setting, batch, *(np.stack(leaves) for leaves in zip(*steps, strict=True)))
 
 
+def setting_numbers(setting: Setting | RivalSetting) -> Numbers | RivalNumbers:
+    """Return a setting's numbers as arrays."""
+    if isinstance(setting, RivalSetting):
+        return RivalNumbers(jnp.asarray(setting.exploration), jnp.asarray(setting.ridge))
+    return {name: jnp.asarray(value, float) for name, value in setting.numbers}
+
+
 def _check(
-    worlds: Sequence[World], setting: Setting, impressions: int, seeds: Sequence[int], batch: int
+    worlds: Sequence[World],
+    setting: Setting | RivalSetting,
+    impressions: int,
+    seeds: Sequence[int],
+    batch: int,
 ) -> None:
     if setting.policy not in POLICIES:
         raise WorldError(f"expected a policy out of {', '.join(POLICIES)}, got {setting.policy!r}")
@@ -121,23 +134,55 @@ def _check(
 
 
 @cache
-def _compiled(name: str, batch: int, n_batches: int) -> Callable[[Numbers, World, Array], Step]:
-    def one(settings: Numbers, world: World, key: Array) -> Step:
-        policy = _policy(name, settings, world, batch * n_batches)
-        return play(policy, traffic_of(world, batch), n_batches, key)[1]
+def _compiled(name: str, batch: int, n_batches: int) -> Callable[..., Step]:
+    def one(numbers: Any, world: World, key: Array) -> Step:
+        make = (
+            partial(RIVALS[name], world.content)
+            if name in RIVALS
+            else partial(own_policy, name, world, batch * n_batches, batch)
+        )
+        return play(make(numbers), traffic_of(world, batch), n_batches, key)[1]
 
     return jax.jit(one)
 
 
-def _policy(name: str, settings: Numbers, world: World, horizon: int) -> Policy:
+def own_policy(name: str, world: World, horizon: float, batch: int, settings: Numbers) -> Policy:
+    """Return a policy that is no rival: one by counts, or one on the engine's posterior.
+
+    Args:
+        name: out of `POLICIES`.
+        world: its contents are read, never its truth.
+        horizon: impressions in all, which the policy is told.
+        batch: impressions between two updates.
+        settings: the policy's numbers.
+    """
     n_arms = world.appeal.shape[0]
     if name == "beta-thompson":
         return beta_thompson(n_arms)
     if name == "ucb1":
         return ucb1(n_arms, settings["scale"])
-    posterior = initial_state(weight_prior(PriorScales()), n_arms, 1)
+    prior = weight_prior(PriorScales())
     reach = jnp.where(settings["endless"] > 0, jnp.inf, float(horizon))
     points = jnp.asarray(normal_points(n_arms))
-    return thompson_on_contents(
+    posterior = initial_state(prior, n_arms, 1)
+    policy = thompson_on_contents(
         name, posterior, world.content, reach, points, settings["kappa"], settings["uniform"]
     )
+    return policy if name == FIXED_SCALES else _learning_scales(policy, prior, batch)
+
+
+def _learning_scales(policy: Policy, initial: Prior, batch: int) -> Policy:
+    """Let the engine's policy learn the prior's scales now and then, as the engine does."""
+    groups = jnp.asarray(scale_groups())
+
+    def learn(state: ContextualState, outcomes: Outcomes) -> ContextualState:
+        after = policy.learn(state, outcomes)
+        posterior = jax.lax.cond(
+            after.so_far % (SCALES_EVERY * batch) == 0,
+            lambda known: learn_scales(known, initial, groups, jnp.zeros_like(known.arm_precision, int)),
+            lambda known: known,
+            after.posterior,
+        )
+        return after._replace(posterior=posterior)
+
+    return policy._replace(learn=learn)

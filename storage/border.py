@@ -19,8 +19,9 @@ def check_decision_ids(decision_ids: Iterable[str]) -> None:
     Raises:
         InvalidIdError: Names the first that is wrong.
     """
+    is_valid = DECISION_ID.fullmatch
     for decision_id in decision_ids:
-        if not isinstance(decision_id, str) or not DECISION_ID.fullmatch(decision_id):
+        if not isinstance(decision_id, str) or not is_valid(decision_id):
             raise InvalidIdError(
                 f"a decision id is a string of 1 to 64 printable ASCII characters, got {decision_id!r}; "
                 "leave it out to get one made"
@@ -40,7 +41,7 @@ def check_text(text: str, what: str, *, is_empty_allowed: bool = False) -> None:
     """
     if not isinstance(text, str) or not (text or is_empty_allowed):
         raise InvalidValueError(f"{what} must be a string that is not empty, got {text!r}")
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
         raise InvalidValueError(f"{what} holds a NUL or broken Unicode, which cannot be stored: {text!r}")
 
 

@@ -1,23 +1,19 @@
 """Campaigns and their creatives."""
 
-import difflib
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NoReturn, final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, case, cast, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
+from storage import creatives
 from storage.border import check_integer, check_text
-from storage.columns import canonical_json
+from storage.columns import BigInt
 from storage.errors import (
     DuplicateCampaignError,
-    DuplicateCreativeError,
     InvalidValueError,
-    RetiredCreativeError,
     UnknownCampaignError,
-    UnknownCreativeError,
 )
 from storage.records import (
     CampaignRecord,
@@ -27,11 +23,10 @@ from storage.records import (
     Horizon,
     NewCreative,
 )
-from storage.schema import ArmStatistics, Campaign, Creative
-from storage.session import Database, in_chunks, insert_into
+from storage.schema import Campaign, Creative
+from storage.session import Database, insert_into
 
 CAMPAIGN_STATUSES: Final = ("active", "paused", "ended")
-CREATIVE_STATUSES: Final = ("active", "paused", "retired")
 
 
 @final
@@ -134,7 +129,7 @@ class Campaigns:
             UnknownCampaignError: No campaign has this name.
             InvalidValueError: There is no such status.
         """
-        _check_status(status, CAMPAIGN_STATUSES, f"campaign {name!r}")
+        creatives.check_status(status, CAMPAIGN_STATUSES, f"campaign {name!r}")
 
         def work(connection: Connection) -> None:
             statement = update(Campaign).where(Campaign.name == name).values(status=status)
@@ -172,13 +167,13 @@ class Campaigns:
         return self._database.write(work)
 
     def add_creatives(
-        self, campaign_id: int, creatives: Sequence[NewCreative], *, created_at: datetime
+        self, campaign_id: int, new: Sequence[NewCreative], *, created_at: datetime
     ) -> list[CreativeRecord]:
         """Add creatives, all or none.
 
         Args:
             campaign_id: The campaign.
-            creatives: With ids that the campaign does not have.
+            new: With ids that the campaign does not have.
             created_at: When.
 
         Returns:
@@ -186,56 +181,14 @@ class Campaigns:
 
         Raises:
             DuplicateCreativeError: Names every id that is taken or given twice.
+            InvalidLimitsError: A floor or cap is no fraction, or the campaign's cannot all be kept.
             InvalidValueError: A text cannot be stored.
             UnknownCampaignError: No such campaign.
         """
-        ids = [creative.external_id for creative in creatives]
-        for creative in creatives:
-            what = f"creative {creative.external_id!r}"
-            check_text(creative.external_id, "a creative's id")
-            check_text(creative.content_hash, f"{what}: content_hash")
-            canonical_json(dict(creative.content), what=f"{what}: its content")
-            if creative.picture is not None:
-                check_text(creative.picture, f"{what}: picture")
-        rows = [
-            {
-                "campaign_id": campaign_id,
-                "external_id": creative.external_id,
-                "content": dict(creative.content),
-                "content_hash": creative.content_hash,
-                "picture": creative.picture,
-                "created_at": created_at,
-            }
-            for creative in creatives
-        ]
-
-        def work(connection: Connection) -> list[CreativeRecord]:
-            # The lock lets two who add the same id find out in turn, and with the same message.
-            query = (
-                select(Campaign.name)
-                .where(Campaign.campaign_id == campaign_id)
-                .with_for_update(key_share=True)
-            )
-            name = connection.execute(query).scalar_one_or_none()
-            if name is None:
-                raise UnknownCampaignError(f"there is no campaign with campaign_id {campaign_id}")
-            taken = {external_id for external_id, times in Counter(ids).items() if times > 1}
-            taken |= {row.external_id for row in _creatives_of(connection, campaign_id, ids)}
-            if taken:
-                listed = ", ".join(sorted(map(repr, taken)))
-                raise DuplicateCreativeError(
-                    f"campaign {name!r} has these creative ids already, or they are given twice: {listed}; "
-                    "nothing was added"
-                )
-            if not rows:
-                return []
-            connection.execute(insert(Creative), rows)
-            stored = {row.external_id: row for row in _creatives_of(connection, campaign_id, ids)}
-            statistics = [{"creative_id": stored[external_id].creative_id} for external_id in ids]
-            connection.execute(insert(ArmStatistics), statistics)
-            return [stored[external_id] for external_id in ids]
-
-        return self._database.write(work)
+        creatives.check_new(new)
+        return self._database.write(
+            lambda connection: creatives.add(connection, campaign_id, new, created_at)
+        )
 
     def creatives(self, campaign: str) -> list[CreativeRecord]:
         """Return the creatives of a campaign, retired ones too, in the order of our ids.
@@ -243,11 +196,9 @@ class Campaigns:
         Raises:
             UnknownCampaignError: No campaign has this name.
         """
-
-        def work(connection: Connection) -> list[CreativeRecord]:
-            return _creatives_of(connection, _campaign(connection, campaign).campaign_id)
-
-        return self._database.read(work)
+        return self._database.read(
+            lambda connection: creatives.of_campaign(connection, _campaign(connection, campaign).campaign_id)
+        )
 
     def all_creatives(self, model_id: int) -> list[CreativeRecord]:
         """Return the creatives of all campaigns of a model, retired ones too, in the order of our ids."""
@@ -262,21 +213,23 @@ class Campaigns:
         )
 
     def version(self, model_id: int) -> tuple[int, ...]:
-        """Return numbers that change when a campaign or creative of the model is added or changes its status.
+        """Return numbers that change when a campaign or creative is added, or its status or limits change.
 
         One pass over the creatives' statuses, without their contents; cheap enough for once a second.
         """
-        creatives = (
-            select(func.count(), *_status_sums(Creative.creative_id, Creative.status, CREATIVE_STATUSES))
+        of_creatives = (
+            select(func.count(), *_status_sums(Creative.creative_id, Creative.status, creatives.STATUSES))
             .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
             .where(Campaign.model_id == model_id)
         )
-        campaigns = select(
-            func.count(), *_status_sums(Campaign.campaign_id, Campaign.status, CAMPAIGN_STATUSES)
+        of_campaigns = select(
+            func.count(),
+            cast(func.coalesce(func.sum(Campaign.settings_version), 0), BigInt),
+            *_status_sums(Campaign.campaign_id, Campaign.status, CAMPAIGN_STATUSES),
         ).where(Campaign.model_id == model_id)
 
         def work(connection: Connection) -> tuple[int, ...]:
-            return (*connection.execute(creatives).one(), *connection.execute(campaigns).one())
+            return (*connection.execute(of_creatives).one(), *connection.execute(of_campaigns).one())
 
         return self._database.read(work)
 
@@ -290,29 +243,38 @@ class Campaigns:
             UnknownCampaignError: No campaign has this name.
             UnknownCreativeError: The campaign has no such creative.
             RetiredCreativeError: It is retired.
+            InvalidLimitsError: With it active, the campaign's floors and caps could not all be kept.
             InvalidValueError: There is no such status.
         """
-        _check_status(status, CREATIVE_STATUSES, f"creative {external_id!r}")
+        creatives.check_status(status, creatives.STATUSES, f"creative {external_id!r}")
 
         def work(connection: Connection) -> CreativeRecord:
-            campaign_id = _campaign(connection, campaign).campaign_id
-            is_it = (Creative.campaign_id == campaign_id) & (Creative.external_id == external_id)
-            statement = update(Creative).where(is_it)
-            if status != "retired":
-                statement = statement.where(Creative.status != "retired")
-            changed = connection.execute(statement.values(status=status)).rowcount
-            row = connection.execute(select(Creative.__table__).where(is_it)).mappings().one_or_none()
-            if row is None:
-                known = [creative.external_id for creative in _creatives_of(connection, campaign_id)]
-                raise UnknownCreativeError(
-                    f"campaign {campaign!r} has no creative {external_id!r}{_close(external_id, known)}"
-                )
-            if not changed:
-                raise RetiredCreativeError(
-                    f"creative {external_id!r} of campaign {campaign!r} is retired and cannot become "
-                    f"{status}; add it under a new id"
-                )
-            return CreativeRecord(**row)
+            return creatives.set_status(connection, _campaign(connection, campaign), external_id, status)
+
+        return self._database.write(work)
+
+    def set_limits(
+        self, campaign: str, external_id: str, *, floor: float | None = None, cap: float | None = None
+    ) -> CreativeRecord:
+        """Set the least and the most of the campaign's traffic that a creative may get.
+
+        Args:
+            campaign: The campaign's name.
+            external_id: The creative.
+            floor: A fraction; None leaves it as it is.
+            cap: A fraction, likewise.
+
+        Returns:
+            The creative as it is now.
+
+        Raises:
+            UnknownCampaignError: No campaign has this name.
+            UnknownCreativeError: The campaign has no such creative.
+            InvalidLimitsError: They are no fractions, or the campaign's could not all be kept.
+        """
+
+        def work(connection: Connection) -> CreativeRecord:
+            return creatives.set_limits(connection, _campaign(connection, campaign), external_id, floor, cap)
 
         return self._database.write(work)
 
@@ -324,39 +286,13 @@ def _campaign(connection: Connection, name: str) -> CampaignRecord:
 
 def _raise_unknown(connection: Connection, name: str) -> NoReturn:
     known = list(connection.execute(select(Campaign.name)).scalars())
-    raise UnknownCampaignError(f"there is no campaign {name!r}{_close(name, known)}")
-
-
-def _close(name: str, known: Sequence[str]) -> str:
-    """End a message with the names that may have been meant."""
-    near = difflib.get_close_matches(str(name), known)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise UnknownCampaignError(f"there is no campaign {name!r}{creatives.close_names(name, known)}")
 
 
 def _record(row: RowMapping) -> CampaignRecord:
     fields: dict[str, Any] = dict(row)
     mode = fields.pop("horizon_mode")
     return CampaignRecord(**{**fields, "horizon": mode if mode == "auto" else fields["horizon"]})
-
-
-def _creatives_of(
-    connection: Connection, campaign_id: int, external_ids: Sequence[str] | None = None
-) -> list[CreativeRecord]:
-    """Return a campaign's creatives, all or those with the given ids, in the order of our ids."""
-    query = select(Creative.__table__).where(Creative.campaign_id == campaign_id)
-    query = query.order_by(Creative.creative_id)
-    if external_ids is None:
-        return [CreativeRecord(**row) for row in connection.execute(query).mappings()]
-    return [
-        CreativeRecord(**row)
-        for chunk in in_chunks(external_ids)
-        for row in connection.execute(query.where(Creative.external_id.in_(chunk))).mappings()
-    ]
-
-
-def _check_status(status: str, known: tuple[str, ...], what: str) -> None:
-    if status not in known:
-        raise InvalidValueError(f"{what}: status must be one of {', '.join(known)}, got {status!r}")
 
 
 def _status_sums(

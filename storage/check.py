@@ -62,6 +62,26 @@ RULES: Final = (
         """,
     ),
     Rule(
+        "imported history",
+        """
+        SELECT 'import ' || i.import_id, 'is noted with ' || i.clicks || ' clicks of ' || i.impressions
+            || ' impressions, its counts sum to ' || coalesce(h.clicks, 0) || ' of '
+            || coalesce(h.impressions, 0)
+        FROM history_imports AS i
+        LEFT JOIN (
+            SELECT campaigns.model_id AS model_id, history_counts.import_id AS import_id,
+                CAST(sum(history_counts.impressions) AS bigint) AS impressions,
+                CAST(sum(history_counts.clicks) AS bigint) AS clicks
+            FROM history_counts
+            JOIN creatives ON creatives.creative_id = history_counts.creative_id
+            JOIN campaigns ON campaigns.campaign_id = creatives.campaign_id
+            GROUP BY campaigns.model_id, history_counts.import_id
+        ) AS h ON h.model_id = i.model_id AND h.import_id = i.import_id
+        WHERE i.impressions <> coalesce(h.impressions, 0) OR i.clicks <> coalesce(h.clicks, 0)
+        ORDER BY i.model_id, i.import_id
+        """,
+    ),
+    Rule(
         "creatives without statistics",
         """
         SELECT 'creative ' || creatives.creative_id, 'has no row in arm_statistics'

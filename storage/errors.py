@@ -61,6 +61,10 @@ class InvalidValueError(StorageError, ValueError):
     """A value cannot be stored: out of range, not finite, or text that holds a NUL."""
 
 
+class InvalidLimitsError(StorageError, ValueError):
+    """Floors and caps of creatives that cannot be kept."""
+
+
 class NaiveTimeError(StorageError, ValueError):
     """A time without a time zone."""
 

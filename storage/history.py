@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, cast, func, insert, select
 
-from storage.columns import canonical_json
+from storage.columns import BigInt, canonical_json
 from storage.errors import InvalidValueError, UnknownCreativeError
-from storage.learning_records import HistoryCountRecord
-from storage.schema import Campaign, Creative, HistoryCount, HistoryImport
+from storage.learning_records import CountRow, HistoryCountRecord
+from storage.schema import Campaign, Creative, HistoryCount, HistoryImport, PrunedCount
 from storage.session import in_chunks, insert_into
 
 Summed = Mapping[tuple[int, str], tuple[int, int]]
@@ -36,21 +36,40 @@ def summed(rows: Sequence[HistoryCountRecord]) -> Summed:
 
 
 def counts(connection: Connection, model_id: int) -> list[HistoryCountRecord]:
-    """Return the imported counts of a model's creatives, by creative and context."""
+    """Return the imported counts of a model's creatives, by creative, import and context."""
     rows = connection.execute(
         select(
             HistoryCount.creative_id,
             HistoryCount.impressions,
             HistoryCount.clicks,
             HistoryCount.context,
+            HistoryCount.slots_version,
             HistoryCount.imported_at,
         )
         .join(Creative, Creative.creative_id == HistoryCount.creative_id)
         .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
         .where(Campaign.model_id == model_id)
-        .order_by(HistoryCount.creative_id, HistoryCount.context_hash)
+        .order_by(HistoryCount.creative_id, HistoryCount.import_id, HistoryCount.context_hash)
     )
     return [HistoryCountRecord(**row) for row in rows.mappings()]
+
+
+def pruned(connection: Connection, model_id: int) -> list[CountRow]:
+    """Return the counts of pruned decisions of a model's creatives, by creative, slots and context."""
+    keys = (PrunedCount.creative_id, PrunedCount.slots_version, PrunedCount.context)
+    rows = connection.execute(
+        select(
+            *keys,
+            cast(func.sum(PrunedCount.impressions), BigInt).label("impressions"),
+            cast(func.sum(PrunedCount.clicks), BigInt).label("clicks"),
+        )
+        .join(Creative, Creative.creative_id == PrunedCount.creative_id)
+        .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
+        .where(Campaign.model_id == model_id)
+        .group_by(*keys)
+        .order_by(*keys)
+    )
+    return [CountRow(**row) for row in rows.mappings()]
 
 
 def imported_at(connection: Connection, model_id: int, import_id: str) -> datetime | None:
@@ -61,8 +80,15 @@ def imported_at(connection: Connection, model_id: int, import_id: str) -> dateti
     return connection.execute(query).scalar_one_or_none()
 
 
-def add(connection: Connection, model_id: int, rows: Summed, import_id: str, imported_at: datetime) -> bool:
-    """Add counts to those that are there, unless this import was made before; say whether they were added."""
+def add(
+    connection: Connection,
+    model_id: int,
+    rows: Summed,
+    import_id: str,
+    slots_version: int,
+    imported_at: datetime,
+) -> bool:
+    """Add counts, unless this import was made before; say whether they were added."""
     _check_creatives(connection, model_id, sorted({creative_id for creative_id, _ in rows}))
     noted = connection.execute(
         insert_into(connection, HistoryImport)
@@ -80,20 +106,13 @@ def add(connection: Connection, model_id: int, rows: Summed, import_id: str, imp
         return False
     if not rows:
         return True
-    statement = insert_into(connection, HistoryCount)
-    new = statement.excluded
     connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["creative_id", "context_hash"],
-            set_={
-                "impressions": HistoryCount.impressions + new.impressions,
-                "clicks": HistoryCount.clicks + new.clicks,
-                "imported_at": new.imported_at,
-            },
-        ),
+        insert(HistoryCount),
         [
             {
                 "creative_id": creative_id,
+                "import_id": import_id,
+                "slots_version": slots_version,
                 "context_hash": hashlib.blake2b(context.encode(), digest_size=16).hexdigest(),
                 "context": context,
                 "impressions": impressions,

@@ -1,13 +1,14 @@
 """Learning: what the learner takes, what it writes, and what it resumes from."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, final
 
 import numpy as np
-from sqlalchemy import Connection, Select, bindparam, exists, select
+from sqlalchemy import Connection, Select, Text, bindparam, case, exists, func, select, type_coerce
 
-from storage import history, leases, statistics, steps
+from storage import context_schema, history, leases, statistics, steps
 from storage.border import check_text
 from storage.columns import canonical_json
 from storage.errors import DatabaseDamagedError, StepConflictError
@@ -24,6 +25,7 @@ from storage.learning_records import (
     Snapshot,
     StepRecord,
 )
+from storage.records import ContextCountRecord
 from storage.schema import ArmState, Campaign, Decision, LearnStep, ModelLog, Posterior
 from storage.session import Database
 
@@ -32,7 +34,7 @@ LEARN_ROWS: Final = (
         Decision.decision_id,
         Decision.campaign_id,
         Decision.creative_id,
-        Decision.context,
+        type_coerce(Decision.context, Text).label("context"),
         Decision.slots_version,
         Decision.click,
         Decision.settled_at,
@@ -150,6 +152,22 @@ class Learning:
             ]
         )
 
+    def learnt_decisions(self, model_id: int, *, up_to_step: int) -> tuple[int, int]:
+        """Return how many decisions the steps up to one have learnt, and how many before the newest refit."""
+        steps_of = (LearnStep.model_id == model_id, LearnStep.step <= up_to_step)
+        newest_refit = select(func.max(LearnStep.step)).where(*steps_of, LearnStep.kind == "refit")
+        is_before = LearnStep.step < newest_refit.scalar_subquery()
+        query = select(
+            func.coalesce(func.sum(LearnStep.n_rows), 0),
+            func.coalesce(func.sum(case((is_before, LearnStep.n_rows))), 0),
+        ).where(*steps_of)
+
+        def work(connection: Connection) -> tuple[int, int]:
+            learnt, before_refit = connection.execute(query).one()
+            return int(learnt), int(before_refit)
+
+        return self._database.read(work)
+
     def model_log(self, model_id: int, *, limit: int) -> list[InfoRow]:
         """Return what the latest steps reported about themselves, the newest first."""
         query = (
@@ -225,8 +243,12 @@ class Learning:
         )
 
     def history_counts(self, model_id: int) -> list[HistoryCountRecord]:
-        """Return the imported history of the model's creatives, by creative and context."""
+        """Return the imported history of the model's creatives, by creative, import and context."""
         return self._database.read(lambda connection: history.counts(connection, model_id))
+
+    def pruned_counts(self, model_id: int) -> list[CountRow]:
+        """Return the counts of learnt decisions whose rows were pruned, by creative, slots and context."""
+        return self._database.read(lambda connection: history.pruned(connection, model_id))
 
     def add_history(
         self,
@@ -235,6 +257,8 @@ class Learning:
         *,
         import_id: str,
         imported_at: datetime,
+        slots_version: int = 0,
+        context_counts: Sequence[ContextCountRecord] = (),
     ) -> bool:
         """Add imported counts to those that are there, all or none.
 
@@ -243,6 +267,8 @@ class Learning:
             rows: A creative and context may occur more than once.
             import_id: Names the import: one that is known already changes nothing.
             imported_at: When.
+            slots_version: The context schema's version by which the contexts count, now and ever after.
+            context_counts: What to add to the counts of context levels.
 
         Returns:
             Whether the counts were added; False when this import was made before.
@@ -254,9 +280,14 @@ class Learning:
         """
         summed = history.summed(rows)
         check_text(import_id, "import_id")
-        return self._database.write(
-            lambda connection: history.add(connection, model_id, summed, import_id, imported_at)
-        )
+
+        def work(connection: Connection) -> bool:
+            if not history.add(connection, model_id, summed, import_id, slots_version, imported_at):
+                return False
+            context_schema.add_counts(connection, model_id, context_counts)
+            return True
+
+        return self._database.write(work)
 
     def imported_at(self, model_id: int, import_id: str) -> datetime | None:
         """Return when an import was made; None when it never was."""
@@ -297,7 +328,8 @@ class Learning:
         """Return the arms of a campaign with their counts, pending ones and share as of `now`."""
         return self._database.read(lambda connection: statistics.arm_rows(connection, campaign_id, now))
 
-    def _rows(self, query: Select[Any], parameters: dict[str, int]) -> list[LearnRow]:
-        return self._database.read(
-            lambda connection: [LearnRow(**row) for row in connection.execute(query, parameters).mappings()]
-        )
+    def _rows(self, query: Select[*tuple[Any, ...]], parameters: dict[str, int]) -> list[LearnRow]:
+        rows = self._database.read(lambda connection: connection.execute(query, parameters).all())
+        # Many decisions have the same context.
+        contexts = {text: json.loads(text) for text in {row.context for row in rows}}
+        return [LearnRow._make((*row[:3], contexts[row[3]], *row[4:])) for row in rows]

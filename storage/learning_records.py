@@ -13,8 +13,7 @@ from storage.records import ContextCountRecord, CreativeStatus
 StepKind = Literal["batch", "scales", "forget", "refit", "slots", "correction"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearnRow:
+class LearnRow(NamedTuple):
     """A settled decision as the learner sees it; `click` is 0 or 1."""
 
     decision_id: str
@@ -57,8 +56,8 @@ class ArmReadout:
     ctr_high: float
     p_best: float
     expected_loss: float
+    value_remaining: float
     version: int
-    value_remaining: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,13 +150,15 @@ class HistoryCountRecord:
         impressions: Its impressions.
         clicks: Of these.
         context: The context.
-        imported_at: When it was last added to; ignored when written.
+        slots_version: The context schema's version by which the context counts; ignored when written.
+        imported_at: When; ignored when written.
     """
 
     creative_id: int
     impressions: int
     clicks: int
-    context: dict[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
+    slots_version: int = 0
     imported_at: datetime | None = None
 
 

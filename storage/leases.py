@@ -1,13 +1,17 @@
 """Leases: who learns a model. Times are the database's own, so that hosts need not agree on one."""
 
-from typing import final
+from typing import Final, final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from storage.border import check_text
 from storage.errors import LeaseLostError
 from storage.schema import Lease
 from storage.session import Database, database_clock, insert_into
+
+HOLD: Final = (
+    select(Lease.number, Lease.owner).where(Lease.model_id == bindparam("model_id")).with_for_update()
+)
 
 
 @final
@@ -79,8 +83,7 @@ def hold(connection: Connection, model_id: int, number: int) -> None:
     Raises:
         LeaseLostError: It is another one's.
     """
-    query = select(Lease.number, Lease.owner).where(Lease.model_id == model_id)
-    row = connection.execute(query.with_for_update()).one_or_none()
+    row = connection.execute(HOLD, {"model_id": model_id}).one_or_none()
     if row is None or row.number != number:
         holder = "nobody" if row is None else f"{row.owner!r} (number {row.number})"
         raise LeaseLostError(

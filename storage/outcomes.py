@@ -6,17 +6,17 @@ reported after it under the same key is a new row, and counts. A decision's clic
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, final
+from typing import Final, NamedTuple, final
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from storage.border import NO_CLICK_KEY, check_decision_ids, check_outcome
 from storage.decisions import refuse_unknown
 from storage.records import NewOutcome, OutcomeRecord, OutcomeStatus
 from storage.schema import ArmStatistics, Campaign, Decision, Outcome
-from storage.session import Database, in_chunks
+from storage.session import Database, insert_columns, is_among
 from storage.settling import settle
 
 # Statements are built once: building one takes longer than SQLite takes to run it.
@@ -32,12 +32,12 @@ LOCKED: Final = (
         Campaign.conversion_window_s,
     )
     .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
-    .where(Decision.decision_id.in_(bindparam("ids", expanding=True)))
+    .where(is_among(Decision.decision_id, "ids"))
     .order_by(Decision.decision_id)
     .with_for_update(of=Decision)
 )
 REPORTS: Final = select(Outcome.decision_id, Outcome.kind, Outcome.key).where(
-    Outcome.decision_id.in_(bindparam("ids", expanding=True))
+    is_among(Outcome.decision_id, "ids")
 )
 DUE: Final = (
     select(Decision.decision_id)
@@ -50,7 +50,6 @@ DUE: Final = (
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
-INSERT: Final = insert(Outcome)
 CLOSE: Final = (
     update(Decision).where(Decision.decision_id == bindparam("id")).values(closed_at=bindparam("now"))
 )
@@ -98,9 +97,10 @@ class Outcomes:
 
         def work(connection: Connection) -> list[OutcomeRecord]:
             cases = _lock(connection, ids)
-            refuse_unknown((new.decision_id for new in outcomes), set(cases))
-            answers = [_judge(cases[new.decision_id], new, received_at) for new in outcomes]
-            _write(connection, cases, received_at)
+            refuse_unknown((new.decision_id for new in outcomes), cases.keys())
+            rows: list[_Row] = []
+            answers = [_judge(cases[new.decision_id], new, received_at, rows) for new in outcomes]
+            _write(connection, cases, rows, received_at)
             return answers
 
         return self._database.write(work)
@@ -124,72 +124,64 @@ class Outcomes:
         return self._database.write(work)
 
 
-@dataclass(kw_only=True)
+class _Row(NamedTuple):
+    """A row of outcomes, in the words of the table."""
+
+    decision_id: str
+    kind: str
+    key: str
+    value: float
+    occurred_at: datetime | None
+    received_at: datetime
+    late: bool
+    valid: bool = True
+
+
+@dataclass(slots=True)
 class _Case:
-    """One decision while its reports are judged, in memory and under its lock."""
+    """One decision, as `LOCKED` gives it, while its reports are judged in memory under its lock."""
 
     decision_id: str
     creative_id: int
     activated_at: datetime | None
     settles_at: datetime | None
+    closed_at: datetime | None
+    settled_at: datetime | None
     attribution_window_s: float
     conversion_window_s: float
-    is_closed: bool
-    is_settled: bool
-    keys: set[tuple[str, str]]
-    rows: list[dict[str, Any]]
+    keys: set[tuple[str, str]] = field(default_factory=set)
     closes: bool = False
     settles: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further click counts."""
+        return self.settles or self.closes or self.settled_at is not None or self.closed_at is not None
 
 
 def _lock(connection: Connection, ids: Sequence[str]) -> dict[str, _Case]:
     """Lock the decisions, in one order everywhere, and read what the judgement needs."""
-    cases = {}
-    for chunk in in_chunks(ids):
-        for row in connection.execute(LOCKED, {"ids": chunk}):
-            cases[row.decision_id] = _Case(
-                decision_id=row.decision_id,
-                creative_id=row.creative_id,
-                activated_at=row.activated_at,
-                settles_at=row.settles_at,
-                attribution_window_s=row.attribution_window_s,
-                conversion_window_s=row.conversion_window_s,
-                is_closed=row.closed_at is not None,
-                is_settled=row.settled_at is not None,
-                keys=set(),
-                rows=[],
-            )
-        for decision_id, kind, key in connection.execute(REPORTS, {"ids": chunk}):
-            cases[decision_id].keys.add((kind, key))
+    cases = {row[0]: _Case(*row) for row in connection.execute(LOCKED, {"ids": ids}).all()}
+    for decision_id, kind, key in connection.execute(REPORTS, {"ids": ids}).all():
+        cases[decision_id].keys.add((kind, key))
     return cases
 
 
-def _judge(case: _Case, new: NewOutcome, received_at: datetime) -> OutcomeRecord:
-    """Decide what a report becomes, and change the case by it."""
-    key = (new.kind, _stored_key(new))
-    is_new = key not in case.keys
+def _judge(case: _Case, new: NewOutcome, received_at: datetime, rows: list[_Row]) -> OutcomeRecord:
+    """Decide what a report becomes, change the case by it, and add its row."""
+    key = _stored_key(new)
+    is_new = (new.kind, key) not in case.keys
     is_late = _is_late(case, new, received_at)
     settles_now = False
     if is_new:
-        case.keys.add(key)
-        case.rows.append(
-            {
-                "decision_id": new.decision_id,
-                "kind": new.kind,
-                "key": key[1],
-                "value": float(new.value),
-                "occurred_at": new.occurred_at,
-                "received_at": received_at,
-                "late": is_late,
-                "valid": True,
-            }
-        )
+        case.keys.add((new.kind, key))
+        value = float(new.value)
+        rows.append(_Row(new.decision_id, new.kind, key, value, new.occurred_at, received_at, is_late))
         is_at_once = case.attribution_window_s == 0 and case.activated_at is not None
         settles_now = new.kind == "click" and is_at_once and not is_late
-        case.is_settled |= settles_now
         case.settles |= settles_now
-    if new.final and not case.is_closed:
-        case.is_closed = case.closes = True
+    if new.final and case.closed_at is None:
+        case.closes = True
     status: OutcomeStatus = "repeated" if not is_new else "late" if is_late else "recorded"
     return OutcomeRecord(decision_id=new.decision_id, status=status, has_settled=settles_now)
 
@@ -197,8 +189,7 @@ def _judge(case: _Case, new: NewOutcome, received_at: datetime) -> OutcomeRecord
 def _is_late(case: _Case, new: NewOutcome, received_at: datetime) -> bool:
     occurred_at = received_at if new.occurred_at is None else new.occurred_at
     if new.kind == "click":
-        is_over = case.settles_at is not None and occurred_at > case.settles_at
-        return case.is_settled or case.is_closed or is_over
+        return case.is_over or (case.settles_at is not None and occurred_at > case.settles_at)
     if case.activated_at is None:
         return False
     return occurred_at > case.activated_at + timedelta(seconds=case.conversion_window_s)
@@ -210,26 +201,27 @@ def _stored_key(new: NewOutcome) -> str:
     return new.key
 
 
-def _write(connection: Connection, cases: dict[str, _Case], received_at: datetime) -> None:
-    rows = [row for case in cases.values() for row in case.rows]
+def _write(
+    connection: Connection, cases: dict[str, _Case], rows: Sequence[_Row], received_at: datetime
+) -> None:
     if rows:
-        connection.execute(INSERT, rows)
+        insert_columns(connection, Outcome, dict(zip(_Row._fields, zip(*rows, strict=True), strict=True)))
     closing = [{"id": case.decision_id, "now": received_at} for case in cases.values() if case.closes]
     if closing:
         connection.execute(CLOSE, closing)
     settling = [case.decision_id for case in cases.values() if case.settles]
     settle(connection, settling, received_at, is_silence_final=False)
-    _count_conversions(connection, cases)
+    _count_conversions(connection, cases, rows)
 
 
-def _count_conversions(connection: Connection, cases: dict[str, _Case]) -> None:
+def _count_conversions(connection: Connection, cases: dict[str, _Case], rows: Sequence[_Row]) -> None:
     """Add to the arms' counters, in the order of their ids, so that two who do it cannot lock each other."""
     totals: dict[int, tuple[int, float]] = {}
-    for case in cases.values():
-        for row in case.rows:
-            if row["kind"] == "conversion" and not row["late"]:
-                count, value = totals.get(case.creative_id, (0, 0.0))
-                totals[case.creative_id] = (count + 1, value + row["value"])
+    for row in rows:
+        if row.kind == "conversion" and not row.late:
+            arm = cases[row.decision_id].creative_id
+            count, value = totals.get(arm, (0, 0.0))
+            totals[arm] = (count + 1, value + row.value)
     if totals:
         connection.execute(
             COUNT_CONVERSIONS,

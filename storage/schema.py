@@ -339,15 +339,17 @@ class ArmStatistics(Base):
 
 
 class HistoryCount(Base):
-    """Imported history of a creative in one context: it feeds refits and is shown apart."""
+    """What one import told of a creative in one context: it feeds refits and is shown apart."""
 
     __tablename__ = "history_counts"
     __table_args__ = (_check("clicks BETWEEN 0 AND impressions", "clicks"),)
 
     creative_id: Mapped[CreativePart]
+    import_id: Mapped[Name]
     # Of the context's canonical text: a context may be longer than PostgreSQL lets a key be.
     context_hash: Mapped[Name]
     context: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    slots_version: Mapped[Count]
     impressions: Mapped[int]
     clicks: Mapped[int]
     imported_at: Mapped[datetime]

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, func, not_, select, update
 
 from storage.schema import Decision, Outcome
-from storage.session import in_chunks
+from storage.session import is_among
 
 REPORTED: Final = (
     select(func.max(Outcome.value))
@@ -20,7 +20,7 @@ REPORTED: Final = (
     .scalar_subquery()
 )
 UNSETTLED: Final = update(Decision).where(
-    Decision.decision_id.in_(bindparam("ids", expanding=True)), Decision.settled_at.is_(None)
+    is_among(Decision.decision_id, "ids"), Decision.settled_at.is_(None)
 )
 SETTLE_ALL: Final = UNSETTLED.values(settled_at=bindparam("now"), click=func.coalesce(REPORTED, 0))
 SETTLE_REPORTED: Final = UNSETTLED.where(REPORTED.is_not(None)).values(
@@ -46,7 +46,4 @@ def settle(
         How many were settled.
     """
     statement = SETTLE_ALL if is_silence_final else SETTLE_REPORTED
-    return sum(
-        connection.execute(statement, {"ids": chunk, "now": now}).rowcount
-        for chunk in in_chunks(decision_ids)
-    )
+    return connection.execute(statement, {"ids": decision_ids, "now": now}).rowcount if decision_ids else 0

@@ -11,14 +11,18 @@ from storage import context_schema, leases
 from storage.errors import StepConflictError
 from storage.learning_records import ArmStates, StepRecord
 from storage.schema import ArmState, ArmStatistics, Campaign, Decision, LearnStep, ModelLog, Posterior
-from storage.session import in_chunks, insert_into
+from storage.session import insert_into, is_among
 
 KEPT_SNAPSHOTS: Final = 2
+# Statements are built once: building one takes longer than SQLite takes to run it.
+LATEST: Final = select(func.max(LearnStep.step)).where(LearnStep.model_id == bindparam("model_id"))
+LOG: Final = insert(LearnStep)
+LOG_INFO: Final = insert(ModelLog)
 # Reports lock decisions in the order of their ids, and so do we.
 LEARNABLE: Final = (
     select(Decision.decision_id, Decision.creative_id, Decision.click)
     .where(
-        Decision.decision_id.in_(bindparam("ids", expanding=True)),
+        is_among(Decision.decision_id, "ids"),
         Decision.settled_at.is_not(None),
         Decision.learnt_batch.is_(None),
         exists().where(
@@ -29,9 +33,7 @@ LEARNABLE: Final = (
     .with_for_update(of=Decision)
 )
 MARK_LEARNT: Final = (
-    update(Decision)
-    .where(Decision.decision_id.in_(bindparam("ids", expanding=True)))
-    .values(learnt_batch=bindparam("step"))
+    update(Decision).where(is_among(Decision.decision_id, "ids")).values(learnt_batch=bindparam("step"))
 )
 COUNT_CLICKS: Final = (
     update(ArmStatistics)
@@ -58,16 +60,17 @@ def write(connection: Connection, step: StepRecord) -> None:
             "read the log again and resume from it"
         )
     connection.execute(
-        insert(LearnStep).values(
-            model_id=step.model_id,
-            step=step.step,
-            kind=step.kind,
-            parameters=dict(step.parameters),
-            n_rows=len(step.decision_ids),
-            logged_at=step.logged_at,
-        )
+        LOG,
+        {
+            "model_id": step.model_id,
+            "step": step.step,
+            "kind": step.kind,
+            "parameters": dict(step.parameters),
+            "n_rows": len(step.decision_ids),
+            "logged_at": step.logged_at,
+        },
     )
-    connection.execute(insert(ModelLog).values(model_id=step.model_id, step=step.step, info=dict(step.info)))
+    connection.execute(LOG_INFO, {"model_id": step.model_id, "step": step.step, "info": dict(step.info)})
     _mark_learnt(connection, step)
     context_schema.add_counts(connection, step.model_id, step.context_counts)
     if step.arm_states is not None:
@@ -78,35 +81,32 @@ def write(connection: Connection, step: StepRecord) -> None:
 
 def latest(connection: Connection, model_id: int) -> int:
     """Return the newest step of the log; 0 when nothing was learnt."""
-    query = select(func.max(LearnStep.step)).where(LearnStep.model_id == model_id)
-    return connection.execute(query).scalar() or 0
+    return connection.execute(LATEST, {"model_id": model_id}).scalar() or 0
 
 
 def _mark_learnt(connection: Connection, step: StepRecord) -> None:
     """Write the step into its decisions, and add them to the counters of their arms."""
-    impressions: Counter[int] = Counter()
-    clicks: Counter[int] = Counter()
-    for chunk in in_chunks(sorted(step.decision_ids)):
-        rows = connection.execute(LEARNABLE, {"ids": chunk, "model_id": step.model_id}).all()
-        if len(rows) != len(chunk):
-            wrong = sorted(Counter(chunk) - Counter(row.decision_id for row in rows))
-            raise StepConflictError(
-                f"model {step.model_id}, step {step.step}: {len(wrong)} of its decisions are not settled, "
-                f"learnt already, given twice or of another model, the first {wrong[0]!r}; "
-                "take `unlearnt` again"
-            )
-        connection.execute(MARK_LEARNT, {"ids": chunk, "step": step.step})
-        for row in rows:
-            impressions[row.creative_id] += 1
-            clicks[row.creative_id] += row.click
-    if impressions:
-        connection.execute(
-            COUNT_CLICKS,
-            [
-                {"arm": arm, "new_impressions": count, "new_clicks": clicks[arm]}
-                for arm, count in sorted(impressions.items())
-            ],
+    ids = sorted(step.decision_ids)
+    if not ids:
+        return
+    rows = connection.execute(LEARNABLE, {"ids": ids, "model_id": step.model_id}).all()
+    if len(rows) != len(ids):
+        wrong = sorted(Counter(ids) - Counter(row.decision_id for row in rows))
+        raise StepConflictError(
+            f"model {step.model_id}, step {step.step}: {len(wrong)} of its decisions are not settled, "
+            f"learnt already, given twice or of another model, the first {wrong[0]!r}; "
+            "take `unlearnt` again"
         )
+    connection.execute(MARK_LEARNT, {"ids": ids, "step": step.step})
+    impressions = Counter(creative_id for _, creative_id, _ in rows)
+    clicks = Counter(creative_id for _, creative_id, click in rows if click)
+    connection.execute(
+        COUNT_CLICKS,
+        [
+            {"arm": arm, "new_impressions": count, "new_clicks": clicks[arm]}
+            for arm, count in sorted(impressions.items())
+        ],
+    )
 
 
 def write_arm_states(connection: Connection, model_id: int, step: int, states: ArmStates) -> None:

@@ -3,6 +3,7 @@
 After a change that moves the results in docs/sql.md, CREATIVE_BANDIT_WRITE_DOCS=1 writes them anew.
 """
 
+import csv
 import math
 import os
 import re
@@ -309,11 +310,24 @@ def test_the_commands_of_the_sql_page_find_a_sound_database(
 ) -> None:
     shutil.copy(sqlite_file, tmp_path / "ads.db")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CREATIVE_BANDIT_ENCODER", str(TINY))
+    ((*_, query, _, exported),) = commands(SQL, "sqlite3")
+    with closing(sqlite3.connect("ads.db")) as connection, Path(exported).open("w", newline="") as file:
+        log = connection.execute(query)
+        csv.writer(file).writerows([[column[0] for column in log.description], *log])
     run = commands(SQL, PROGRAM)
-    assert [arguments[:2] for arguments in run] == [["storage", "check"], ["storage", "upgrade"]]
+    names = [arguments[:2] for arguments in run]
+    assert names == [
+        ["import", exported],
+        ["import", "--from-database"],
+        ["storage", "check"],
+        ["storage", "upgrade"],
+    ]
     for arguments in run:
         assert main(arguments) == 0, capfd.readouterr()
-    assert "sound" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "sound" in out
+    assert out.count("1,800") == 2  # the settled decisions of spring-sale
 
 
 LONG = [arguments for name in DOCUMENTS for arguments in commands(name, PROGRAM) if arguments[0] in TOO_LONG]

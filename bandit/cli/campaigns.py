@@ -12,8 +12,8 @@ from bandit.cli.options import (
     example,
     group,
     parse_duration,
+    parse_fraction,
     parse_horizon,
-    parse_number,
     parse_time,
     show_help,
 )
@@ -52,6 +52,13 @@ def add(
     uniform_share: Annotated[
         str, typer.Option(metavar="FRACTION", help="Share of traffic that all creatives get alike.")
     ] = "0.01",
+    control_share: Annotated[
+        str,
+        typer.Option(
+            metavar="FRACTION",
+            help="Share of traffic drawn from all creatives alike and logged as control, to compare with.",
+        ),
+    ] = "0",
     starts_at: Annotated[
         str | None, typer.Option(metavar="TIME", help="Its start: ISO 8601 with a zone.")
     ] = None,
@@ -65,11 +72,10 @@ def add(
         "attribution_window": parse_duration(attribution_window, "--attribution-window"),
         "conversion_window": parse_duration(conversion_window, "--conversion-window"),
     }
-    share = parse_number(uniform_share, "--uniform-share")
-    if not 0 <= share <= 1:
-        raise typer.BadParameter(
-            f"expected a fraction from 0 to 1, got {uniform_share!r}", param_hint="--uniform-share"
-        )
+    shares = {
+        "uniform_share": parse_fraction(uniform_share, "--uniform-share"),
+        "control_share": parse_fraction(control_share, "--control-share"),
+    }
     impressions = parse_horizon(horizon)
     start, end = parse_time(starts_at, "--starts-at"), parse_time(ends_at, "--ends-at")
     with opened_engine(database, is_created=True) as engine:
@@ -77,7 +83,7 @@ def add(
             campaign,
             horizon=impressions,
             **settings,
-            uniform_share=share,
+            **shares,
             starts_at=start,
             ends_at=end,
         )

@@ -15,7 +15,8 @@ def read_creatives(path: Path, campaign: str, taken: Collection[str]) -> list[Cr
     """Read creatives.
 
     Args:
-        path: CSV in UTF-8 with the column creative and any of headline, body, call_to_action, picture.
+        path: CSV in UTF-8 with the column creative and any of headline, body, call_to_action, picture, floor,
+            cap.
         campaign: The campaign's name, for the error.
         taken: Ids that the campaign has.
 
@@ -79,4 +80,17 @@ def _creative(row: dict[str, str | None]) -> Creative:
         row["creative"],
         **{name: row.get(name) or "" for name in TEXTS},
         picture=row.get("picture") or None,
+        floor=_fraction(row, "floor", 0.0),
+        cap=_fraction(row, "cap", 1.0),
     )
+
+
+def _fraction(row: dict[str, str | None], name: str, default: float) -> float:
+    """Return a limit; an empty field is the default."""
+    text = row.get(name)
+    try:
+        return float(text) if text else default
+    except ValueError as error:
+        raise InvalidCreativeError(
+            f"creative {row['creative']!r}: expected {name} to be a number, got {text!r}"
+        ) from error

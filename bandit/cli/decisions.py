@@ -1,8 +1,9 @@
 """`select`, `update`, `settle`, `arms`, `explain`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +20,7 @@ from bandit.cli.options import (
     parse_time,
 )
 from bandit.cli.printing import percent, print_fields, print_json, print_line, print_table
-from bandit.records import ArmReport, Settled
+from bandit.records import ArmReport, Decision, Settled
 
 if TYPE_CHECKING:
     from storage import OutcomeRecord
@@ -63,20 +64,26 @@ def select(
     request_id: Annotated[
         str | None, typer.Option(metavar="ID", help="What the decisions of one page view share.")
     ] = None,
+    places: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Choose an ordered list of N different creatives, each with its id."),
+    ] = None,
     database: Database = DEFAULT_DATABASE,
     as_json: AsJson = False,
 ) -> None:
-    """Choose a creative for one impression, and log the decision."""
+    """Choose a creative for one impression, or several for one page, and log what was decided."""
     known = parse_context(context or [])
+    named: dict[str, Any] = {
+        "decision_id": id,
+        "eligible": eligible or None,
+        "exclude": exclude or (),
+        "request_id": request_id,
+    }
     with opened_engine(database) as engine:
-        decision = engine.select(
-            campaign,
-            known,
-            decision_id=id,
-            eligible=eligible or None,
-            exclude=exclude or (),
-            request_id=request_id,
-        )
+        if places is not None:
+            _print_list(engine.select(campaign, known, k=places, **named), as_json=as_json)
+            return
+        decision = engine.select(campaign, known, **named)
     if as_json:
         print_json(asdict(decision))
     else:
@@ -87,6 +94,17 @@ def select(
                 "decision": decision.id,
             }
         )
+
+
+def _print_list(decisions: Sequence[Decision], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"places": [asdict(decision) for decision in decisions]})
+        return
+    print_table(
+        ("place", "creative", "decision", "propensity"),
+        [(str(d.place + 1), d.creative_id, d.id, percent(d.propensity)) for d in decisions],
+        n_words=3,
+    )
 
 
 @app.command(
@@ -166,12 +184,24 @@ def arms(campaign: Campaign, *, database: Database = DEFAULT_DATABASE, as_json: 
 
 
 @app.command(
-    epilog=example("explain spring-sale calm", "explain spring-sale calm --context device=mobile --json")
+    epilog=example(
+        "explain spring-sale calm --context device=mobile",
+        "explain --decision 019a1c2e-7d10-7abc-8def-0123456789ab --json",
+    )
 )
 def explain(
-    campaign: Campaign,
-    creative: Annotated[str, typer.Argument(metavar="CREATIVE", help="One of its creatives.")],
+    campaign: Annotated[
+        str | None,
+        typer.Argument(metavar="CAMPAIGN", help="The campaign, unless --decision is given."),
+    ] = None,
+    creative: Annotated[
+        str | None, typer.Argument(metavar="CREATIVE", help="One of its creatives, likewise.")
+    ] = None,
     *,
+    decision: Annotated[
+        str | None,
+        typer.Option(metavar="DECISION", help="A decision's id: explains the creative that it chose."),
+    ] = None,
     context: Annotated[
         list[str] | None,
         typer.Option("--context", "-c", metavar="NAME=VALUE", help="A request's context; repeatable."),
@@ -179,9 +209,20 @@ def explain(
     database: Database = DEFAULT_DATABASE,
     as_json: AsJson = False,
 ) -> None:
-    """Show where a creative's estimated click rate comes from."""
+    """Show where a creative's estimated click rate comes from, or why a decision chose it."""
+    known = parse_context(context or [])
+    if decision is None and (campaign is None or creative is None):
+        raise typer.BadParameter(
+            "give a campaign and one of its creatives, or --decision", param_hint="CREATIVE"
+        )
+    if decision is not None and (campaign is not None or known):
+        raise typer.BadParameter("it has a campaign and a context of its own", param_hint="--decision")
     with opened_engine(database) as engine:
-        explanation = engine.explain(campaign, creative, parse_context(context or []))
+        explanation = (
+            engine.explain(campaign or "", creative or "", known)
+            if decision is None
+            else engine.explain(decision_id=decision)
+        )
     if as_json:
         print_json(asdict(explanation))
         return

@@ -13,8 +13,8 @@ from bandit.cli.printing import print_fields, print_json, print_line, print_tabl
 app = group()
 
 COLUMNS = (
-    "step", "kind", "learnt at", "decisions", "clicks", "expected", "log evidence", "passes", "largest step",
-    "smallest pivot",
+    "step", "kind", "learnt at", "decisions", "clicks", "expected", "log evidence", "passes", "clipped",
+    "largest step", "smallest pivot",
 )  # fmt: skip
 
 
@@ -133,6 +133,7 @@ def _row(step: int, kind: str, at: str, n_rows: int, info: Mapping[str, Any]) ->
         shown("expected_clicks", ",.1f"),
         shown("log_evidence", ",.1f"),
         shown("passes", ".0f"),
+        shown("clipped_rows", ".0f"),
         shown("largest_step", ".1e"),
         shown("smallest_pivot", ".3g"),
     )

@@ -108,6 +108,22 @@ def parse_number(text: str, option: str) -> float:
         raise typer.BadParameter(f"expected a number, got {text!r}", param_hint=option) from error
 
 
+def parse_fraction(text: str, option: str) -> float:
+    """Read a fraction from 0 to 1, likewise.
+
+    Args:
+        text: The number.
+        option: Where it was given, for the error.
+
+    Raises:
+        typer.BadParameter: It is none.
+    """
+    number = parse_number(text, option)
+    if not 0 <= number <= 1:  # NaN fails too
+        raise typer.BadParameter(f"expected a fraction from 0 to 1, got {text!r}", param_hint=option)
+    return number
+
+
 def parse_integer(text: str, option: str) -> int:
     """Read a whole number from 0, likewise.
 

@@ -1,12 +1,12 @@
-"""`demo`, `simulate archive`."""
+"""`demo`, `simulate archive`, `simulate synthetic`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bandit.cli.options import AsJson, example, group, parse_integer, show_help
+from bandit.cli.options import AsJson, example, group, parse_integer, parse_number, show_help
 from bandit.cli.printing import console, percent, print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -106,6 +106,58 @@ def _tried_row(row: "Tried") -> tuple[str, ...]:
         f"{row.tests:,}",
         f"{100 * row.share_of_lift:.1f} ± {percent(row.standard_error)}",
     )
+
+
+@app.command(
+    epilog=example(
+        "simulate synthetic --out out",
+        "simulate synthetic --policies lin-ucb,lin-ts --base-rate 0.04 --residual 0.4 --tune --out out",
+    )
+)
+def synthetic(
+    *,
+    out: Out,
+    policies: Annotated[
+        str, typer.Option(metavar="NAME,…", help="The policies; the engine always plays.")
+    ] = "engine,plain-thompson,lin-ucb,lin-ts,logistic-ts,beta-thompson",
+    seeds: Annotated[str, typer.Option(metavar="N", help="Worlds, each with traffic of its own.")] = "8",
+    impressions: Annotated[str, typer.Option(metavar="N", help="Impressions of each world.")] = "100000",
+    creatives: Annotated[str, typer.Option(metavar="N", help="Creatives of each world.")] = "20",
+    batch: Annotated[str, typer.Option(metavar="N", help="Impressions between two updates.")] = "500",
+    base_rate: Annotated[
+        str | None, typer.Option(metavar="CTR", help="Base click rate of all worlds; else 0.005 to 0.05.")
+    ] = None,
+    residual: Annotated[
+        str, typer.Option(metavar="SD", help="Sd of what is each creative's own, in logits.")
+    ] = "0.25",
+    tune: Annotated[
+        bool, typer.Option("--tune", help="First choose each rival's setting from a grid, on other worlds.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Play worlds with contexts whose truth is known: what does each policy lose while it learns?"""
+    from simulations.synthetic_run import HEADER, Plan, row_of, run_synthetic
+    from simulations.worlds import EffectSizes
+
+    sizes = EffectSizes(residual=parse_number(residual, "--residual"))
+    if base_rate is not None:
+        rate = parse_number(base_rate, "--base-rate")
+        sizes = replace(sizes, base_rates=(rate, rate))
+    plan = Plan(
+        policies=tuple(policies.split(",")),
+        seeds=parse_integer(seeds, "--seeds"),
+        impressions=parse_integer(impressions, "--impressions"),
+        creatives=parse_integer(creatives, "--creatives"),
+        batch=parse_integer(batch, "--batch"),
+        sizes=sizes,
+        is_tuned=tune,
+    )
+    rows = run_synthetic(plan, out, console=console(is_error=True))
+    if as_json:
+        print_json({"scores": [asdict(row) for row in rows]})
+        return
+    print_table(HEADER, [row_of(row) for row in rows], n_words=2)
+    print_line(f"written: {out / 'results.csv'}, {out / 'report.html'}")
 
 
 def _score_row(score: "Score") -> tuple[str, ...]:

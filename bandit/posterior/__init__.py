@@ -1,11 +1,14 @@
 """The model in pure JAX: arrays in, arrays out; no ids, no clock, no I/O. Call it in double precision."""
 
+from bandit.posterior.change import Change, OwnRows, apply, own_rows, place, with_shared
+from bandit.posterior.eliminate import eliminate
 from bandit.posterior.explain import Parts, decompose
 from bandit.posterior.forgetting import forget
-from bandit.posterior.refit import RefitInfo, eliminate, refit
+from bandit.posterior.refit import Fit, RefitInfo, begin, fitted, is_unsettled, moved, refit, rescaled
 from bandit.posterior.scales import (
     EffectScales,
     learn_effect_scales,
+    learn_prior,
     learn_scales,
     learn_weight_scales,
     rescale,
@@ -23,11 +26,14 @@ from bandit.posterior.state import (
     predict_marginals,
 )
 from bandit.posterior.summary import Summary, summarise
-from bandit.posterior.update import Rows, absorb, update
+from bandit.posterior.update import Rows, absorb, learn, update
 
 __all__ = [
+    "Change",
     "EffectScales",
+    "Fit",
     "Gaussian",
+    "OwnRows",
     "Parts",
     "Prior",
     "RefitInfo",
@@ -37,23 +43,34 @@ __all__ = [
     "State",
     "Summary",
     "absorb",
+    "apply",
     "averaged_rate",
+    "begin",
     "condition",
     "decompose",
     "effects",
     "eliminate",
     "find_sites",
+    "fitted",
     "forget",
     "grow",
     "initial_state",
+    "is_unsettled",
+    "learn",
     "learn_effect_scales",
+    "learn_prior",
     "learn_scales",
     "learn_weight_scales",
+    "moved",
+    "own_rows",
+    "place",
     "predict",
     "predict_marginals",
     "refit",
     "rescale",
     "rescale_weights",
+    "rescaled",
     "summarise",
     "update",
+    "with_shared",
 ]

@@ -4,19 +4,47 @@ A variational Gaussian fit whose gradient is averaged over each logit's uncertai
 from history, corrections, and a change of features.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from bandit.posterior.chunks import over_chunks, taken
+from bandit.posterior.eliminate import eliminate
+from bandit.posterior.scales import learn_prior
 from bandit.posterior.sites import LARGEST_STEP, Sites, site
 from bandit.posterior.state import Prior, State, initial_state, predict_marginals
-from bandit.posterior.update import Rows, arm_terms, campaign_terms, factored
+from bandit.posterior.triangular import gram
 
 MAX_PASSES = 50
 TOLERANCE = 1e-4  # logits
+SCALE_TOLERANCE = 0.01  # of a scale, a pass; then the scales stay and the logits settle
+
+Counts = Any  # `Rows`, or whatever else has arm, campaign, impressions and clicks, and that `design` knows
+Design = Callable[[Counts], Array]
+
+
+class Fit(NamedTuple):
+    """How far a refit has come: all that one pass hands to the next.
+
+    Attributes:
+        mean: mean of each row's logit.
+        variance: its variance.
+        prior: the prior, with the scales as they have been learnt so far.
+        is_learning: whether the scales are still moving.
+        passes: passes used.
+        largest_step: the last pass's largest change of a logit.
+    """
+
+    mean: Float[Array, "rows"]
+    variance: Float[Array, "rows"]
+    prior: Prior
+    is_learning: Bool[Array, ""]
+    passes: Int[Array, ""]
+    largest_step: Float[Array, ""]
 
 
 class RefitInfo(NamedTuple):
@@ -31,7 +59,114 @@ class RefitInfo(NamedTuple):
     largest_step: Float[Array, ""]
 
 
-def assemble(prior: Prior, rows: Rows, sites: Sites, arm_campaign: Array, n_campaigns: int) -> State:
+def given(rows: Counts) -> Array:
+    """Return the features that rows bring with them."""
+    return rows.features
+
+
+def refit(
+    prior: Prior,
+    rows: Counts,
+    arm_campaign: Array,
+    n_campaigns: int,
+    groups: Array | None = None,
+    design: Design = given,
+) -> tuple[State, RefitInfo]:
+    """Fit the posterior to all counts: `begin`, then `fitted`, `moved` and `rescaled` until nothing moves.
+
+    Args:
+        prior: what holds without data, before any learning of scales.
+        rows: all rows; repeated (arm, φ) should come summed. Rows without impressions are padding.
+        arm_campaign: each arm's campaign, [arms].
+        n_campaigns: capacity for campaigns.
+        groups: which weights share a scale that is learnt, [groups, dim]; None keeps all scales.
+        design: makes φ of a piece of the rows, [piece, dim].
+
+    Returns:
+        The posterior at the fixed point, and how the search went.
+    """
+
+    def work(fit: Fit) -> Fit:
+        state = fitted(rows, fit, arm_campaign, n_campaigns, design)
+        fit = moved(state, rows, fit, design)
+        return fit if groups is None else rescaled(state, fit, prior, groups, arm_campaign)
+
+    start = begin(prior, rows, design, learns_scales=groups is not None)
+    fit = jax.lax.while_loop(is_unsettled, work, start)
+    state = fitted(rows, fit, arm_campaign, n_campaigns, design)
+    return state, RefitInfo(fit.passes, fit.largest_step)
+
+
+def begin(prior: Prior, rows: Counts, design: Design = given, *, learns_scales: bool = False) -> Fit:
+    """Return the rows' logits under the prior, their variances at most 1."""
+
+    def add(mean_and_variance: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
+        mean, variance = mean_and_variance
+        features = design(taken(rows, index))
+        spread = (features**2) @ prior.scale**2 + prior.campaign_scale**2 + prior.arm_scale**2
+        return (
+            mean.at[index].set(features @ prior.mean, mode="drop"),
+            variance.at[index].set(jnp.minimum(spread, 1.0), mode="drop"),
+        )
+
+    blank = jnp.zeros_like(rows.impressions)
+    mean, variance = over_chunks(blank.shape[0], add, (blank, blank))
+    return Fit(mean, variance, prior, jnp.array(learns_scales), jnp.array(0), jnp.array(jnp.inf))
+
+
+def is_unsettled(fit: Fit) -> Array:
+    """Whether another pass is wanted."""
+    return (fit.is_learning | (fit.largest_step >= TOLERANCE)) & (fit.passes < MAX_PASSES)
+
+
+def moved(state: State, rows: Counts, fit: Fit, design: Design = given) -> Fit:
+    """Return the rows' logits under the posterior that their sites gave."""
+
+    def move(so_far: Fit, index: Array) -> Fit:
+        piece, mean = taken((rows, fit.mean), index)
+        target, variance = predict_marginals(state, design(piece), piece.arm, piece.campaign)
+        step = jnp.clip(target - mean, -LARGEST_STEP, LARGEST_STEP)
+        moved = jnp.max(jnp.where(piece.impressions > 0, jnp.abs(step), 0.0))
+        return so_far._replace(
+            mean=so_far.mean.at[index].set(mean + step, mode="drop"),
+            variance=so_far.variance.at[index].set(variance, mode="drop"),
+            largest_step=jnp.maximum(so_far.largest_step, moved),
+        )
+
+    blank = jnp.zeros_like(fit.mean)
+    start = fit._replace(mean=blank, variance=blank, passes=fit.passes + 1, largest_step=jnp.array(0.0))
+    return over_chunks(blank.shape[0], move, start)
+
+
+def rescaled(state: State, fit: Fit, initial: Prior, groups: Array, arm_campaign: Array) -> Fit:
+    """Return the fit with its scales learnt by one step from the posterior, while they move.
+
+    Args:
+        state: the posterior that the fit gave.
+        fit: the fit.
+        initial: the prior before any learning of scales.
+        groups: which weights share a scale, [groups, dim].
+        arm_campaign: each arm's campaign, [arms].
+    """
+
+    def learn(fit: Fit) -> Fit:
+        prior = learn_prior(state, initial, groups, arm_campaign)
+        ratios = jax.tree.map(lambda new, old: jnp.max(jnp.abs(jnp.log(new / old))), prior[1:], fit.prior[1:])
+        largest = jnp.max(jnp.stack(ratios))
+        return fit._replace(prior=prior, is_learning=largest >= SCALE_TOLERANCE)
+
+    return jax.lax.cond(fit.is_learning, learn, lambda fit: fit, fit)
+
+
+def fitted(rows: Counts, fit: Fit, arm_campaign: Array, n_campaigns: int, design: Design = given) -> State:
+    """Return the posterior given the sites and the prior of a fit."""
+    sites = site(fit.mean, fit.variance, rows.impressions, rows.clicks)
+    return assemble(fit.prior, rows, sites, arm_campaign, n_campaigns, design)
+
+
+def assemble(
+    prior: Prior, rows: Counts, sites: Sites, arm_campaign: Array, n_campaigns: int, design: Design = given
+) -> State:
     """Build the posterior from all sites at once.
 
     Args:
@@ -40,85 +175,23 @@ def assemble(prior: Prior, rows: Rows, sites: Sites, arm_campaign: Array, n_camp
         sites: their sites.
         arm_campaign: each arm's campaign, [arms]; an arm without rows may have any.
         n_campaigns: capacity for campaigns.
+        design: makes φ of a piece of the rows.
 
     Returns:
         The exact Gaussian given the sites; equal to absorbing them in any order.
     """
-    n_arms = arm_campaign.shape[0]
-    state = initial_state(prior, n_arms, n_campaigns)
-    weighted = sites.weight[:, None] * rows.features
-    state = state._replace(
-        precision=state.precision + weighted.T @ rows.features,
-        information=state.information + sites.information @ rows.features,
-        arm_cross=state.arm_cross.at[rows.arm].add(weighted),
-        arm_precision=state.arm_precision.at[rows.arm].add(sites.weight),
-        arm_information=state.arm_information.at[rows.arm].add(sites.information),
-    )
-    return eliminate(state, arm_campaign)
 
-
-def eliminate(state: State, arm_campaign: Array) -> State:
-    """Rebuild all that follows from the weights' and arms' information: Schur sums, factor and means.
-
-    Args:
-        state: precision, information and the arms' three arrays count; the rest is replaced.
-        arm_campaign: each arm's campaign, [arms].
-
-    Returns:
-        The state those stand for.
-    """
-    n_arms, n_campaigns = state.arm_precision.shape[0], state.campaign_precision.shape[0]
-    arms = arm_terms(state, jnp.arange(n_arms))
-    state = state._replace(
-        campaign_precision=jnp.full_like(state.campaign_precision, state.prior.campaign_scale**-2)
-        .at[arm_campaign]
-        .add(arms.precision),
-        campaign_cross=jnp.zeros_like(state.campaign_cross).at[arm_campaign].add(arms.cross),
-        campaign_information=jnp.zeros_like(state.campaign_information)
-        .at[arm_campaign]
-        .add(arms.information),
-    )
-    campaigns = campaign_terms(state, jnp.arange(n_campaigns))
-    return factored(
-        state._replace(
-            reduced_precision=state.precision - arms.gram - campaigns.gram,
-            reduced_information=state.information - arms.informed - campaigns.informed,
+    def add(state: State, index: Array) -> State:
+        piece, (weight, information) = taken((rows, sites), index)
+        features = design(piece)
+        weighted = weight[:, None] * features
+        return state._replace(
+            precision=state.precision + gram(weighted, features),
+            information=state.information + information @ features,
+            arm_cross=state.arm_cross.at[piece.arm].add(weighted),
+            arm_precision=state.arm_precision.at[piece.arm].add(weight),
+            arm_information=state.arm_information.at[piece.arm].add(information),
         )
-    )
 
-
-def refit(prior: Prior, rows: Rows, arm_campaign: Array, n_campaigns: int) -> tuple[State, RefitInfo]:
-    """Fit the posterior to all counts.
-
-    Args:
-        prior: what holds without data.
-        rows: all rows; repeated (arm, φ) should come summed. Rows without impressions are padding.
-        arm_campaign: each arm's campaign, [arms].
-        n_campaigns: capacity for campaigns.
-
-    Returns:
-        The posterior at the fixed point, and how the search went.
-    """
-
-    def step(state: State, mean: Array) -> tuple[Array, Array, Array]:
-        target, variance = predict_marginals(state, rows.features, rows.arm, rows.campaign)
-        change = jnp.clip(target - mean, -LARGEST_STEP, LARGEST_STEP)
-        return mean + change, variance, jnp.max(jnp.where(rows.impressions > 0, jnp.abs(change), 0.0))
-
-    def fit(mean: Array, variance: Array) -> State:
-        sites = site(mean, variance, rows.impressions, rows.clicks)
-        return assemble(prior, rows, sites, arm_campaign, n_campaigns)
-
-    def one_pass(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        mean, variance, passes, _ = carry
-        mean, variance, moved = step(fit(mean, variance), mean)
-        return mean, variance, passes + 1, moved
-
-    def unsettled(carry: tuple[Array, Array, Array, Array]) -> Array:
-        return (carry[3] >= TOLERANCE) & (carry[2] < MAX_PASSES)
-
-    before = initial_state(prior, arm_campaign.shape[0], n_campaigns)
-    mean, variance = predict_marginals(before, rows.features, rows.arm, rows.campaign)
-    start = (mean, jnp.minimum(variance, 1.0), jnp.array(0), jnp.array(jnp.inf))
-    mean, variance, passes, moved = jax.lax.while_loop(unsettled, one_pass, start)
-    return fit(mean, variance), RefitInfo(passes, moved)
+    blank = initial_state(prior, arm_campaign.shape[0], n_campaigns)
+    return eliminate(over_chunks(rows.impressions.shape[0], add, blank), arm_campaign)

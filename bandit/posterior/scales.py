@@ -22,7 +22,7 @@ import jax.scipy.linalg as jsl
 from jax import Array
 from jaxtyping import Float
 
-from bandit.posterior.refit import eliminate
+from bandit.posterior.eliminate import eliminate
 from bandit.posterior.state import Prior, State
 from bandit.posterior.update import factored
 
@@ -148,8 +148,8 @@ def rescale(state: State, prior: Prior, arm_campaign: Array) -> State:
     )
 
 
-def learn_scales(state: State, initial: Prior, groups: Array, arm_campaign: Array) -> State:
-    """Return the posterior with all scales learnt by one step; a compiled loop calls it now and then.
+def learn_prior(state: State, initial: Prior, groups: Array, arm_campaign: Array) -> Prior:
+    """Return the prior with all scales learnt by one step.
 
     Args:
         state: the posterior.
@@ -159,5 +159,16 @@ def learn_scales(state: State, initial: Prior, groups: Array, arm_campaign: Arra
     """
     scale = learn_weight_scales(state, initial, groups)
     effects = learn_effect_scales(state, initial, arm_campaign)
-    prior = Prior(initial.mean, scale, campaign_scale=effects.campaign, arm_scale=effects.arm)
-    return rescale(state, prior, arm_campaign)
+    return Prior(initial.mean, scale, campaign_scale=effects.campaign, arm_scale=effects.arm)
+
+
+def learn_scales(state: State, initial: Prior, groups: Array, arm_campaign: Array) -> State:
+    """Return the posterior with all scales learnt by one step; a compiled loop calls it now and then.
+
+    Args:
+        state: the posterior.
+        initial: the prior before any learning of scales.
+        groups: which weights share a scale, [groups, dim].
+        arm_campaign: each arm's campaign, [arms].
+    """
+    return rescale(state, learn_prior(state, initial, groups, arm_campaign), arm_campaign)

@@ -10,9 +10,10 @@ eliminated exactly (Schur complements) and only the weights' matrix is ever fact
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jax import Array
 from jaxtyping import Float
+
+from bandit.posterior.triangular import solve_rows
 
 
 class Prior(NamedTuple):
@@ -163,10 +164,10 @@ def predict(state: State, features: Array, arm: Array, campaign: Array) -> Gauss
         Mean [rows] and covariance [rows, rows] in logits; the covariance is positive semi-definite.
     """
     terms = effects(state, arm, campaign)
-    half = jsl.solve_triangular(state.factor, (features - terms.offset).T, lower=True)
+    half = solve_rows(state.factor, features - terms.offset)
     shared = terms.shrinkage[:, None] * terms.shrinkage[None, :] / state.campaign_precision[campaign][:, None]
     own = jnp.broadcast_to(1 / state.arm_precision[arm][:, None], shared.shape)
-    covariance = half.T @ half
+    covariance = half @ half.T
     covariance += jnp.where(campaign[:, None] == campaign[None, :], shared, 0.0)
     covariance += jnp.where(arm[:, None] == arm[None, :], own, 0.0)
     return Gaussian(features @ state.weights + terms.campaign + terms.arm, covariance)
@@ -175,7 +176,7 @@ def predict(state: State, features: Array, arm: Array, campaign: Array) -> Gauss
 def predict_marginals(state: State, features: Array, arm: Array, campaign: Array) -> tuple[Array, Array]:
     """Return mean and variance of each row's logit alone, [rows] each; for many rows."""
     terms = effects(state, arm, campaign)
-    half = jsl.solve_triangular(state.factor, (features - terms.offset).T, lower=True)
-    variance = jnp.sum(half**2, axis=0)
+    half = solve_rows(state.factor, features - terms.offset)
+    variance = jnp.sum(half**2, axis=1)
     variance += terms.shrinkage**2 / state.campaign_precision[campaign] + 1 / state.arm_precision[arm]
     return features @ state.weights + terms.campaign + terms.arm, variance

@@ -1,4 +1,4 @@
-"""What people read of the posterior: click rates, intervals, P(best), expected loss, from joint draws."""
+"""What people read of the posterior: click rates, intervals, what a change may be worth; from joint draws."""
 
 from typing import NamedTuple
 
@@ -22,6 +22,12 @@ class Summary(NamedTuple):
         high: 97.5 % quantile.
         p_best: share of draws in which it is the best eligible arm.
         expected_loss: mean of (best eligible arm's rate − its own), at least 0 for eligible arms.
+        value_remaining: 95 % quantile of (best eligible arm's rate − its own) / its own, likewise: what a
+            change of arms may still be worth. An experiment can end when that of the best arm is small.
+
+    References:
+        S. L. Scott, "Multi-armed bandit experiments in the online service economy", Applied Stochastic
+        Models in Business and Industry, 2015, section 3.
     """
 
     ctr: Float[Array, "arms"]
@@ -29,6 +35,7 @@ class Summary(NamedTuple):
     high: Float[Array, "arms"]
     p_best: Float[Array, "arms"]
     expected_loss: Float[Array, "arms"]
+    value_remaining: Float[Array, "arms"]
 
 
 def summarise(
@@ -76,4 +83,5 @@ def summarise(
         high=high,
         p_best=jnp.mean(competing == best[None, :], axis=1, dtype=float),
         expected_loss=jnp.mean(best[None, :] - rates, axis=1),
+        value_remaining=jnp.quantile((best[None, :] - rates) / rates, 0.95, axis=1),
     )

@@ -7,8 +7,10 @@ import jax.scipy.linalg as jsl
 from jax import Array
 from jaxtyping import Float, Int
 
+from bandit.posterior.change import Change, OwnRows, apply
 from bandit.posterior.sites import SiteInfo, Sites, find_sites
 from bandit.posterior.state import State, predict
+from bandit.posterior.triangular import gram
 
 
 class Rows(NamedTuple):
@@ -30,7 +32,7 @@ class Rows(NamedTuple):
 
 
 def update(state: State, rows: Rows) -> tuple[State, SiteInfo]:
-    """Learn one mini-batch.
+    """Learn one mini-batch: `learn`, then `apply`.
 
     Args:
         state: the posterior before.
@@ -39,110 +41,93 @@ def update(state: State, rows: Rows) -> tuple[State, SiteInfo]:
     Returns:
         The posterior after, and how the search for the sites went.
     """
+    change, info = learn(state, rows)
+    return apply(state, change), info
+
+
+def learn(state: State, rows: Rows) -> tuple[Change, SiteInfo]:
+    """Return what a mini-batch changes, and how the search for its sites went.
+
+    Nothing in it is as long as the state, which may be large, and stays as it is.
+    """
     before = predict(state, rows.features, rows.arm, rows.campaign)
     sites, _, info = find_sites(before, rows.impressions, rows.clicks)
-    return absorb(state, rows, sites), info
+    return added(state, rows, sites), info
 
 
 def absorb(state: State, rows: Rows, sites: Sites) -> State:
-    """Add given sites to the information; exact.
+    """Add given sites to the information; exact. `added`, then `apply`."""
+    return apply(state, added(state, rows, sites))
+
+
+def added(state: State, rows: Rows, sites: Sites) -> Change:
+    """Return what given sites change; exact.
 
         P += Σ W φφᵀ    h += Σ t φ    u_a += Σ W φ    q_a += Σ W    k_a += Σ t
 
-    and the Schur sums change by the terms of touched arms and campaigns only.
+    With z = φ − u/q − r v/c before and z' after, and o = k/q + r l/c before, the eliminated equations follow:
+
+        S⁻¹ += Σ W z z'ᵀ    right-hand side += Σ (t − W o) z'
+
+    which is Σ W z zᵀ less what the batch's arms and campaigns take up. (Eliminate a row's arm, then its
+    campaign, from (z·w + r β + ε − logit)² W: each elimination subtracts a weighted mean from z.)
     """
-    weighted = sites.weight[:, None] * rows.features
-    gram = weighted.T @ rows.features
-    informed = sites.information @ rows.features
+    weight, information = sites
+    n_rows = rows.impressions.shape[0]
     n_arms, n_campaigns = state.arm_precision.shape[0], state.campaign_precision.shape[0]
     # Padding may name an arm beside a campaign that is not its own; past the end it counts for nothing.
     is_real = rows.impressions > 0
     row_arm = jnp.where(is_real, rows.arm, n_arms)
     row_campaign = jnp.where(is_real, rows.campaign, n_campaigns)
     # Distinct arms are at most as many as rows, and as arms with the place past the end.
-    n_rows = row_arm.shape[0]
     arms = jnp.unique(row_arm, size=min(n_rows, n_arms + 1), fill_value=n_arms)
-    first = jnp.searchsorted(arms, row_arm)
-    arms_campaign = jnp.full_like(arms, n_campaigns).at[first].set(row_campaign.astype(arms.dtype))
     campaigns = jnp.unique(row_campaign, size=min(n_rows, n_campaigns + 1), fill_value=n_campaigns)
+    own = jnp.searchsorted(arms, row_arm)
+    shared = jnp.searchsorted(campaigns, row_campaign)
+    arms_shared = jnp.zeros_like(arms).at[own].set(shared.astype(arms.dtype))
 
-    added = state._replace(
-        precision=state.precision + gram,
-        information=state.information + informed,
-        arm_cross=state.arm_cross.at[row_arm].add(weighted),
-        arm_precision=state.arm_precision.at[row_arm].add(sites.weight),
-        arm_information=state.arm_information.at[row_arm].add(sites.information),
-    )
-    old, new = arm_terms(state, arms), arm_terms(added, arms)
-    into = arms_campaign
-    added = added._replace(
-        campaign_precision=added.campaign_precision.at[into].add(new.precision - old.precision, mode="drop"),
-        campaign_cross=added.campaign_cross.at[into].add(new.cross - old.cross, mode="drop"),
-        campaign_information=added.campaign_information.at[into].add(
-            new.information - old.information, mode="drop"
-        ),
-    )
-    old_campaigns, new_campaigns = campaign_terms(state, campaigns), campaign_terms(added, campaigns)
-    return factored(
-        added._replace(
-            reduced_precision=state.reduced_precision
-            + gram
-            - (new.gram - old.gram)
-            - (new_campaigns.gram - old_campaigns.gram),
-            reduced_information=state.reduced_information
-            + informed
-            - (new.informed - old.informed)
-            - (new_campaigns.informed - old_campaigns.informed),
-        )
-    )
-
-
-class ArmTerms(NamedTuple):
-    """What some arms put into the eliminated equations.
-
-    Attributes:
-        precision: s r, into c of the arm's campaign.
-        cross: r u, into v.
-        information: r k, into l.
-        gram: Σ u uᵀ/q.
-        informed: Σ u k/q.
-    """
-
-    precision: Float[Array, "arms"]
-    cross: Float[Array, "arms dim"]
-    information: Float[Array, "arms"]
-    gram: Float[Array, "dim dim"]
-    informed: Float[Array, "dim"]
-
-
-def arm_terms(state: State, arms: Array) -> ArmTerms:
-    """Return the terms of some arms; an index past the end counts for nothing."""
     prior = state.prior.arm_scale**-2
     q = state.arm_precision.at[arms].get(mode="fill", fill_value=1.0)
     u = state.arm_cross.at[arms].get(mode="fill", fill_value=0.0)
     k = state.arm_information.at[arms].get(mode="fill", fill_value=0.0)
-    r = prior / q
-    scaled = u / q[:, None]
-    return ArmTerms((q - prior) * r, r[:, None] * u, r * k, scaled.T @ u, k @ scaled)
-
-
-class CampaignTerms(NamedTuple):
-    """What some campaigns put into the eliminated equations: Σ v vᵀ/c and Σ v l/c."""
-
-    gram: Float[Array, "dim dim"]
-    informed: Float[Array, "dim"]
-
-
-def campaign_terms(state: State, campaigns: Array) -> CampaignTerms:
-    """Return the terms of some campaigns; an index past the end counts for nothing."""
     c = state.campaign_precision.at[campaigns].get(mode="fill", fill_value=1.0)
     v = state.campaign_cross.at[campaigns].get(mode="fill", fill_value=0.0)
-    information = state.campaign_information.at[campaigns].get(mode="fill", fill_value=0.0)
-    scaled = v / c[:, None]
-    return CampaignTerms(scaled.T @ v, information @ scaled)
+    pull = state.campaign_information.at[campaigns].get(mode="fill", fill_value=0.0)
+    r = prior / q
+    z = rows.features - (u / q[:, None])[own] - r[own][:, None] * (v / c[:, None])[shared]
+    o = (k / q)[own] + r[own] * (pull / c)[shared]
+
+    weighted = weight[:, None] * rows.features
+    new_q, new_u, new_k = q.at[own].add(weight), u.at[own].add(weighted), k.at[own].add(information)
+    new_r = prior / new_q
+    new_c = c.at[arms_shared].add((new_q - prior) * new_r - (q - prior) * r)
+    new_v = v.at[arms_shared].add(new_r[:, None] * new_u - r[:, None] * u)
+    new_pull = pull.at[arms_shared].add(new_r * new_k - r * k)
+    new_z = rows.features - (new_u / new_q[:, None])[own]
+    new_z -= new_r[own][:, None] * (new_v / new_c[:, None])[shared]
+
+    reduced_precision = state.reduced_precision + gram(z, weight[:, None] * new_z)
+    reduced_information = state.reduced_information + (information - weight * o) @ new_z
+    factor, weights = _solved(reduced_precision, reduced_information)
+    return Change(
+        precision=state.precision + gram(weighted, rows.features),
+        information=state.information + information @ rows.features,
+        arms=arms,
+        campaigns=campaigns,
+        rows=OwnRows(new_u, new_q, new_k, new_c, new_v, new_pull),
+        reduced_precision=reduced_precision,
+        reduced_information=reduced_information,
+        factor=factor,
+        weights=weights,
+    )
 
 
 def factored(state: State) -> State:
     """Return the state with factor and weights solved from its reduced equations."""
-    factor = jnp.linalg.cholesky(state.reduced_precision)
-    return state._replace(factor=factor, weights=jsl.cho_solve((factor, True), state.reduced_information))
+    factor, weights = _solved(state.reduced_precision, state.reduced_information)
+    return state._replace(factor=factor, weights=weights)
+
+
+def _solved(precision: Array, information: Array) -> tuple[Array, Array]:
+    factor = jnp.linalg.cholesky(precision)
+    return factor, jsl.cho_solve((factor, True), information)

@@ -68,7 +68,7 @@ def learn_in_weight_space(
     tolerance: float,
     passes: int,
 ) -> tuple[Dense, np.ndarray, np.ndarray]:
-    """Learn one mini-batch as section 2 has it: each pass adds the batch's sites to the state before it.
+    """Learn one mini-batch: each pass adds the batch's sites to the state before it and steps twice.
 
     Returns:
         The posterior, and the sites' weights and informations.
@@ -83,9 +83,15 @@ def learn_in_weight_space(
 
     for _ in range(passes):
         target, covariance = logits(add_sites(state, matrix, *sites()), matrix)
+        weight, information = sites()
         step = np.clip(target - mean, -2, 2)
         mean, variance = mean + step, np.diag(covariance)
-        if np.abs(step[impressions > 0]).max() < tolerance:
+        largest = np.abs(step[impressions > 0]).max()
+        slope = clicks - impressions * averaged_rate(mean, variance) - (information - weight * target)
+        chord = np.clip(covariance @ slope, -2, 2)
+        if largest < 2:
+            mean = mean + chord
+        if largest < 0.5 and np.abs(chord[impressions > 0]).max() < tolerance:
             break
     return add_sites(state, matrix, *sites()), *sites()
 

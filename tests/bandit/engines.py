@@ -21,7 +21,7 @@ WORDS = ("free", "returns", "flash", "sale", "warm", "winter", "shoes", "buy", "
 TABLES = (
     *("models", "context_fields", "context_slots", "context_counts", "campaigns", "creatives", "embeddings"),
     *("candidate_sets", "decisions", "outcomes", "learn_log", "model_log", "posteriors", "arm_states"),
-    *("arm_statistics", "history_counts", "pruned_counts"),
+    *("arm_statistics", "history_counts", "history_imports", "pruned_counts"),
 )
 
 

@@ -10,14 +10,21 @@ GOOD: dict[str, Any] = {
     "name": "spring-sale",
     "horizon": 1000,
     "windows": {"attribution_window": 0.0, "conversion_window": 60.0},
-    "uniform_share": 0.01,
+    "shares": {"uniform_share": 0.01, "control_share": 0.0},
     "starts_at": datetime(2026, 1, 1, tzinfo=UTC),
     "ends_at": datetime(2026, 2, 1, tzinfo=UTC),
 }
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"horizon": None}, {"horizon": "auto"}, {"uniform_share": 1}, {"ends_at": None}]
+    "change",
+    [
+        {},
+        {"horizon": None},
+        {"horizon": "auto"},
+        {"shares": {"uniform_share": 1, "control_share": 0}},
+        {"ends_at": None},
+    ],
 )
 def test_good_settings_pass(change: dict[str, Any]) -> None:
     check_campaign(**{**GOOD, **change})
@@ -32,8 +39,12 @@ def test_good_settings_pass(change: dict[str, Any]) -> None:
         ({"horizon": "soon"}, "got 'soon'"),
         ({"windows": {"attribution_window": -1.0}}, "expected attribution_window .* got -1.0"),
         ({"windows": {"conversion_window": float("nan")}}, "expected conversion_window .* got nan"),
-        ({"uniform_share": 2}, "expected uniform_share to be a fraction from 0 to 1, got 2"),
-        ({"uniform_share": float("nan")}, "got nan"),
+        ({"shares": {"uniform_share": 2}}, "expected uniform_share to be a fraction from 0 to 1, got 2"),
+        ({"shares": {"control_share": float("nan")}}, "expected control_share .* got nan"),
+        (
+            {"shares": {"uniform_share": 0.4, "control_share": 0.7}},
+            "expected uniform_share and control_share to sum to at most 1, got 0.4 and 0.7",
+        ),
         ({"starts_at": datetime(2026, 1, 1)}, "expected starts_at to be aware, got the naive 2026-01-01"),
         ({"ends_at": datetime(2025, 1, 1, tzinfo=UTC)}, "expected ends_at after starts_at 2026-01-01"),
     ],

@@ -5,7 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from bandit.context import check_context, context_vector, count_contexts, give_slots
+from bandit.context import (
+    check_context,
+    context_vector,
+    context_vectors,
+    count_contexts,
+    distinct_contexts,
+    give_slots,
+)
 from bandit.errors import ContextError
 from bandit.features import N_CONTEXT
 from storage import ContextCountRecord, ContextRecord, ContextSlotRecord, StepRecord, Store
@@ -65,6 +72,37 @@ def test_kinds_of_fields() -> None:
     assert at(age=1e9) == {1: 4.0}
     assert at(age=-1e9) == {1: -4.0}
     assert at(crowded="a field without a slot", unknown=3) == {}
+
+
+def test_many_contexts_give_what_each_gives_alone() -> None:
+    """Equal contexts are looked up once, but only those of one version, and "1" is not 1."""
+    contexts: list[dict[str, str | float | bool]] = [
+        {"device": "mobile", "age": 40.0, "is_new": True},
+        {"device": "mobile", "age": 40.0, "is_new": False},
+        {"device": "mobile"},
+        {"device": "1"},
+        {"age": 1},
+        {"is_new": True},
+        {},
+    ]
+    asked = [(context, version) for context in contexts for version in (1, 4, SCHEMA.version)] * 2
+    vectors = context_vectors([context for context, _ in asked], SCHEMA, [version for _, version in asked])
+    for vector, (context, version) in zip(vectors, asked, strict=True):
+        np.testing.assert_array_equal(vector, context_vector(context, SCHEMA, version))
+
+
+def test_contexts_that_equal_one_before_are_left_out() -> None:
+    contexts: list[object] = [
+        {"a": 1},
+        {"a": True},
+        {"a": 1.0},
+        {"a": "1"},
+        {},
+        {"a": [1]},
+        7,
+        {"b": 1, "a": 1},
+    ]
+    assert list(distinct_contexts([*contexts, *contexts[:5]])) == contexts
 
 
 def test_what_a_context_means_at_a_version_never_changes() -> None:

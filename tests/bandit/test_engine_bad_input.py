@@ -374,6 +374,11 @@ def test_a_clear_error_and_nothing_is_written(served: tuple[Engines, Engine], na
         ({"headline": " \n", "body": ""}, "creative 'a': all texts are empty"),
         ({"headline": "x" * 10_001}, "creative 'a': headline has 10,001 characters; at most 10,000"),
         ({"call_to_action": "x" * 20_000}, "creative 'a': call_to_action has 20,000 characters"),
+        ({"headline": "x", "floor": 0.5, "cap": 0.4}, "creative 'a': .* got floor 0.5 and cap 0.4"),
+        ({"headline": "x", "floor": -0.1}, "got floor -0.1 and cap 1.0"),
+        ({"headline": "x", "cap": 0}, "got floor 0.0 and cap 0"),
+        ({"headline": "x", "cap": float("nan")}, "cap nan"),
+        ({"headline": "x", "floor": "0.1"}, "got floor '0.1'"),
     ],
 )
 def test_texts_that_cannot_be_used(texts: dict[str, Any], message: str) -> None:
@@ -459,6 +464,9 @@ def test_a_closed_engine(engines: Engines, engine: Engine) -> None:
         lambda: engine.arms("spring"),
         engine.refit,
         lambda: engine.warm_start([]),
+        lambda: engine.warm_start_from("other.db"),
+        lambda: engine.explain(decision_id="shown"),
+        lambda: engine.set_traffic("spring", "calm", floor=0.1),
         lambda: engine.add_campaign("new"),
         lambda: engine.add_creatives("spring", []),
         lambda: engine.pause("spring"),

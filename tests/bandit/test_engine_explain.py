@@ -6,7 +6,7 @@ import pytest
 
 from bandit import Creative, Engine
 from bandit.errors import ContextError
-from storage import UnknownCampaignError, UnknownCreativeError
+from storage import UnknownCampaignError, UnknownCreativeError, UnknownDecisionError
 from tests.bandit.engines import Engines
 
 
@@ -60,12 +60,70 @@ def test_a_new_creative_is_its_content_alone(engines: Engines) -> None:
     assert (parts["context"].logit, parts["context"].sd) == (0, 0)
 
 
+def test_a_decision_is_explained_with_how_it_was_drawn(engines: Engines) -> None:
+    engine = learnt(engines)
+    context = {"device": "mobile"}
+    decision = engine.select("s", context, decision_id="d1")
+    explanation = engine.explain(decision_id="d1")
+    by_hand = engine.explain("s", decision.creative_id, context)
+    assert (explanation.parts, explanation.ctr) == (by_hand.parts, by_hand.ctr)
+    assert explanation.campaign == "s"
+    stored = engine._store.decisions.get(["d1"])["d1"]
+    draw = explanation.draw
+    assert draw is not None
+    assert by_hand.draw is None
+    assert (draw.decision_id, draw.propensity, draw.model_version) == ("d1", decision.propensity, 1)
+    assert (draw.horizon, draw.kappa, draw.is_control) == (stored.horizon, stored.kappa, False)
+    assert explanation.sentence == (
+        f"{by_hand.sentence} Decision d1 chose it with a probability of {100 * decision.propensity:.2f} %, "
+        f"at learning step 1, with {stored.horizon:,.0f} impressions an arm in sight (H) and "
+        f"κ = {stored.kappa:g}."
+    )
+    # The posterior is today's, the draw is that of then.
+    engine.retire("s", decision.creative_id)
+    for i in range(30):
+        later = engine.select("s", context)
+        engine.update(later.id, click=i % 2 == 0)
+    engine.settle()
+    again = engine.explain(decision_id="d1")
+    assert (again.version, again.draw) == (2, draw)
+    assert again.ctr != explanation.ctr
+
+
+def test_a_decisions_context_means_what_it_meant_then(engines: Engines) -> None:
+    engine = learnt(engines, n=6)
+    engine.select("s", {"device": "mobile"}, decision_id="early")
+    before = engine.explain(decision_id="early")
+    slots = engines.fetch("SELECT count(*) FROM context_slots")
+    engine._model.schema = engine._store.models.give_context_slot(1, "device", "mobile")
+    assert engines.fetch("SELECT count(*) FROM context_slots") > slots
+    assert engine.explain(decision_id="early") == before
+    assert engine.explain("s", before.creative_id, {"device": "mobile"}).parts != before.parts
+
+
+def test_control_and_an_endless_campaign_are_told(engines: Engines) -> None:
+    engine = engines.open()
+    engine.add_campaign("s", horizon=None, attribution_window=0)
+    engine.add_creatives("s", [Creative("calm", headline="free returns")])
+    engine.select("s", decision_id="d1")
+    engines.execute("UPDATE decisions SET is_control = true")
+    sentence = engine.explain(decision_id="d1").sentence
+    assert "Decision d1 chose it, as control, with a probability of 100.00 %" in sentence
+    assert "without an end in sight" in sentence
+
+
 def test_what_cannot_be_explained(engines: Engines) -> None:
     engine = learnt(engines, n=1)
     with pytest.raises(UnknownCampaignError, match="'t'"):
         engine.explain("t", "calm")
     with pytest.raises(UnknownCreativeError, match=r"'clam'; its creatives: calm, loud"):
         engine.explain("s", "clam")
+    with pytest.raises(UnknownDecisionError, match="there is no decision 'd99'"):
+        engine.explain(decision_id="d99")
+    with pytest.raises(TypeError, match="got campaign='s', creative_id='calm', decision_id='d1'"):
+        engine.explain("s", "calm", decision_id="d1")  # type: ignore[call-overload]  # wrong on purpose
+    with pytest.raises(TypeError, match="got campaign='s', creative_id=None, decision_id=None"):
+        engine.explain("s")  # type: ignore[call-overload]  # wrong on purpose
     with pytest.raises(ContextError, match="device"):
         engine.explain("s", "calm", {"device": 7})
 

@@ -10,11 +10,12 @@ import pytest
 from bandit import Creative, Engine, HistoryRow
 from bandit.components import components_from_bytes
 from bandit.context import context_vector
-from bandit.features import PriorScales, weight_prior
+from bandit.features import PriorScales, scale_groups, weight_prior
+from bandit.limits import odds_of
 from bandit.numerics import double_precision
 from bandit.points import normal_points
 from bandit.posterior import Rows, State, initial_state, predict, refit, update
-from bandit.thompson import is_best, lookahead, propensities
+from bandit.thompson import best_shares, is_best, lookahead
 from encoders import TextEncoder, encode_fields
 from tests.bandit.engines import MINUTE, Engines, add_campaign, assert_same, creatives, play, posterior
 from tests.bandit.small import named_arrays
@@ -37,11 +38,17 @@ def replayed(engines: Engines, engine: Engine) -> dict[str, np.ndarray]:
 
 
 def history(*counts: tuple[str, int, int], campaign: str = "old") -> list[HistoryRow]:
+    """Return counts, half of them in no context and half on a device."""
     return [
         HistoryRow(
-            campaign=campaign, creative=Creative(name, headline=f"warm {name}"), impressions=n, clicks=c
+            campaign=campaign,
+            creative=Creative(name, headline=f"warm {name}"),
+            impressions=n // 2,
+            clicks=c // 2,
+            context=context,
         )
         for name, n, c in counts
+        for context in ({}, {"device": "mobile", "is_new": True})
     ]
 
 
@@ -98,6 +105,22 @@ def test_a_refit_history_and_creatives_added_later(engines: Engines) -> None:
     assert kinds[-1] == "batch"
     assert_same(reopened(engines, engine), before, TOLERANCE)
     assert_same(replayed(engines, engine), before, TOLERANCE)
+
+
+def test_a_step_that_cannot_be_stored_changes_nothing(engines: Engines) -> None:
+    engine = engines.open()
+    add_campaign(engine)
+    play(engine, 20, learn_every=10)
+    before = posterior(engine)
+    refuse = "CREATE TRIGGER refuse BEFORE INSERT ON learn_log BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    engines.execute(refuse)
+    with pytest.raises(Exception, match="no room"):
+        play(engine, 10, start=20)
+    assert_same(posterior(engine), before, TOLERANCE)
+    assert engine.select("spring").model_version == before["step"]
+    engines.execute("DROP TRIGGER refuse")
+    assert engine.settle().learnt == 10
+    assert_same(reopened(engines, engine), posterior(engine), TOLERANCE)
 
 
 def test_states_lost_and_written_anew_are_whole(engines: Engines) -> None:
@@ -189,11 +212,13 @@ class Independent:
         for step, kind in log:
             if kind == "refit":
                 rows = self.rows(
-                    "SELECT '{}', 0, creative_id, impressions, clicks FROM history_counts UNION ALL "
+                    "SELECT context, slots_version, creative_id, impressions, clicks FROM history_counts "
+                    "UNION ALL "
                     "SELECT context, slots_version, creative_id, 1, click FROM decisions "
                     f"WHERE learnt_batch <= {step}"
                 )
-                state, _ = REFIT(prior, rows, self.arm_campaign, len(self.campaign))
+                groups = jnp.asarray(scale_groups())
+                state, _ = REFIT(prior, rows, self.arm_campaign, len(self.campaign), groups)
             else:
                 rows = self.rows(
                     "SELECT context, slots_version, creative_id, 1, click FROM decisions "
@@ -260,7 +285,9 @@ def test_a_logged_decision_gives_its_propensities_again(
             remaining = 1e9 if row.horizon is None else row.horizon
             points = normal_points(4)[row.point_set][: len(candidates)]
             eligible = jnp.ones(len(candidates), bool)
-            best = is_best(logits, lookahead(logits, remaining, row.kappa), jnp.asarray(points), eligible)
-            again = propensities(best, eligible, 0.05)
+            best = is_best(
+                logits.mean, lookahead(logits, remaining, row.kappa), jnp.asarray(points), eligible
+            )
+            again = odds_of(best_shares(best), eligible, 0.05).propensities
             np.testing.assert_allclose(again, row.propensities, rtol=0, atol=1e-12)
     assert {engine._store.decisions.get(ids)[i].model_version for i in ids} == {0, 2, 3}

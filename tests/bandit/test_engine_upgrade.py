@@ -2,7 +2,7 @@
 
 import pytest
 
-from bandit import Engine
+from bandit import ArmReport, Engine
 from encoders import TextEncoder
 from storage import SchemaOlderError, Store, schema_status, upgrade
 from tests.bandit.engines import START, TABLES, Clock, Engines
@@ -10,6 +10,7 @@ from tests.storage.old import restore
 
 DATABASES = ["sqlite", pytest.param("empty_postgres", marks=pytest.mark.postgres)]
 REBUILT = {"posteriors", "arm_states"}  # by replaying the log
+NEW = {"history_imports"}
 KEPT = {
     "decisions": "decision_id, campaign_id, creative_id, candidate_set_id, propensities, propensity, "
     "context, model_version, slots_version, horizon, kappa, point_set, decided_at, activated_at, settles_at, "
@@ -57,22 +58,25 @@ def test_rows_stay_and_the_engine_goes_on(old: Engines) -> None:
         )
     }
     assert counts["calm"][2] == 300
-    _goes_on(engine, before["calm"].impressions)
+    _goes_on(engine, before["calm"])
     old.close()
 
 
-def _goes_on(engine: Engine, so_far: int) -> None:
+def _goes_on(engine: Engine, before: ArmReport) -> None:
     """Select, learn and import after an upgrade."""
     for i in range(20):
         decision = engine.select("spring", {"device": "mobile"}, decision_id=f"new-{i}", eligible=["calm"])
         engine.update(decision.id, click=i < 15)
     assert engine.settle().learnt == 20 + 1  # with the one that was pending in the other campaign
     (calm,) = [arm for arm in engine.arms("spring") if arm.creative_id == "calm"]
-    assert calm.impressions == so_far + 20
+    assert calm.impressions == before.impressions + 20
     engine.refit()
     again = {arm.creative_id: arm.ctr for arm in engine.arms("spring")}
-    assert again["calm"] == pytest.approx(calm.ctr, rel=0.3)
+    # 15 clicks of 20 came after an upgrade: both estimates have moved towards them.
+    assert before.ctr < min(calm.ctr, again["calm"]) < 15 / 20
 
 
 def _row_counts(engines: Engines) -> dict[str, int]:
-    return {table: engines.fetch(f"SELECT count(*) FROM {table}")[0][0] for table in TABLES}
+    return {
+        table: engines.fetch(f"SELECT count(*) FROM {table}")[0][0] for table in TABLES if table not in NEW
+    }

@@ -5,7 +5,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from bandit import Engine
+from bandit import Engine, Outcome, Request
 from bandit.errors import InvalidSettingError
 from bandit.features import PriorScales
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
@@ -173,3 +173,25 @@ def test_imported_history_fades_too(engines: Engines) -> None:
     np.testing.assert_allclose(sites_of(engine)["arm_precision"], before / 2, rtol=1e-9)
     engine.refit()
     np.testing.assert_allclose(sites_of(engine)["arm_precision"], before / 2, rtol=0.2)
+
+
+def test_the_posterior_is_refitted_whenever_what_was_learnt_has_doubled(engines: Engines) -> None:
+    engine = engines.open()
+    add_campaign(engine, horizon=None)
+    requests = [Request(campaign="spring", decision_id=f"d-{i}") for i in range(2200)]
+    for start in range(0, len(requests), 100):
+        made = engine.select_many(requests[start : start + 100])
+        engine.update_many([Outcome(decision_id=d.id, click=i % 40 == 0) for i, d in enumerate(made)])
+        engine.settle()
+        if start == 700:  # what was counted survives
+            engine.close()
+            engine = engines.open()
+    refits = engines.fetch(
+        "SELECT (SELECT sum(n_rows) FROM learn_log b WHERE b.step < a.step) "
+        "FROM learn_log a WHERE kind = 'refit' ORDER BY step"
+    )
+    assert [learnt for (learnt,) in refits] == [600, 1200]
+    before = posterior(engine)
+    engine.close()
+    engines.forget_states()
+    assert_same(posterior(engines.open()), before)

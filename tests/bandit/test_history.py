@@ -6,7 +6,9 @@ import pytest
 
 from bandit import Creative, HistoryRow
 from bandit.errors import HistoryError
-from bandit.history import by_campaign, check_history, new_creative, read_history
+from bandit.history import check_history, new_creative
+from bandit.history_file import read_history
+from storage import ContextRecord
 
 HEADER = "campaign,creative,headline,body,impressions,clicks\n"
 
@@ -80,6 +82,80 @@ def test_what_is_no_history_file(tmp_path: Path, text: str | bytes, message: str
         read(tmp_path, text)
 
 
+def test_contexts(tmp_path: Path) -> None:
+    text = "campaign,creative,headline,impressions,clicks,context\n"
+    text += 'old,a,x,5,1,"{""device"": ""mobile"", ""age"": 31}"\nold,a,x,7,0,\nold,a,x,3,0,{}\n'
+    assert [(row.context, row.impressions) for row in read(tmp_path, text)] == [
+        ({"device": "mobile", "age": 31}, 5),
+        ({}, 7),
+        ({}, 3),
+    ]
+    bad = (
+        text
+        + 'old,a,x,1,0,mobile\nold,a,x,1,0,[1]\nold,a,x,1,0,"{""tags"": [1]}"\nold,a,x,1,0,"{""n"": NaN}"\n'
+    )
+    with pytest.raises(HistoryError) as raised:
+        read(tmp_path, bad)
+    assert str(raised.value).splitlines()[1:] == [
+        "  line 5: expected context to be a JSON object, got 'mobile'",
+        "  line 6: expected context to be a JSON object, got '[1]'",
+        "  line 7: context field 'tags': expected a string, a number or a boolean, got list [1]",
+        "  line 8: context field 'n': expected a finite number, got nan",
+    ]
+
+
+LOG = "decision_id,campaign,creative,context,propensity,click,headline,body\n"
+
+
+def test_a_decision_log(tmp_path: Path) -> None:
+    lines = [
+        'd1,old,a,"{""device"":""mobile""}",0.5,1,x,',
+        'd2,old,a,"{""device"":""mobile""}",0.5,0,x,',
+        "d3,old,a,{},0.5,0,x,",
+        "d4,old,a,{},0.5,,x,",
+        "d5,old,b,{},0.5,,y,z",
+    ]
+    rows = read(tmp_path, LOG + "\n".join(lines))
+    assert [(row.creative.id, row.context, row.impressions, row.clicks) for row in rows] == [
+        ("a", {"device": "mobile"}, 2, 1),
+        ("a", {}, 1, 0),
+    ]
+
+
+def test_bad_decisions_are_named(tmp_path: Path) -> None:
+    lines = ["d1,old,a,{},0.5,1,x,", "d1,old,a,{},0.5,1,x,", "d2,old,a,{},0.5,yes,x,", ",old,a,{},0.5,0,x,"]
+    with pytest.raises(HistoryError) as raised:
+        read(tmp_path, LOG + "\n".join(lines))
+    assert str(raised.value).splitlines()[1:] == [
+        "  line 3: expected each decision once, with its id; got 'd1'",
+        "  line 4: decision 'd2': expected click to be 0, 1 or empty, got 'yes'",
+        "  line 5: expected each decision once, with its id; got ''",
+    ]
+    with pytest.raises(
+        HistoryError, match=r"expected the columns decision_id, .*; missing: context, headline"
+    ):
+        read(tmp_path, "decision_id,campaign,creative,click\n")
+
+
+def test_a_field_keeps_its_kind() -> None:
+    creative = Creative("a", headline="x")
+    rows = [
+        HistoryRow(campaign="old", creative=creative, impressions=1, clicks=0, context=context)
+        for context in ({"device": "mobile", "age": 31}, {"age": "old"}, {"device": 7})
+    ]
+    known = ContextRecord(fields={"device": "string"}, slots=(), version=0)
+    with pytest.raises(HistoryError) as raised:
+        check_history(rows, schema=known)
+    problems = str(raised.value).splitlines()[1:]
+    assert problems[0].startswith(
+        "  row 2: creative 'a' of campaign 'old': context field 'age': expected a number"
+    )
+    assert problems[1].startswith(
+        "  row 3: creative 'a' of campaign 'old': context field 'device': expected a string"
+    )
+    assert known.fields == {"device": "string"}
+
+
 def test_a_creative_has_one_content() -> None:
     rows = [
         HistoryRow(campaign=name, creative=Creative("a", headline=text), impressions=1, clicks=0)
@@ -91,15 +167,6 @@ def test_a_creative_has_one_content() -> None:
         "  row 3: creative 'a' of campaign 'old' has other texts than before",
         "  row 4: the campaign is empty",
     ]
-
-
-def test_counts_of_one_creative_are_added_up() -> None:
-    creative = Creative("a", headline="x")
-    rows = [
-        HistoryRow(campaign=name, creative=creative, impressions=n, clicks=c)
-        for name, n, c in (("old", 5, 1), ("new", 7, 0), ("old", 3, 2))
-    ]
-    assert by_campaign(rows) == {"old": {"a": (creative, 8, 3)}, "new": {"a": (creative, 7, 0)}}
 
 
 def test_the_hash_tells_contents_apart() -> None:

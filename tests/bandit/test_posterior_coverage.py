@@ -10,6 +10,7 @@ import pytest
 from jax import Array
 
 from bandit.features import N_CONTENT, PriorScales, weight_prior
+from bandit.luck import Luck
 from bandit.points import normal_points
 from bandit.posterior import Rows, State, forget, initial_state, predict, predict_marginals, update
 from bandit.thompson import KAPPA, Exploration, choose
@@ -69,8 +70,10 @@ def played(
             exploration = Exploration(
                 horizon, number * BATCH, jnp.asarray(KAPPA), uniform_share, jnp.asarray(float(N_ARMS))
             )
-            words = jax.random.bits(key, (3,), jnp.uint32)
-            choice = choose(logits, exploration, jnp.ones(N_ARMS, bool), points, words, 0)
+            # Only π is read: of the luck it needs the point set.
+            half = jnp.asarray(0.5)
+            luck = Luck(jax.random.bits(key, (), jnp.uint32), half, half, half, half, half)
+            choice = choose(logits, exploration, jnp.ones(N_ARMS, bool), points, luck)
             drawn = jax.random.categorical(key, jnp.log(choice.propensities), shape=(BATCH,))
             return jnp.zeros(N_ARMS).at[drawn].add(1.0)
 

@@ -17,6 +17,7 @@ from bandit.posterior import (
     find_sites,
     forget,
     learn_effect_scales,
+    learn_prior,
     learn_scales,
     learn_weight_scales,
     predict,
@@ -160,6 +161,20 @@ def test_an_arms_scale_stays_large_while_arms_have_seen_little() -> None:
     assert scale_after(40) < 0.12
 
 
+def test_a_refit_ends_where_learning_the_scales_changes_nothing() -> None:
+    rows = a_batch(np.random.default_rng(3))
+    campaign, groups = jnp.asarray(ARM_CAMPAIGN), jnp.asarray(GROUPS)
+    fit = jax.jit(refit, static_argnums=3)
+    state, info = fit(a_prior(), rows, campaign, N_CAMPAIGNS, groups)
+    again = jax.jit(learn_prior)(state, a_prior(), groups, campaign)
+    for new, old in zip(again[1:], state.prior[1:], strict=True):
+        np.testing.assert_allclose(new, old, rtol=0.02)
+    # With the scales it ended with, the posterior is that of a plain refit.
+    plain, _ = fit(state.prior, rows, campaign, N_CAMPAIGNS)
+    assert_same_state(state, plain, rtol=1e-3, atol=1e-3)
+    assert int(info.passes) < 50
+
+
 @pytest.mark.slow
 def test_true_scales_are_found() -> None:
     """One hundred campaigns of eight arms, 3,000 impressions each: τ, σ_b and two groups of weights."""
@@ -170,7 +185,6 @@ def test_true_scales_are_found() -> None:
     campaign = np.repeat(np.arange(n_campaigns), n_each)
     mean, scale = np.r_[-3.9, np.zeros(2 * half)], np.r_[0.7, np.full(2 * half, 0.2)]
     initial = Prior(*map(jnp.asarray, (mean, scale, 0.6, 0.25)))
-    step = jax.jit(learn_scales)
     fit = partial(jax.jit(refit, static_argnums=3), initial)
     found = []
     for seed in range(n_seeds):
@@ -182,9 +196,8 @@ def test_true_scales_are_found() -> None:
         impressions = np.full(n_arms, 3000.0)
         clicks = random.binomial(impressions.astype(int), expit(logits)).astype(float)
         rows = Rows(*map(jnp.asarray, (features, np.arange(n_arms), campaign, impressions, clicks)))
-        state, _ = fit(rows, jnp.asarray(campaign), n_campaigns)
-        for _ in range(60):
-            state = step(state, initial, groups, campaign)
+        state, info = fit(rows, jnp.asarray(campaign), n_campaigns, jnp.asarray(groups))
+        assert int(info.passes) < 50
         prior = state.prior
         found.append([prior.arm_scale, prior.campaign_scale, prior.scale[1], prior.scale[-1]])
     relative = np.mean(found, axis=0) / true

@@ -63,6 +63,17 @@ def test_summary_is_that_of_the_joint_posterior(state: State, features: np.ndarr
     assert float(summary.p_best[1]) == 0
     loss = competing.max(axis=1)[:, None] - rates
     assert (np.abs(summary.expected_loss - loss.mean(axis=0)) < error * loss.std(axis=0)).all()
+    # By its place among the other draws: a quantile's error is that of a share, whatever the density.
+    below = (loss / rates < np.asarray(summary.value_remaining)).mean(axis=0)
+    np.testing.assert_allclose(below, 0.95, atol=5 * np.sqrt(0.05 * 0.95 / N_DRAWS))
+
+
+def test_nothing_remains_where_nothing_competes(state: State, features: np.ndarray) -> None:
+    weight, alone = np.array([1.0, 0.0, 0.0]), np.array([False, False, True, False])
+    arms, campaign = jnp.asarray(ARMS), jnp.asarray(CAMPAIGN)
+    summary = summarise_jit(state, features, weight, arms, campaign, alone, jax.random.key(0))
+    assert float(summary.value_remaining[2]) == float(summary.expected_loss[2]) == 0
+    assert float(summary.p_best[2]) == 1
 
 
 def test_an_interval_holds_its_share_of_the_posterior(state: State, features: np.ndarray) -> None:

@@ -1,6 +1,5 @@
 """The draw and its propensity: exact limits, an independent Thompson sampler, frequencies of the choice."""
 
-from hashlib import blake2b
 from typing import NamedTuple
 
 import jax
@@ -9,6 +8,8 @@ import numpy as np
 import pytest
 from jax import Array
 
+from bandit.limits import Limits, odds_of
+from bandit.luck import Luck, draw_luck
 from bandit.points import N_SETS, normal_points
 from bandit.posterior import Gaussian
 from bandit.thompson import (
@@ -16,11 +17,10 @@ from bandit.thompson import (
     KAPPA,
     Choice,
     Exploration,
+    best_shares,
     choose,
-    decision_words,
     is_best,
     lookahead,
-    propensities,
     remaining_impressions,
 )
 
@@ -33,8 +33,8 @@ CHUNK = 500
 
 choose_one = jax.jit(choose)
 choose_chunk = jax.jit(jax.vmap(choose, in_axes=(None, None, None, None, 0, None)))
-choose_batch = jax.jit(jax.vmap(choose, in_axes=(0, 0, 0, None, 0, None)))
-lookahead_jit, propensities_jit = jax.jit(lookahead), jax.jit(propensities)
+choose_batch = jax.jit(jax.vmap(choose, in_axes=(0, 0, 0, None, 0)))
+lookahead_jit = jax.jit(lookahead)
 remaining_jit = jax.jit(remaining_impressions)
 
 
@@ -50,23 +50,30 @@ def some_logits(seed: int = 0, n: int = K, sd: float = 0.3) -> Gaussian:
     return Gaussian(random.normal(-3.9, 0.2, n), sd**2 * (factor @ factor.T + 0.5 * np.eye(n)))
 
 
+@jax.jit
+def propensities_jit(best: Array, eligible: Array, uniform_share: Array) -> Array:
+    return odds_of(best_shares(best), eligible, uniform_share).propensities
+
+
 def explore(
     horizon: float = 40_000.0,
     so_far: float = 2_000.0,
     kappa: float = KAPPA,
     uniform_share: float = 0.01,
     n_active: float = K,
+    control_share: float = 0.0,
 ) -> Exploration:
-    return Exploration(*map(np.float64, (horizon, so_far, kappa, uniform_share, n_active)))
+    numbers = (horizon, so_far, kappa, uniform_share, n_active, control_share)
+    return Exploration(*map(np.float64, numbers))
 
 
-def words_of(n: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 2**32, (n, 3), dtype=np.uint32)
+def luck_of(n: int, seed: int = 0) -> Luck:
+    return draw_luck([f"decision-{i}" for i in range(n)], seed)
 
 
-def every_set() -> np.ndarray:
-    """Return the words of 64 decisions, each with a point set of its own."""
-    return np.stack([np.zeros(N_SETS), np.zeros(N_SETS), np.arange(N_SETS)], axis=1).astype(np.uint32)
+def every_set() -> Luck:
+    """Return the luck of 64 decisions, each with a point set of its own."""
+    return luck_of(N_SETS)._replace(point_set=np.arange(N_SETS, dtype=np.uint32))
 
 
 def choose_many(
@@ -74,21 +81,22 @@ def choose_many(
     exploration: Exploration,
     eligible: np.ndarray,
     points: Array,
-    words: np.ndarray,
-    seed: int,
+    luck: Luck,
+    limits: Limits | None = None,
 ) -> Choice:
-    """Choose for every row of words, in chunks of one size: one program for all tests."""
-    padded = np.pad(words, ((0, -len(words) % CHUNK), (0, 0)))
+    """Choose for each luck, in chunks of one size: one program for all tests of one kind of limits."""
+    n = len(luck.order)
+    padded = [np.pad(numbers, (0, -n % CHUNK)).reshape(-1, CHUNK) for numbers in luck]
     chunks = [
-        jax.tree.map(np.asarray, choose_chunk(logits, exploration, eligible, points, part, seed))
-        for part in padded.reshape(-1, CHUNK, 3)
+        jax.tree.map(np.asarray, choose_chunk(logits, exploration, eligible, points, Luck(*part), limits))
+        for part in zip(*padded, strict=True)
     ]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(words)], *chunks)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *chunks)
 
 
 def shares_of(logits: Gaussian, exploration: Exploration, eligible: np.ndarray, points: Array) -> np.ndarray:
     """Return π under each of the 64 point sets, [sets, candidates]."""
-    return np.asarray(choose_many(logits, exploration, eligible, points, every_set(), 0).propensities)
+    return np.asarray(choose_many(logits, exploration, eligible, points, every_set()).propensities)
 
 
 def thompson_shares(mean: np.ndarray, covariance: np.ndarray, n: int = 400_000) -> np.ndarray:
@@ -142,7 +150,7 @@ def test_remaining_impressions(horizon: float, so_far: float, n_active: int, exp
 def test_the_future_is_split_among_active_creatives_not_among_this_requests(points: Array) -> None:
     some = np.array([True, True, False, False])
     few, everyone = (
-        choose_many(some_logits(), explore(n_active=8), eligible, points, words_of(1), 0)
+        choose_many(some_logits(), explore(n_active=8), eligible, points, luck_of(1))
         for eligible in (some, ALL)
     )
     assert few.remaining[0] == everyone.remaining[0] == pytest.approx(38_000 / 8, rel=0.05)
@@ -153,7 +161,7 @@ def test_shares_by_hand() -> None:
     logits = Gaussian(np.array([0.0, 0.5, 9.0]), np.eye(3))
     at = np.array([[1.0, -1.0, 0.0, 0.5], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     eligible = np.array([True, True, False])
-    best = jax.jit(is_best)(logits, np.diag([1.0, 1.0, 0.0]), at, eligible)
+    best = jax.jit(is_best)(logits.mean, np.diag([1.0, 1.0, 0.0]), at, eligible)
     # (1 | .5), (−1 | .5), (0 | 1.5), (.5 | .5): one win, two, and one shared.
     np.testing.assert_array_equal(best, [[1, 0, 0, 1], [0, 1, 1, 1], [0, 0, 0, 0]])
     np.testing.assert_allclose(propensities_jit(best, eligible, 0.0), [0.375, 0.625, 0], rtol=1e-15)
@@ -164,7 +172,7 @@ def test_shares_by_hand() -> None:
 @pytest.mark.parametrize("n_eligible", [1, 2, 3, 4])
 def test_propensities_are_a_distribution_over_the_eligible(points: Array, seed: int, n_eligible: int) -> None:
     eligible = np.random.default_rng(seed).permutation(K) < n_eligible
-    answers = choose_many(some_logits(seed), explore(), eligible, points, words_of(300, seed), 0)
+    answers = choose_many(some_logits(seed), explore(), eligible, points, luck_of(300, seed))
     weights = np.asarray(answers.propensities)
     assert weights.dtype == np.float64
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-14)
@@ -185,7 +193,7 @@ def test_without_a_future_it_is_greedy(points: Array, changes: dict[str, float])
         expected = np.full(K, uniform_share / K)
         expected[best] += 1 - uniform_share
         np.testing.assert_allclose(shares, np.tile(expected, (N_SETS, 1)), rtol=1e-14)
-    answers = choose_many(logits, explore(uniform_share=0.0, **changes), ALL, points, words_of(300), 0)
+    answers = choose_many(logits, explore(uniform_share=0.0, **changes), ALL, points, luck_of(300))
     assert (np.asarray(answers.chosen) == best).all()
 
 
@@ -250,15 +258,15 @@ SETUPS = {
 @pytest.mark.parametrize("name", SETUPS)
 def test_creatives_are_shown_as_often_as_their_propensities_say(points: Array, name: str) -> None:
     logits, exploration, eligible = SETUPS[name]
-    words = words_of(N_DECISIONS, seed=5)
-    answers = choose_many(logits, exploration, eligible, points, words, 0)
+    luck = luck_of(N_DECISIONS, seed=5)
+    answers = choose_many(logits, exploration, eligible, points, luck)
     weights, chosen = np.asarray(answers.propensities), np.asarray(answers.chosen)
     surprise = np.eye(K)[chosen] - weights
     spread = np.sqrt((weights * (1 - weights)).sum(axis=0))
     z = surprise.sum(axis=0)[eligible] / spread[eligible]
     assert np.abs(z).max() < 5, z
     # π depends on the point set; within each set the frequencies must follow that set's π.
-    point_set = words[:, 2] % N_SETS
+    point_set = luck.point_set % N_SETS
     for index in range(N_SETS):
         here = point_set == index
         shown = np.bincount(chosen[here], minlength=K)
@@ -280,19 +288,18 @@ def test_every_point_is_drawn_alike() -> None:
     quarters = np.repeat(np.eye(K), 64, axis=1).astype(np.float32)
     equal = Gaussian(np.full(K, -3.9), 0.09 * np.eye(K))
     points = jnp.asarray(np.broadcast_to(quarters, (N_SETS, K, 256)))
-    answers = choose_many(equal, explore(uniform_share=0.0), ALL, points, words_of(N_DECISIONS), 0)
+    answers = choose_many(equal, explore(uniform_share=0.0), ALL, points, luck_of(N_DECISIONS))
     np.testing.assert_array_equal(answers.propensities, 0.25)
     shown = np.bincount(answers.chosen, minlength=K)
     assert np.abs(shown - N_DECISIONS / K).max() < 5 * np.sqrt(N_DECISIONS * 3 / 16)
 
 
-def test_same_words_and_seed_choose_the_same(points: Array) -> None:
-    words = words_of(300)
+def test_the_same_luck_chooses_the_same(points: Array) -> None:
     logits = some_logits(1)
-    first, again = (choose_many(logits, explore(), ALL, points, words, 3) for _ in range(2))
+    first, again = (choose_many(logits, explore(), ALL, points, luck_of(300, 3)) for _ in range(2))
     np.testing.assert_array_equal(first.chosen, again.chosen)
-    other = choose_many(logits, explore(), ALL, points, words, 4)
-    np.testing.assert_array_equal(first.propensities, other.propensities)
+    np.testing.assert_array_equal(first.propensities, again.propensities)
+    other = choose_many(logits, explore(), ALL, points, luck_of(300, 4))
     assert (np.asarray(first.chosen) != np.asarray(other.chosen)).mean() > 0.1
 
 
@@ -306,14 +313,15 @@ def test_a_batch_is_its_requests_one_by_one(points: Array) -> None:
         np.full(n, KAPPA),
         np.full(n, 0.01),
         np.full(n, float(K)),
+        np.full(n, 0.0),
     )
     eligible = random.uniform(size=(n, K)) < 0.7
     eligible[:, 0] = True
-    words = words_of(n)
-    batch = choose_batch(logits, horizons, eligible, points, words, 0)
+    luck = luck_of(n)
+    batch = choose_batch(logits, horizons, eligible, points, luck)
     for i in range(n):
         request = jax.tree.map(lambda leaf, i=i: leaf[i], (logits, horizons, eligible))
-        alone = choose_one(*request, points, words[i], 0)
+        alone = choose_one(*request, points, Luck(*(numbers[i] for numbers in luck)))
         for name, one, of_batch in zip(Choice._fields, alone, batch, strict=True):
             np.testing.assert_array_equal(one, of_batch[i], err_msg=f"{name} of request {i}")
 
@@ -323,9 +331,9 @@ def test_what_padding_holds_does_not_matter(points: Array) -> None:
     clean = some_logits(1)
     mean, covariance = clean.mean.copy(), clean.covariance.copy()
     mean[3], covariance[3, :], covariance[:, 3] = 50.0, 9.0, 9.0
-    words = words_of(300)
-    first = choose_many(clean, explore(), eligible, points, words, 0)
-    second = choose_many(Gaussian(mean, covariance), explore(), eligible, points, words, 0)
+    luck = luck_of(300)
+    first = choose_many(clean, explore(), eligible, points, luck)
+    second = choose_many(Gaussian(mean, covariance), explore(), eligible, points, luck)
     for name, one, two in zip(Choice._fields, first, second, strict=True):
         np.testing.assert_array_equal(one, two, err_msg=name)
 
@@ -349,13 +357,3 @@ def test_extreme_logits_still_give_a_distribution(points: Array) -> None:
         shares = shares_of(logits, explore(horizon=np.inf), ALL, points)
         assert np.isfinite(shares).all()
         np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-14)
-
-
-def test_decision_words_are_the_hash_of_the_id() -> None:
-    digest = blake2b("décision-1".encode(), digest_size=12).digest()
-    expected = [int.from_bytes(digest[i : i + 4], "little") for i in (0, 4, 8)]
-    assert decision_words("décision-1").tolist() == expected
-    # Pinned: the words of a logged decision must be found again.
-    assert decision_words("a").tolist() == [600154907, 838037735, 2971322684]
-    used = {int(decision_words(f"d{i}")[2]) % N_SETS for i in range(1_000)}
-    assert len(used) == N_SETS

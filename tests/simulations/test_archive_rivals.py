@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from bandit.luck import Luck, draw_luck
 from bandit.posterior import Gaussian
 from simulations.archive_rivals import (
     ab_then_commit,
@@ -26,14 +27,14 @@ N_DECISIONS = 20_000
 ALL = np.ones(N_ARMS, bool)
 
 
-def words_of(n: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 2**32, (n, 3), dtype=np.uint32)
+def luck_of(n: int) -> Luck:
+    return draw_luck([str(i) for i in range(n)], 0)
 
 
 def chosen(policy: Policy, state: Counts | LogitState, eligible: np.ndarray = ALL, n: int = 1) -> np.ndarray:
     request = Request(np.zeros((N_ARMS, 0)), eligible)
     many = jax.jit(jax.vmap(policy.choose, in_axes=(None, None, 0)))
-    return np.asarray(many(state, request, words_of(n)).chosen)
+    return np.asarray(many(state, request, luck_of(n)).chosen)
 
 
 def some_counts(seed: int) -> tuple[np.ndarray, np.ndarray]:

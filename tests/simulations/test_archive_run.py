@@ -27,7 +27,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for test in range(30):
             for variant in range(3):
                 clicks = random.binomial(3_000, 0.02 + 0.02 * variant)
-                row = (f"t{test:02d}", 201322 + test if test < 27 else 201410, f"shoes {test} in colour {variant}", 3_000, clicks)
+                row = (
+                    f"t{test:02d}",
+                    201322 + test if test < 27 else 201410,
+                    f"shoes {test} in colour {variant}",
+                    3_000,
+                    clicks,
+                )
                 writer.writerow(row)
     return path
 

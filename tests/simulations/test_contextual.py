@@ -7,10 +7,12 @@ import pytest
 from numpy.testing import assert_allclose
 
 from bandit.features import PriorScales, design_row, weight_prior
+from bandit.logit_map import map_logits, map_slots
 from bandit.points import normal_points
 from bandit.posterior import Rows, State, initial_state, predict, update
-from simulations.contextual import map_logits, thompson_on_contents
+from simulations.contextual import thompson_on_contents
 from simulations.policies import ContextualState, Request, thompson_on_weights
+from simulations.run import draw_luck
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -39,11 +41,13 @@ def learnt() -> State:
 
 
 def test_mapped_logits_are_the_predicted_ones(learnt: State) -> None:
-    logits = map_logits(learnt, jnp.asarray(CONTENT))
+    slots = map_slots(learnt)
+    content = jnp.asarray(CONTENT)
+    logits = map_logits(learnt, slots, content, content.mean(axis=0), jnp.arange(N_ARMS), jnp.asarray(0))
     for seed in range(5):
         context = np.random.default_rng(seed).normal(size=16)
         wanted = predict(learnt, rows_in(context), jnp.arange(N_ARMS), jnp.zeros(N_ARMS, int))
-        got = logits.at(jnp.asarray(context))
+        got = logits.at(slots, jnp.asarray(context))
         assert_allclose(got.mean, wanted.mean, atol=1e-10)
         assert_allclose(got.covariance, wanted.covariance, atol=1e-10)
 
@@ -56,9 +60,9 @@ def test_choices_are_those_of_thompson_on_weights(learnt: State, horizon: float,
     fast = thompson_on_contents("fast", learnt, jnp.asarray(CONTENT), reach, points, kappa)
     rng = np.random.default_rng(2)
     eligible = jnp.asarray([True, True, False, True, True, True])
-    for _ in range(5):
+    for number in range(5):
         request = Request(rows_in(rng.normal(size=16)), eligible)
-        words = jnp.asarray(rng.integers(0, 2**32, 3, dtype=np.uint32))
-        wanted, got = (policy.choose(state, request, words) for policy in (slow, fast))
+        luck = jax.tree.map(lambda leaf: leaf[0], draw_luck(jax.random.key(number), 1))
+        wanted, got = (policy.choose(state, request, luck) for policy in (slow, fast))
         assert int(got.chosen) == int(wanted.chosen)
         assert_allclose(got.propensities, wanted.propensities, atol=1e-12)

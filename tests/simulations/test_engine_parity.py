@@ -13,10 +13,12 @@ import pytest
 from bandit import Creative, Engine, HistoryRow, Outcome
 from bandit import Request as EngineRequest
 from bandit.features import PriorScales
+from bandit.luck import Luck, draw_luck
 from bandit.numerics import double_precision
 from bandit.points import N_POINTS, normal_points
 from bandit.posterior import Gaussian
-from bandit.thompson import Choice, decision_words
+from bandit.selection import CANDIDATES, padded_size
+from bandit.thompson import Choice
 from encoders import TextEncoder
 from simulations.archive_run import encode_archive
 from simulations.policies import LogitState, Outcomes, Policy, Request, thompson_on_logits
@@ -56,6 +58,7 @@ def test_engine_and_compiled_play_decide_alike(data_dir: Path, tmp_path: Path) -
     rng = np.random.default_rng(0)
     warmed = tmp_path / "warmed.db"
     with Engine.open(warmed, learn="manual", clock=lambda: now, encoder=encoder) as engine:
+        engine.set_scale_learning(False)  # compiled play keeps the scales that it is given
         engine.warm_start(_history(history))
     compared: list[tuple[int, int]] = []
     for number, test in enumerate(played):
@@ -78,7 +81,7 @@ def _play_both(
         "played", [Creative(f"{i:02d}", headline=text) for i, text in enumerate(test.headlines)]
     )
     # The engine pads to the same number of arms, so both draw on the same points.
-    size = 4 if n_arms <= 4 else 8
+    size = padded_size(n_arms, CANDIDATES)
     with double_precision():
         prior = Gaussian(world.prior.mean[:size], world.prior.covariance[:size, :size])
         horizon = jnp.asarray(float(n_arms * PER_ARM))
@@ -88,7 +91,7 @@ def _play_both(
         ids = [f"{test.test_id}-{first + i}" for i in range(BATCH)]
         decisions = engine.select_many([EngineRequest(campaign="played", decision_id=i) for i in ids])
         with double_precision():
-            choice = _choose(belief, request, np.stack([decision_words(i) for i in ids]), horizon)
+            choice = _choose(belief, request, draw_luck(ids, 0), horizon)
         assert [decision.creative_id for decision in decisions] == [f"{int(i):02d}" for i in choice.chosen]
         given = np.array([list(decision.propensities.values()) for decision in decisions])
         apart = np.abs(given - np.asarray(choice.propensities)[:, :n_arms]).max(axis=1)
@@ -110,9 +113,9 @@ def _policy(belief: LogitState, horizon: jax.Array) -> Policy:
 
 
 @jax.jit
-def _choose(belief: LogitState, request: Request, words: jax.Array, horizon: jax.Array) -> Choice:
+def _choose(belief: LogitState, request: Request, luck: Luck, horizon: jax.Array) -> Choice:
     choose = jax.vmap(_policy(belief, horizon).choose, in_axes=(None, None, 0))
-    return choose(belief, request, words)
+    return choose(belief, request, luck)
 
 
 @jax.jit

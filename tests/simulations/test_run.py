@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax import Array
 
+from bandit.luck import Luck
 from bandit.thompson import Choice
 from simulations.policies import Counts, Outcomes, Policy, Request, certain, no_counts, uniform
 from simulations.run import Step, Traffic, play, play_batch, play_total
@@ -44,7 +45,7 @@ def changing_traffic(number: Array, key: Array) -> Traffic:
 
 
 def always(arm: Array | int) -> Policy:
-    def decide(state: Counts, request: Request, words: Array) -> Choice:
+    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
         return certain(jnp.eye(N_ARMS)[arm], request.eligible)
 
     return Policy("always", no_counts(N_ARMS), decide, Counts.plus)
@@ -72,7 +73,7 @@ def in_turns() -> Policy:
     """Return a policy that moves to the next arm with every batch it learns, and keeps the last batch."""
     nothing = Outcomes(jnp.zeros((BATCH, 0)), jnp.zeros(BATCH, int), jnp.zeros(BATCH))
 
-    def decide(state: Seen, request: Request, words: Array) -> Choice:
+    def decide(state: Seen, request: Request, luck: Luck) -> Choice:
         return certain(jnp.arange(N_ARMS) == state.batches % 3, request.eligible)
 
     return Policy("turns", Seen(jnp.array(0), nothing), decide, lambda s, new: Seen(s.batches + 1, new))
@@ -82,7 +83,7 @@ def sees_rates() -> Policy:
     """Return a policy that shows the arm with the largest first feature, and keeps the last batch."""
     nothing = Outcomes(jnp.zeros((BATCH, 2)), jnp.zeros(BATCH, int), jnp.zeros(BATCH))
 
-    def decide(state: Seen, request: Request, words: Array) -> Choice:
+    def decide(state: Seen, request: Request, luck: Luck) -> Choice:
         return certain(request.features[:, 0], request.eligible)
 
     return Policy("best", Seen(jnp.array(0), nothing), decide, lambda s, new: Seen(s.batches + 1, new))

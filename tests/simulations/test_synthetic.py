@@ -11,13 +11,13 @@ from simulations.played import (
     traffic_shares,
     uniform_of,
 )
-from simulations.settings import DEFAULT_SETTINGS, Setting
-from simulations.synthetic import POLICIES, draw_worlds, play_worlds
+from simulations.settings import WORLD_SETTINGS, Setting
+from simulations.synthetic import draw_worlds, play_worlds
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes, World
 
 IMPRESSIONS, BATCH, N_WORLDS, N_ARMS = 3_000, 100, 3, 6
-BY_NAME = {setting.policy: setting for setting in DEFAULT_SETTINGS if setting.policy in POLICIES}
+BY_NAME = {setting.policy: setting for setting in WORLD_SETTINGS}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_world_without_differences_has_no_lift_to_share() -> None:
 @pytest.mark.parametrize(
     ("setting", "impressions", "seeds", "words"),
     [
-        (Setting(policy="lin-ucb"), 200, None, "got 'lin-ucb'"),
+        (Setting(policy="lin-ubc"), 200, None, "got 'lin-ubc'"),
         (Setting(policy="ucb1"), 99, None, "got batch=100, impressions=99"),
         (Setting(policy="ucb1"), 200, [1], "got 3 worlds and 1 seeds"),
     ],

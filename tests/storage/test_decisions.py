@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, timedelta, timezone
 
 import pytest
 
@@ -115,6 +116,30 @@ def test_a_naive_time_is_refused(world: World) -> None:
 def test_an_unknown_campaign_is_named(world: World) -> None:
     with pytest.raises(storage.UnknownCampaignError, match="campaign_id 4711"):
         world.store.decisions.record([world.decision("d1", campaign_id=4711)])
+
+
+def test_whole_numbers_stand_beside_fractions(world: World) -> None:
+    sure: dict[str, object] = {"propensities": (1, 0, 0), "propensity": 1, "horizon": 5, "kappa": 0}
+    given = [
+        world.decision("d0"),
+        world.decision("d1", **sure),
+        world.decision("d2", horizon=None),
+        world.decision("d3", **sure),
+    ]
+    answers = world.store.decisions.record(given)
+    assert {answer.decision_id: answer for answer in answers} == world.store.decisions.get(
+        [new.decision_id for new in given]
+    )
+    assert world.store.decisions.get(["d1"])["d1"].propensity == 1.0
+
+
+def test_times_of_other_zones_are_the_same_moments(world: World) -> None:
+    zone = timezone(timedelta(hours=-7))
+    given = [world.decision("d0"), world.decision("d1", decided_at=NOW.astimezone(zone))]
+    world.store.decisions.record([*given, world.decision("d2", decided_at=NOW.astimezone(zone) + MINUTE)])
+    stored = world.store.decisions.get(["d0", "d1", "d2"])
+    assert [stored[name].decided_at for name in ("d0", "d1", "d2")] == [NOW, NOW, NOW + MINUTE]
+    assert {record.decided_at.tzinfo for record in stored.values()} == {UTC}
 
 
 def test_a_text_that_only_looks_like_a_nul_is_stored(world: World) -> None:

@@ -240,15 +240,24 @@ def test_history_adds_up(world: World) -> None:
         records = [
             HistoryCountRecord(creative_id=i, impressions=n, clicks=c, context=x) for i, n, c, x in rows
         ]
-        return world.store.learning.add_history(world.model_id, records, import_id=import_id, imported_at=NOW)
+        return world.store.learning.add_history(
+            world.model_id, records, import_id=import_id, slots_version=4, imported_at=NOW
+        )
 
     # Longer than PostgreSQL lets a key be, and random enough not to be packed.
     long = {f"field {n}": hashlib.sha256(str(n).encode()).hexdigest() for n in range(100)}
     assert add("a", (urgent, 100, 3, {}), (calm, 10, 0, {}), (urgent, 50, 1, {}), (calm, 7, 1, long))
     assert add("b", (calm, 5, 5, {}), (calm, 3, 1, long))
     history = world.store.learning.history_counts(world.model_id)
-    found = {(row.creative_id, len(row.context)): (row.impressions, row.clicks) for row in history}
-    assert found == {(calm, 0): (15, 5), (calm, 100): (10, 2), (urgent, 0): (150, 4)}
+    found = {(row.creative_id, row.impressions, row.clicks, len(row.context)) for row in history}
+    assert found == {
+        (calm, 10, 0, 0),
+        (calm, 7, 1, 100),
+        (calm, 5, 5, 0),
+        (calm, 3, 1, 100),
+        (urgent, 150, 4, 0),
+    }
+    assert {(row.slots_version, row.imported_at) for row in history} == {(4, NOW)}
     arms = world.store.learning.arm_rows(world.campaign_id, now=NOW)
     assert [(arm.history_impressions, arm.history_clicks) for arm in arms] == [(25, 7), (150, 4), (0, 0)]
     assert world.store.learning.imported_at(world.model_id, "b") == NOW
@@ -282,13 +291,14 @@ def test_readouts_pending_and_share(world: World) -> None:
         ctr_high=0.04,
         p_best=0.75,
         expected_loss=0.001,
+        value_remaining=0.05,
         version=1,
     )
     world.store.learning.write_step(world.step(lease, 1, *names[:3]))
     world.store.learning.refresh_statistics([readout], refreshed_at=NOW)
     arms = world.store.learning.arm_rows(world.campaign_id, now=NOW)
-    assert [(arm.ctr, arm.ctr_low, arm.ctr_high, arm.p_best, arm.version) for arm in arms] == [
-        (0.02, 0.01, 0.04, 0.75, 1),
+    assert [(arm.ctr, arm.ctr_low, arm.p_best, arm.value_remaining, arm.version) for arm in arms] == [
+        (0.02, 0.01, 0.75, 0.05, 1),
         (None,) * 5,
         (None,) * 5,
     ]
@@ -309,6 +319,7 @@ def test_readouts_are_stored_with_pending_and_share(world: World, url: str) -> N
             ctr_high=0.04,
             p_best=1 / 3,
             expected_loss=0.0,
+            value_remaining=0.0,
             version=0,
         )
         for creative_id in world.creative_ids[::-1]

@@ -1,6 +1,7 @@
 """The schema: what migrations make is what the code declares; views read well; checks find what is wrong."""
 
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -8,9 +9,20 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from safetensors.numpy import save
 from sqlalchemy import create_engine, inspect
+from sqlalchemy.dialects import sqlite
 
 import storage
-from storage import ArmReadout, ArmStates, HistoryCountRecord, NewOutcome, Store
+from storage import (
+    ArmReadout,
+    ArmStates,
+    HistoryCountRecord,
+    NewOutcome,
+    Store,
+    decisions,
+    outcomes,
+    settling,
+    steps,
+)
 from storage.columns import Base
 from storage.urls import database_url
 from storage.versions import VERSION_TABLE
@@ -120,6 +132,7 @@ def _busy(world: World) -> int:
             ctr_high=0.04,
             p_best=p_best,
             expected_loss=0.0001,
+            value_remaining=0.125,
             version=1,
         )
         for creative_id, p_best in zip(world.creative_ids, (0.2, 0.7, 0.1), strict=True)
@@ -128,6 +141,15 @@ def _busy(world: World) -> int:
     world.store.learning.write_step(world.step(lease, 1, *names[:4], snapshot=snapshot))
     world.store.learning.refresh_statistics(readouts, refreshed_at=NOW)
     return lease
+
+
+def _import(world: World) -> None:
+    """Leave imported history behind, in two contexts."""
+    past = [
+        HistoryCountRecord(creative_id=world.creative_ids[0], impressions=100, clicks=4),
+        HistoryCountRecord(creative_id=world.creative_ids[1], impressions=50, clicks=1),
+    ]
+    world.store.learning.add_history(world.model_id, past, import_id="past", imported_at=NOW)
 
 
 def test_the_reports(world: World, url: str) -> None:
@@ -150,17 +172,33 @@ def test_the_reports(world: World, url: str) -> None:
     ]
     campaign = fetch(
         url,
-        "SELECT campaign, creatives, impressions, clicks, clicks_pct, conversions, pending, leader, horizon "
-        "FROM campaign_report",
+        "SELECT campaign, creatives, impressions, clicks, clicks_pct, conversions, pending, leader, horizon, "
+        "leader_expected_loss_pct, value_remaining_pct FROM campaign_report",
     )[0]
-    assert (*campaign[:4], float(campaign[4]), *campaign[5:]) == (
-        "spring", 3, 4, 1, 25.0, 1, 3, "urgent", "auto",
+    assert (*campaign[:4], float(campaign[4]), *campaign[5:9], *map(float, campaign[9:])) == (
+        "spring", 3, 4, 1, 25.0, 1, 3, "urgent", "auto", 0.01, 12.5,
     )  # fmt: skip
     days = fetch(url, "SELECT campaign, day, impressions, settled, clicks FROM daily_clicks")
     assert [(name, str(day), *counts) for name, day, *counts in days] == [("spring", "2026-03-01", 7, 6, 1)]
     assert fetch(url, "SELECT decision_id, kind, settled_click FROM late_outcomes") == [("d1", "click", 0)]
     lag = fetch(url, "SELECT model, due, unlearnt, newest_step, newest_snapshot, learner FROM learning_lag")
     assert lag == [("default", 0, 2, 1, 1, "learner")]
+
+
+def test_control_is_counted_beside_the_engine(world: World, url: str) -> None:
+    names = [f"d{number}" for number in range(10)]
+    for number, name in enumerate(names):
+        world.record(name, is_control=number < 4)
+        world.click(name, float(number in (0, 4, 5, 6)))
+    lease = world.store.leases.acquire(world.model_id, "learner")
+    assert lease is not None
+    world.store.learning.write_step(world.step(lease, 1, *names[:9]))
+    query = (
+        "SELECT impressions, control_impressions, control_clicks_pct, engine_clicks_pct FROM campaign_report"
+    )
+    assert [tuple(map(float, row)) for row in fetch(url, query)] == [(9, 4, 25.0, 60.0)]
+    shown = fetch(url, "SELECT count(*) FROM decision_log WHERE is_control")
+    assert shown == [(4,)]
 
 
 def test_the_decision_log_is_a_data_set(world: World, url: str) -> None:
@@ -190,6 +228,11 @@ def test_the_decision_log_is_a_data_set(world: World, url: str) -> None:
             "UPDATE arm_statistics SET conversions = 5 WHERE creative_id = 1",
             "conversions",
             "creative 1: statistics say 5 conversions worth 49.9, its outcomes 1 worth 49.9",
+        ),
+        (
+            "UPDATE history_counts SET clicks = 3 WHERE creative_id = 1",
+            "imported history",
+            "import past: is noted with 5 clicks of 150 impressions, its counts sum to 4 of 150",
         ),
         (
             "DELETE FROM arm_statistics WHERE creative_id = 3",
@@ -230,6 +273,7 @@ def test_the_decision_log_is_a_data_set(world: World, url: str) -> None:
 )
 def test_check_finds_what_is_wrong(world: World, url: str, damage: str, check: str, message: str) -> None:
     _busy(world)
+    _import(world)
     world.store.campaigns.add(world.model_id, "other", created_at=NOW)
     assert world.store.check() == []
     execute(url, "DELETE FROM model_log", damage)  # it refers to the steps, and nothing is checked by it
@@ -254,6 +298,27 @@ def test_check_finds_orphans_on_sqlite(sqlite_world: World, migrated_sqlite_url:
     findings = [finding for finding in sqlite_world.store.check() if finding.check == "references"]
     assert len(findings) == 7
     assert "candidate_sets" in findings[0].message
+
+
+def test_many_ids_are_looked_up_by_their_index(migrated_sqlite_url: str, sqlite_world: World) -> None:
+    """The very statements, as they are compiled: a scan here costs more the more history there is."""
+    _busy(sqlite_world)
+    for statement in (
+        decisions.STORED,
+        decisions.DEFERRED,
+        outcomes.LOCKED,
+        outcomes.REPORTS,
+        settling.SETTLE_ALL,
+        settling.SETTLE_REPORTED,
+        steps.LEARNABLE,
+        steps.MARK_LEARNT,
+    ):
+        compiled = statement.compile(dialect=sqlite.dialect())
+        with closing(sqlite3.connect(database_url(migrated_sqlite_url).database or "")) as connection:
+            names = ['["d0"]'] * len(compiled.positiontup or ())
+            plan = [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {compiled}", names)]
+        assert "(decision_id=?)" in plan[0], plan
+        assert not [step for step in plan if step.startswith(("SCAN decisions", "SCAN outcomes"))], plan
 
 
 def test_hot_queries_use_their_indexes(sqlite_world: World, migrated_sqlite_url: str) -> None:

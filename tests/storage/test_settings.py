@@ -5,10 +5,12 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 import storage
 from storage import NewCreative, Store
 from tests.storage.conftest import NOW, World
+from tests.storage.sql import execute
 
 
 class TestModels:
@@ -153,6 +155,7 @@ class TestCampaigns:
             ({"horizon": 1.5}, "got 1.5"),
             ({"horizon": -1}, "got -1"),
             ({"uniform_share": 1.5}, "uniform_share"),
+            ({"uniform_share": 0.5, "control_share": 0.6}, "uniform_share_control_share"),
             ({"attribution_window_s": -1.0}, "attribution_window_s"),
             ({"starts_at": NOW, "ends_at": NOW}, "ends_at"),
         ],
@@ -233,6 +236,74 @@ class TestCampaigns:
             set_status("spring", "calm", "active")
         with pytest.raises(storage.UnknownCreativeError, match="no creative 'clam'; did you mean 'calm'"):
             set_status("spring", "clam", "paused")
+
+
+class TestLimits:
+    """Floors and caps of creatives."""
+
+    def test_they_come_back_and_others_notice(self, world: World) -> None:
+        before = world.store.campaigns.version(world.model_id)
+        changed = world.store.campaigns.set_limits("spring", "calm", floor=0.2, cap=0.5)
+        assert (changed.floor, changed.cap) == (0.2, 0.5)
+        again = world.store.campaigns.set_limits("spring", "calm", floor=0.1)
+        assert (again.floor, again.cap) == (0.1, 0.5)
+        assert world.store.campaigns.creatives("spring")[0] == again
+        versions = [before, world.store.campaigns.version(world.model_id)]
+        world.store.campaigns.set_limits("spring", "calm", floor=0.0, cap=1.0)
+        versions.append(world.store.campaigns.version(world.model_id))
+        assert len(set(versions)) == 3
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"floor": 0.6, "cap": 0.5},
+                "creative 'calm' of campaign 'spring': .* floor 0.6 and cap 0.5",
+            ),
+            ({"floor": 1.2}, "got floor 1.2 and cap 1.0"),
+            ({"floor": float("nan")}, "got floor nan"),
+            ({"floor": True}, "got floor True"),
+            ({"cap": 0.0}, "got floor 0.0 and cap 0.0"),
+            # 0.01 of uniform share for three creatives.
+            (
+                {"floor": 0.995},
+                "floors of its 3 active creatives sum to 1.00167, each .* 0.00333333",
+            ),
+            ({"cap": 0.003}, "cap of 'calm' is below the 0.00333333 that each of its 3"),
+        ],
+    )
+    def test_what_cannot_be_kept_is_refused(
+        self, world: World, changes: dict[str, float], message: str
+    ) -> None:
+        with pytest.raises(storage.InvalidLimitsError, match=message):
+            world.store.campaigns.set_limits("spring", "calm", **changes)
+        assert [(c.floor, c.cap) for c in world.store.campaigns.creatives("spring")] == [(0.0, 1.0)] * 3
+        with pytest.raises(storage.UnknownCreativeError, match="'clam'; did you mean 'calm'"):
+            world.store.campaigns.set_limits("spring", "clam", floor=0.1)
+
+    def test_all_active_creatives_count(self, world: World) -> None:
+        campaigns = world.store.campaigns
+        campaigns.set_creative_status("spring", "plain", "paused")
+        for name in ("calm", "urgent"):
+            campaigns.set_limits("spring", name, floor=0.4, cap=0.6)
+        with pytest.raises(storage.InvalidLimitsError, match=r"caps of its 2 .* sum to 0\.9;"):
+            campaigns.set_limits("spring", "urgent", floor=0.0, cap=0.3)
+        campaigns.set_limits("spring", "plain", floor=0.9)  # it is paused
+        campaigns.set_limits("spring", "plain", floor=0.3)
+        with pytest.raises(storage.InvalidLimitsError, match=r"floors of its 3 .* sum to 1\.1,"):
+            campaigns.set_creative_status("spring", "plain", "active")
+        assert campaigns.creatives("spring")[2].status == "paused"
+        new = NewCreative(external_id="new", content={}, content_hash="h", floor=0.25)
+        with pytest.raises(storage.InvalidLimitsError, match=r"floors of its 3 .* sum to 1\.05,"):
+            campaigns.add_creatives(world.campaign_id, [new], created_at=NOW)
+        assert len(campaigns.creatives("spring")) == 3
+        # What only one of them can be shown for is no reason to show both.
+        campaigns.set_creative_status("spring", "urgent", "paused")
+
+    def test_the_database_refuses_them_too(self, sqlite_world: World, migrated_sqlite_url: str) -> None:
+        for wrong in ("floor = 0.6, cap = 0.5", "floor = -0.1", "cap = 1.5", "floor = 0, cap = 0"):
+            with pytest.raises(IntegrityError, match="ck_creatives_"):
+                execute(migrated_sqlite_url, f"UPDATE creatives SET {wrong}")
 
 
 class TestEmbeddings:

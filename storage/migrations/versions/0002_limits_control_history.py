@@ -74,20 +74,23 @@ def _add_columns() -> None:
 
 
 def _give_history_contexts() -> None:
-    """Make history_counts anew with a context in its key; what it has is of no context."""
+    """Make history_counts anew with import and context in its key; what it has is of no context."""
     kept = op.get_bind().execute(
         sa.text("SELECT creative_id, impressions, clicks, imported_at FROM history_counts").columns(
             creative_id=BigInt, impressions=BigInt, clicks=BigInt, imported_at=UtcDateTime()
         )
     )
     context_hash = hashlib.blake2b(b"{}", digest_size=16).hexdigest()
-    rows = [{**row, "context_hash": context_hash, "context": {}} for row in kept.mappings()]
+    more = {"import_id": "before schema 0002", "context_hash": context_hash, "context": {}}
+    rows = [{**row, **more} for row in kept.mappings()]
     op.drop_table("history_counts")
     history_counts = op.create_table(
         "history_counts",
         sa.Column("creative_id", BigInt, autoincrement=False, nullable=False),
+        sa.Column("import_id", sa.Text(), nullable=False),
         sa.Column("context_hash", sa.Text(), nullable=False),
         sa.Column("context", CanonicalJson(), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column("slots_version", BigInt, server_default=sa.text("0"), nullable=False),
         sa.Column("impressions", BigInt, nullable=False),
         sa.Column("clicks", BigInt, nullable=False),
         sa.Column("imported_at", UtcDateTime(), nullable=False),
@@ -95,6 +98,6 @@ def _give_history_contexts() -> None:
         sa.ForeignKeyConstraint(
             ["creative_id"], ["creatives.creative_id"], name=op.f("fk_history_counts_creative_id_creatives")
         ),
-        sa.PrimaryKeyConstraint("creative_id", "context_hash", name=op.f("pk_history_counts")),
+        sa.PrimaryKeyConstraint("creative_id", "import_id", "context_hash", name=op.f("pk_history_counts")),
     )
     op.bulk_insert(history_counts, rows)

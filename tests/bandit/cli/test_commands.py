@@ -1,8 +1,10 @@
 """The commands do what they say, and print nothing but the result."""
 
+import csv
 import re
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ def test_from_nothing_to_a_learnt_click(run: Run) -> None:
     )
     assert run("creative", "add", "spring-sale", "urgent", "--body", "48-hour flash sale").code == 0
     shown = run("select", "spring-sale", "--context", "device=mobile", "-c", "new=true", "--id", "d1").out
-    words = re.fullmatch(r"creative +(calm|urgent)\npropensity +([\d.]+) %\ndecision +d1 *\n", shown)
+    words = re.fullmatch(r"creative +(calm|urgent) *\npropensity +([\d.]+) % *\ndecision +d1 *\n", shown)
     assert words is not None, shown
     assert run("update", "d1", "--click").out == "recorded and learnt\n"
     arms = {arm["creative_id"]: arm for arm in run("arms", "spring-sale", "--json").json["arms"]}
@@ -36,20 +38,32 @@ def test_from_nothing_to_a_learnt_click(run: Run) -> None:
 
 def test_settings_of_a_campaign(run: Run) -> None:
     options = "--horizon none --attribution-window 2h --conversion-window 3d --uniform-share 0.05"
-    times = "--starts-at 2026-03-01T00:00:00+01:00 --ends-at 2026-04-01T00:00:00Z"
+    times = "--control-share 0.1 --starts-at 2026-03-01T00:00:00+01:00 --ends-at 2026-04-01T00:00:00Z"
     assert run("campaign", "add", "autumn", *options.split(), *times.split()).code == 0
     with Store.open("ads.db") as store:
         record = store.campaigns.get("autumn")
     assert (record.horizon, record.attribution_window_s, record.conversion_window_s) == (None, 7200, 259_200)
-    assert record.uniform_share == 0.05
+    assert (record.uniform_share, record.control_share) == (0.05, 0.1)
     assert str(record.starts_at) == "2026-02-28 23:00:00+00:00"
     assert str(record.ends_at) == "2026-04-01 00:00:00+00:00"
+
+
+def test_select_a_list(run: Run, ads: Path) -> None:
+    places = run("select", "spring-sale", "--places", "2", "--id", "page-1", "--json").json["places"]
+    assert [place["id"] for place in places] == ["page-1", "page-1~1"]
+    assert len({place["creative_id"] for place in places}) == 2
+    product = places[0]["propensity"] * places[1]["propensity"]
+    assert [place["list_propensity"] for place in places] == [pytest.approx(product)] * 2
+    shown = run("select", "spring-sale", "--places", "2", "--id", "page-1").out
+    assert all(place["creative_id"] in shown for place in places)
+    assert run("select", "spring-sale", "--places", "0").code == 2
 
 
 def test_select_as_json(run: Run, ads: Path) -> None:
     decision = run("select", "spring-sale", "--json", "--eligible", "calm", "--eligible", "urgent").json
     assert set(decision) == {
-        *("id", "campaign", "creative_id", "propensity", "propensities", "model_version", "decided_at")
+        *("id", "campaign", "creative_id", "propensity", "propensities", "model_version", "decided_at"),
+        *("place", "list_propensity", "is_control"),
     }
     assert sum(decision["propensities"].values()) == pytest.approx(1)
     assert decision["propensities"][decision["creative_id"]] == decision["propensity"]
@@ -124,8 +138,8 @@ def test_pausing(run: Run, ads: Path) -> None:
 
 def test_creatives_of_a_file(run: Run, ads: Path) -> None:
     Path("more.csv").write_text(
-        "creative,headline,body,picture,note\nwarm,Warm shoes,,https://shop.example/1.png,x\n"
-        '\ncosy,"Cosy, and ""soft""","two\nlines",,\n',
+        "creative,headline,body,picture,note,cap\nwarm,Warm shoes,,https://shop.example/1.png,x,0.25\n"
+        '\ncosy,"Cosy, and ""soft""","two\nlines",,,\n',
         encoding="utf-8-sig",
     )
     assert run("creative", "add", "spring-sale", "--csv", "more.csv").out == (
@@ -134,7 +148,31 @@ def test_creatives_of_a_file(run: Run, ads: Path) -> None:
     with Store.open(ads) as store:
         added = {creative.external_id: creative for creative in store.campaigns.creatives("spring-sale")}
     assert added["warm"].picture == "https://shop.example/1.png"
+    assert (added["warm"].cap, added["cosy"].cap) == (0.25, 1.0)
     assert added["cosy"].content == {"headline": 'Cosy, and "soft"', "body": "two\nlines"}
+
+
+def test_explaining_a_decision(run: Run, ads: Path) -> None:
+    chosen = run("select", "spring-sale", "--id", "d1", "--json").json["creative_id"]
+    explanation = run("explain", "--decision", "d1", "--json").json
+    assert (explanation["creative_id"], explanation["draw"]["decision_id"]) == (chosen, "d1")
+    assert run("explain", "--decision", "d1").out.splitlines()[-1] == explanation["sentence"]
+
+
+def test_limits(run: Run, ads: Path) -> None:
+    added = ("creative", "add", "spring-sale", "warm", "--headline", "Warm", "--floor", "0.1", "--cap", "0.5")
+    assert run(*added).code == 0
+    assert run("creative", "limit", "spring-sale", "calm", "--floor", "0.2").out == (
+        "creative calm of campaign spring-sale has floor 0.2\n"
+    )
+    assert run("creative", "limit", "spring-sale", "warm", "--floor", "0", "--cap", "0.4").code == 0
+    with Store.open(ads) as store:
+        known = store.campaigns.creatives("spring-sale")
+    assert {creative.external_id: (creative.floor, creative.cap) for creative in known} == {
+        "calm": (0.2, 1.0),
+        "urgent": (0.0, 1.0),
+        "warm": (0.0, 0.4),
+    }
 
 
 def test_importing_history(run: Run) -> None:
@@ -144,6 +182,8 @@ def test_importing_history(run: Run) -> None:
         "autumn,calm,Boots,10,0\n"
     )
     totals = run("import", "history.csv", "--json").json["campaigns"]
+    assert run("import", "history.csv", "--json").json["is_new"] is False
+    assert run("import", "history.csv").out == "imported before; nothing was added\n"
     assert totals == [
         {"campaign": "spring-sale", "creatives": 2, "impressions": 5000, "clicks": 110},
         {"campaign": "autumn", "creatives": 1, "impressions": 10, "clicks": 0},
@@ -152,6 +192,30 @@ def test_importing_history(run: Run) -> None:
     assert [(arm["history_clicks"], arm["history_impressions"]) for arm in arms] == [(80, 4000), (30, 1000)]
     assert arms[0]["ctr"] == pytest.approx(0.02, rel=0.2)
     assert "80 of 4,000" in run("arms", "spring-sale").out
+
+
+def test_importing_a_decision_log_and_a_database(run: Run, ads: Path) -> None:
+    for i in range(4):
+        run("select", "spring-sale", "-c", "device=mobile", "--id", f"d{i}")
+    for i in range(3):
+        run("update", f"d{i}", "--click" if i == 1 else "--no-click")
+    with closing(sqlite3.connect(ads)) as connection, Path("decisions.csv").open("w", newline="") as file:
+        log = connection.execute("SELECT * FROM decision_log")
+        writer = csv.writer(file)
+        writer.writerow(column[0] for column in log.description)
+        writer.writerows(log)
+    for source, database in (("decisions.csv", "log.db"), ("--from-database=ads.db", "all.db")):
+        (told,) = run("import", source, "-d", database, "--json").json["campaigns"]
+        assert (told["campaign"], told["impressions"], told["clicks"]) == ("spring-sale", 3, 1)
+        rows = fetch(
+            f"sqlite:///{database}",
+            "SELECT context, sum(impressions), sum(clicks) FROM history_counts WHERE impressions GROUP BY 1",
+        )
+        assert rows == [('{"device":"mobile"}', 3, 1)]
+    texts = "SELECT external_id, content FROM creatives ORDER BY external_id"
+    theirs = fetch("sqlite:///ads.db", texts)
+    assert fetch("sqlite:///all.db", texts) == theirs
+    assert set(fetch("sqlite:///log.db", texts)) <= set(theirs)
 
 
 def test_a_database_by_option_and_by_environment(

@@ -42,9 +42,9 @@ def start(*argv: str, **settings: Any) -> "subprocess.Popen[str]":
 def test_all_commands_are_there() -> None:
     assert {" ".join(words) for words in COMMANDS} == {
         *("demo", "select", "update", "settle", "arms", "import", "doctor", "simulate archive"),
-        *("explain", "model", "configure"),
+        *("simulate synthetic", "explain", "model", "configure"),
         *("campaign add", "campaign pause", "campaign resume", "storage upgrade", "storage check"),
-        *("creative add", "creative pause", "creative resume", "creative retire"),
+        *("creative add", "creative limit", "creative pause", "creative resume", "creative retire"),
     }
 
 

@@ -1,0 +1,212 @@
+"""Running synthetic worlds from policies' names to report: tune, play, compare, write."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bandit.features import PriorScales
+from bandit.numerics import keep_compiled_programs
+from simulations.page import Section, Table
+from simulations.played import (
+    Comparison,
+    Played,
+    compare,
+    impressions_of,
+    oracle_of,
+    regret_curve,
+    traffic_shares,
+    uniform_of,
+)
+from simulations.report import regret_section, shares_section, write_csv, write_html
+from simulations.rivals import GRIDS, RIVALS, TUNED, RivalSetting
+from simulations.settings import WORLD_SETTINGS, Setting
+from simulations.synthetic import POLICIES, draw_worlds, play_worlds
+from simulations.visits import WorldError
+from simulations.worlds import EffectSizes
+
+ENGINE = "engine"
+N_TUNING = 4  # worlds on which settings are chosen
+TUNING_SEED = 1_000  # the first of those worlds and their traffic; scored ones count from 0
+
+AnySetting = Setting | RivalSetting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be played.
+
+    Attributes:
+        policies: names out of `synthetic.POLICIES`; the engine always plays, others are compared with it.
+        seeds: worlds, each with traffic of its own.
+        impressions: of each world.
+        creatives: of each world.
+        batch: impressions between two updates.
+        sizes: how strong the worlds' effects are.
+        is_tuned: whether rivals' settings are first chosen from their grids, on other such worlds.
+    """
+
+    policies: tuple[str, ...]
+    seeds: int = 8
+    impressions: int = 100_000
+    creatives: int = 20
+    batch: int = 500
+    sizes: EffectSizes = field(default_factory=EffectSizes)
+    is_tuned: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.policies if name not in POLICIES]
+        if unknown:
+            raise WorldError(f"expected policies out of {', '.join(POLICIES)}, got {', '.join(unknown)}")
+        if len(set(self.policies)) < len(self.policies):
+            raise WorldError(f"expected each policy once, got {', '.join(self.policies)}")
+        if self.creatives < 1:
+            raise WorldError(f"expected at least one creative, got {self.creatives}")
+        if not 1 <= self.seeds <= TUNING_SEED:
+            raise WorldError(f"expected 1 to {TUNING_SEED:,} seeds, got {self.seeds}")
+        if not 1 <= self.batch <= self.impressions:
+            raise WorldError(
+                f"expected 1 <= batch <= impressions, got batch={self.batch}, impressions={self.impressions}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One setting of one rival on the tuning worlds; attributes as in `Comparison`."""
+
+    policy: str
+    setting: str
+    seeds: int
+    of_uniform: float
+    of_uniform_error: float
+
+
+def run_synthetic(plan: Plan, out: Path, *, console: Console | None = None) -> list[Comparison]:
+    """Play synthetic worlds with every policy; write results.csv and report.html, and tuning.csv if tuned.
+
+    Args:
+        plan: what is to be played.
+        out: Folder for the results; made when it is not there.
+        console: Where progress is shown; None shows none.
+
+    Returns:
+        A row per policy, the engine's first; uniform and oracle are exact and come last.
+
+    Raises:
+        WorldError: numbers of the plan are out of range.
+    """
+    keep_compiled_programs()
+    others = [name for name in plan.policies if name != ENGINE]
+    tuned = [name for name in others if name in RIVALS] if plan.is_tuned else []
+    n_trials = sum(len(GRIDS[name]) for name in tuned)
+    with _progress(console or Console(quiet=True)) as progress:
+        task = progress.add_task("", total=n_trials * N_TUNING + (1 + len(others)) * plan.seeds)
+
+        def play(setting: AnySetting, first_seed: int, n_seeds: int) -> Played:
+            progress.update(task, description=setting.policy)
+            worlds = draw_worlds(first_seed, n_worlds=n_seeds, n_creatives=plan.creatives, sizes=plan.sizes)
+            return play_worlds(
+                worlds,
+                setting,
+                plan.impressions,
+                seeds=range(first_seed, first_seed + n_seeds),
+                batch=plan.batch,
+                advance=lambda n: progress.advance(task, n),
+            )
+
+        settings, trials = dict(TUNED), list[Trial]()
+        for name in tuned:
+            settings[name], tried = _tune(GRIDS[name], lambda one: play(one, TUNING_SEED, N_TUNING))
+            trials += tried
+        chosen = [_setting(name, settings) for name in (ENGINE, *others)]
+        outcomes = [play(setting, 0, plan.seeds) for setting in chosen]
+    outcomes += [uniform_of(outcomes[0]), oracle_of(outcomes[0])]
+    rows = compare(outcomes)
+    if trials:
+        write_csv(trials, out / "tuning.csv")
+    write_csv(rows, out / "results.csv")
+    _write_report(out / "report.html", plan, outcomes, rows)
+    return rows
+
+
+def _setting(name: str, rivals: dict[str, RivalSetting]) -> AnySetting:
+    defaults = {setting.policy: setting for setting in WORLD_SETTINGS}
+    return rivals.get(name) or defaults.get(name) or Setting(policy=name)
+
+
+def _tune(
+    grid: Sequence[RivalSetting], play: Callable[[RivalSetting], Played]
+) -> tuple[RivalSetting, list[Trial]]:
+    """Return the setting that loses least, and what each of them lost."""
+    rows = compare([play(setting) for setting in grid])
+    best = min(range(len(grid)), key=lambda i: rows[i].of_uniform)
+    trials = [
+        Trial(
+            policy=row.policy,
+            setting=row.setting,
+            seeds=row.seeds,
+            of_uniform=row.of_uniform,
+            of_uniform_error=row.of_uniform_error,
+        )
+        for row in rows
+    ]
+    return grid[best], trials
+
+
+def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequence[Comparison]) -> None:
+    *played, _ = outcomes
+    settings = {
+        "impressions": f"{plan.impressions:,}",
+        "creatives": plan.creatives,
+        "seeds": f"{plan.seeds}; each is a world with traffic of its own",
+        "impressions between two updates": plan.batch,
+        "rivals' settings": f"the best of a grid on {N_TUNING} other worlds"
+        if plan.is_tuned
+        else "as shipped",
+        "effects": ", ".join(f"{name} {value}" for name, value in asdict(plan.sizes).items()),
+        "engine's prior": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
+        "jax": jax.__version__,
+    }
+    names = [f"creative {number}" for number in range(1, plan.creatives + 1)]
+    sections = [
+        comparison_section(rows),
+        regret_section([regret_curve(one) for one in played], impressions_of(played[0])),
+        shares_section(traffic_shares(played[0], names, runs=[0])),
+    ]
+    write_html(path, "Synthetic worlds with contexts", sections, settings=settings)
+
+
+def comparison_section(rows: Sequence[Comparison]) -> Section:
+    """Show how much of uniform's regret each policy keeps."""
+    return Section(
+        heading="What each policy lost",
+        caption="Clicks lost against always showing the best creative for each request, as a share of what "
+        "showing all alike would have lost: 0 % is perfect, 100 % has learnt nothing. Differences are of "
+        "runs in the same worlds with the same traffic. ± is one standard error over the worlds.",
+        table=Table(header=HEADER, rows=tuple(row_of(row) for row in rows)),
+    )
+
+
+HEADER = ("policy", "setting", "seeds", "clicks lost", "of uniform's", "more than engine", "engine saves")
+
+
+def row_of(row: Comparison) -> tuple[str, ...]:
+    """Return a row as it is to be read, in the columns of `HEADER`."""
+    saves = row.engine_saves, row.engine_saves_error
+    return (
+        row.policy,
+        row.setting,
+        str(row.seeds),
+        f"{row.regret:,.0f} ± {row.regret_error:,.0f}",
+        f"{100 * row.of_uniform:.1f} ± {100 * row.of_uniform_error:.1f} %",
+        f"{100 * row.more_than_engine:+.1f} ± {100 * row.more_than_engine_error:.1f} points",
+        "" if None in saves else f"{100 * (saves[0] or 0):.0f} ± {100 * (saves[1] or 0):.0f} %",
+    )
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:24}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)

@@ -1,0 +1,124 @@
+"""The numerical core of selection: decisions per second with all propensities, side by side in one run.
+
+Run it with `pytest tests/benchmarks/test_core_selection.py -s`. Medians of rounds that take turns; ratios are
+what counts on a shared machine. The baseline predicts every request's candidates from the weights: a
+triangular system of 209 unknowns for each request.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from bandit.choosing import _device_points
+from bandit.features import N_CONTENT, N_CONTEXT, PriorScales, weight_prior
+from bandit.limits import Limits
+from bandit.luck import Luck, draw_luck
+from bandit.numerics import double_precision
+from bandit.posterior import Rows, State, initial_state, predict, update
+from bandit.selection import (
+    CANDIDATES,
+    Batch,
+    Groups,
+    Tables,
+    design,
+    draw_from_table,
+    maps_of,
+    padded_size,
+    select_batch,
+    slots_of,
+    tabulate,
+)
+from bandit.thompson import Choice, Exploration, choose
+
+pytestmark = pytest.mark.benchmark
+
+BATCH, ARMS, ROUNDS = 256, 10, 60
+SIZE = padded_size(ARMS, CANDIDATES)
+SETTINGS = (100_000.0, 500.0, 0.3, 0.01, float(ARMS), 0.0)
+
+
+@jax.jit
+def predict_and_choose(state: State, tables: Tables, context: Any, points: Any, luck: Luck) -> Choice:
+    arm, eligible = jnp.arange(SIZE), jnp.arange(SIZE) < ARMS
+    limits = Limits(jnp.zeros(SIZE), jnp.ones(SIZE))
+
+    def one(context: Any, luck: Luck) -> Choice:
+        features = design(tables, context, arm, jnp.asarray(0))
+        logits = predict(state, features, arm, jnp.zeros_like(arm))
+        exploration = Exploration(*map(jnp.asarray, SETTINGS))
+        return choose(logits, exploration, eligible, points, luck, limits)
+
+    return jax.vmap(one)(context, luck)
+
+
+def learnt(rng: np.random.Generator, tables: Tables) -> State:
+    arm = rng.integers(0, ARMS, 256)
+    context = rng.normal(size=(256, N_CONTEXT))
+    features = jax.jit(jax.vmap(lambda x, a: design(tables, x, a[None], jnp.asarray(0))[0]))(context, arm)
+    clicks = (rng.random(256) < 0.05).astype(float)
+    rows = Rows(features, *map(jnp.asarray, (arm, np.zeros(256, int), np.ones(256), clicks)))
+    start = jax.jit(initial_state, static_argnums=(1, 2))(weight_prior(PriorScales()), 256, 16)
+    state: State = jax.jit(update)(start, rows)[0]
+    return state
+
+
+def contenders() -> dict[str, Callable[[], Any]]:
+    rng = np.random.default_rng(0)
+    content = np.zeros((256, N_CONTENT))
+    content[:ARMS] = 0.1 * rng.normal(size=(ARMS, N_CONTENT))
+    tables = Tables(jnp.asarray(content), jnp.asarray(np.tile(content[:ARMS].mean(axis=0), (16, 1))))
+    state, points = learnt(rng, tables), _device_points(SIZE)
+    luck = draw_luck([str(i) for i in range(BATCH)], 0)
+    context, group = rng.normal(size=(BATCH, N_CONTEXT)), np.zeros(BATCH, np.int64)
+    slots = slots_of(state)
+    arm = np.arange(SIZE)[None] % ARMS
+    maps = maps_of(state, slots, tables, arm, np.zeros(1, np.int64))
+    eligible: Any = np.arange(SIZE)[None] < ARMS
+    limits: list[Any] = [np.zeros((1, SIZE)), np.ones((1, SIZE))]
+    numbers: list[Any] = [np.full(1, value) for value in SETTINGS]
+    groups = Groups(eligible, Exploration(*numbers), Limits(*limits))
+    some: list[Any] = [context, group]
+    none: list[Any] = [np.zeros_like(context), group]
+    table = tabulate(slots, maps, groups, points)
+    return {
+        "predict each request, d = 209": lambda: predict_and_choose(state, tables, context, points, luck),
+        "maps, a context each, d = 209": lambda: select_batch(
+            slots, maps, groups, Batch(some[0], some[1], luck), points
+        ),
+        "maps, no context": lambda: select_batch(slots, maps, groups, Batch(none[0], none[1], luck), points),
+        "table, no context": lambda: draw_from_table(table, luck),
+        "(once a posterior: slots and maps)": lambda: maps_of(
+            state, slots_of(state), tables, arm, np.zeros(1, np.int64)
+        ),
+        "(once a posterior: table)": lambda: tabulate(slots, maps, groups, points),
+    }
+
+
+def test_core_selection() -> None:
+    with double_precision():
+        works = contenders()
+        for work in works.values():
+            jax.device_get(work())
+        times: dict[str, list[float]] = {name: [] for name in works}
+        for _ in range(ROUNDS):
+            for name, work in works.items():
+                began = time.perf_counter()
+                jax.device_get(work())
+                times[name].append(time.perf_counter() - began)
+    table = Table(title=f"batches of {BATCH}, {ARMS} candidates, medians of {ROUNDS} rounds")
+    for column in ("contender", "ms a batch", "decisions/s", "speed-up over the first"):
+        table.add_column(column, justify="left" if column == "contender" else "right")
+    first = next(iter(times))
+    for name, own in times.items():
+        median = statistics.median(own)
+        ratio = statistics.median(a / b for a, b in zip(times[first], own, strict=True))
+        table.add_row(name, f"{1e3 * median:.2f}", f"{BATCH / median:,.0f}", f"{ratio:.1f}")
+    Console(width=110).print(table)

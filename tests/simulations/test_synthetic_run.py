@@ -1,0 +1,142 @@
+"""A whole run of synthetic worlds: rows, files, tuning; and comparisons by hand."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from bandit.features import PriorScales, scale_groups, weight_prior
+from bandit.posterior import learn_scales
+from bandit.upkeep import SCALES_EVERY
+from simulations.played import Comparison, Played, compare
+from simulations.rivals import GRIDS, RIVALS, TUNED
+from simulations.run import play
+from simulations.settings import FIXED_SCALES, Setting, engine_setting
+from simulations.synthetic import draw_worlds, own_policy, setting_numbers
+from simulations.synthetic_run import N_TUNING, Plan, run_synthetic
+from simulations.visits import WorldError
+from simulations.worlds import traffic_of
+
+SMALL = {"seeds": 2, "impressions": 400, "creatives": 3, "batch": 100}
+
+
+def by_hand(name: str, earned: list[list[float]]) -> Played:
+    """Two seeds of two batches; uniform loses 4 and 8 clicks."""
+    return Played(
+        Setting(policy=name),
+        10,
+        earned=np.array(earned),
+        best=np.array([[5.0, 5.0], [6.0, 6.0]]),
+        uniform=np.array([[3.0, 3.0], [2.0, 2.0]]),
+        shown=np.full((2, 2, 2), 5.0),
+    )
+
+
+def test_comparison_by_hand() -> None:
+    engine = by_hand("engine", [[4.0, 5.0], [4.0, 6.0]])  # loses 1 of 4 and 2 of 8
+    rival = by_hand("rival", [[3.0, 5.0], [3.0, 5.0]])  # loses 2 of 4 and 4 of 8
+    other = by_hand("other", [[4.0, 5.0], [2.0, 2.0]])  # loses 1 of 4 and 8 of 8
+    first, second, third = compare([engine, rival, other])
+    assert (first.policy, first.impressions, first.seeds, first.clicks) == ("engine", 20, 2, 9.5)
+    assert (first.of_uniform, first.of_uniform_error, first.engine_saves) == (0.25, 0, 0)
+    assert (second.regret, second.of_uniform, second.more_than_engine) == (3, 0.5, 0.25)
+    assert (second.engine_saves, second.engine_saves_error, second.more_than_engine_error) == (0.5, 0, 0)
+    assert second.regret_error == pytest.approx(1.0)
+    assert third.of_uniform == pytest.approx(0.625)
+    assert third.of_uniform_error == pytest.approx(0.375)
+    assert third.more_than_engine_error == pytest.approx(0.375)
+    assert third.engine_saves == pytest.approx(0.6)
+    # The delta method: residuals 0.25 − 0.4 · (0.25, 1), over their mean's 0.625.
+    assert third.engine_saves_error == pytest.approx(0.4 * 0.375 / 0.625)
+
+
+def test_nothing_can_be_saved_where_nothing_is_lost() -> None:
+    best = by_hand("oracle", [[5.0, 5.0], [6.0, 6.0]])
+    row = compare([by_hand("engine", [[4.0, 5.0], [4.0, 6.0]]), best])[1]
+    assert (row.of_uniform, row.engine_saves, row.engine_saves_error) == (0, None, None)
+    same = best._replace(uniform=best.best)
+    assert compare([same])[0].of_uniform == 0
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Comparison], Path]:
+    out = tmp_path_factory.mktemp("out")
+    plan = Plan(policies=("lin-ucb", "engine", "beta-thompson"), is_tuned=True, **SMALL)
+    return run_synthetic(plan, out), out
+
+
+def test_rows_begin_with_the_engine_and_end_with_the_exact_ones(
+    tuned: tuple[list[Comparison], Path],
+) -> None:
+    rows, out = tuned
+    assert [row.policy for row in rows] == ["engine", "lin-ucb", "beta-thompson", "uniform", "oracle"]
+    assert [row.of_uniform for row in rows[-2:]] == [1, 0]
+    assert all(row.impressions == SMALL["impressions"] and row.seeds == SMALL["seeds"] for row in rows)
+    with (out / "results.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [float(line["regret"]) for line in written] == [row.regret for row in rows]
+    page = (out / "report.html").read_text()
+    assert "lin-ucb" in page
+    assert "What each policy lost" in page
+
+
+def test_the_best_setting_of_the_grid_is_scored(tuned: tuple[list[Comparison], Path]) -> None:
+    rows, out = tuned
+    with (out / "tuning.csv").open(newline="") as file:
+        trials = list(csv.DictReader(file))
+    assert [trial["setting"] for trial in trials] == [one.setting_id for one in GRIDS["lin-ucb"]]
+    assert {int(trial["seeds"]) for trial in trials} == {N_TUNING}
+    best = min(trials, key=lambda trial: float(trial["of_uniform"]))
+    assert rows[1].setting == best["setting"]
+
+
+def test_each_rival_has_a_grid_of_the_same_size_with_its_setting() -> None:
+    assert len({len(grid) for grid in GRIDS.values()}) == 1
+    assert set(GRIDS) == set(RIVALS) == set(TUNED)
+    assert all(TUNED[name] in grid for name, grid in GRIDS.items())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("double_precision")
+def test_the_engine_learns_its_scales_every_twenty_batches() -> None:
+    world, batch = draw_worlds(3, n_worlds=1, n_creatives=4)[0], 50
+    numbers, prior = setting_numbers(engine_setting()), weight_prior(PriorScales())
+    groups = jnp.asarray(scale_groups())
+    key = jax.random.key(0)
+    horizon = 10_000.0
+
+    def played(name: str, n_batches: int) -> Any:
+        policy = own_policy(name, world, horizon, batch, numbers)
+        return jax.jit(lambda: play(policy, traffic_of(world, batch), n_batches, key)[0].posterior)()
+
+    before, fixed = played("engine", SCALES_EVERY - 1), played(FIXED_SCALES, SCALES_EVERY)
+    assert_allclose(before.prior.scale, prior.scale)
+    assert_allclose(fixed.prior.scale, prior.scale)
+    wanted = jax.jit(learn_scales)(fixed, prior, groups, jnp.zeros(4, int))
+    got = played("engine", SCALES_EVERY)
+    assert_allclose(got.prior.scale, wanted.prior.scale, rtol=1e-9)
+    assert_allclose(got.weights, wanted.weights, atol=1e-9)
+    assert not np.allclose(got.prior.scale, prior.scale)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"policies": ("lin-ucb", "linucb", "best")}, "got linucb, best"),
+        ({"policies": ("lin-ucb", "lin-ucb")}, "expected each policy once, got lin-ucb, lin-ucb"),
+        ({"seeds": 0}, "expected 1 to 1,000 seeds, got 0"),
+        ({"seeds": 1001}, "expected 1 to 1,000 seeds, got 1001"),
+        ({"creatives": 0}, "expected at least one creative, got 0"),
+        ({"batch": 0}, "got batch=0, impressions=100000"),
+        ({"impressions": 499}, "got batch=500, impressions=499"),
+    ],
+)
+def test_plans_that_cannot_be_played(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(WorldError) as caught:
+        Plan(**{"policies": ("lin-ucb",), **settings})
+    assert words in str(caught.value)
