@@ -149,12 +149,12 @@ DEFAULT_SETTINGS = (
     *ENGINE_SETTINGS,
     setting("beta-thompson"),
     # Chosen by --tune on the shared part of the Upworthy archive, 16 settings each.
-    setting("scaled-thompson", scale=0.25),
+    setting("scaled-thompson", scale=0.2),
     setting("bayes-ucb", scale=0.2, power=5),
-    setting("epsilon-greedy", epsilon=0.05),
-    setting("lola", strength=300, scale=0.02),
+    setting("epsilon-greedy", epsilon=0.01),
+    setting("lola", strength=300, scale=0.005),
     setting("informed-beta", clicks=1),
     setting("ucb1", scale=0.035),
-    setting("kl-ucb", scale=0.06),
+    setting("kl-ucb", scale=0.08),
     setting("ab-then-commit", share=0.18),
 )
