@@ -33,20 +33,23 @@ class Components(NamedTuple):
         return np.asarray((embeddings.astype(float) - self.centre) @ self.basis.astype(float), np.float32)
 
 
-def fit_components(embeddings: Float[np.ndarray, "texts embedding"]) -> Components:
+def fit_components(
+    embeddings: Float[np.ndarray, "texts embedding"], n_content: int = N_CONTENT
+) -> Components:
     """Fit principal components to the embeddings of distinct texts.
 
     Args:
-        embeddings: unit-norm, one row per distinct text; at least 64.
+        embeddings: unit-norm, one row per distinct text; at least as many as components.
+        n_content: how many components; the engine's models have 64.
 
     Returns:
         Un-whitened components; each column's largest entry is positive, so that refits agree on signs.
     """
     centre = embeddings.mean(axis=0)
     _, _, right = np.linalg.svd(embeddings - centre, full_matrices=False)
-    basis = right[:N_CONTENT].T
+    basis = right[:n_content].T
     signs = np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])
-    return Components(centre.astype(np.float32), _widened(basis * signs))
+    return Components(centre.astype(np.float32), _widened(basis * signs, n_content))
 
 
 def random_components(embedding_dim: int, seed: int) -> Components:
@@ -72,6 +75,6 @@ def components_from_bytes(stored: bytes) -> Components:
     return Components(tensors["centre"], tensors["basis"])
 
 
-def _widened(basis: np.ndarray) -> np.ndarray:
-    """Return the basis with zero columns up to 64: a narrow encoder has fewer components."""
-    return np.pad(basis, ((0, 0), (0, N_CONTENT - basis.shape[1]))).astype(np.float32)
+def _widened(basis: np.ndarray, n_content: int = N_CONTENT) -> np.ndarray:
+    """Return the basis with zero columns up to a width: a narrow encoder has fewer components."""
+    return np.pad(basis, ((0, 0), (0, n_content - basis.shape[1]))).astype(np.float32)

@@ -80,15 +80,16 @@ def scale_groups(*, with_context: bool = True) -> Float[np.ndarray, "groups dim"
     return rows[:, group_mask("context", "interaction") == 0]
 
 
-def weight_prior(scales: PriorScales, *, with_context: bool = True) -> Prior:
+def weight_prior(scales: PriorScales, *, with_context: bool = True, n_content: int = N_CONTENT) -> Prior:
     """Return the prior over the weights of φ, float64.
 
     Args:
         scales: standard deviations per group and the base rate.
         with_context: whether φ has context and interactions.
+        n_content: number of components.
     """
     context = N_CONTEXT if with_context else 0
-    sizes = (1, context, N_CONTENT, N_CONTENT, context * N_INTERACTING)
+    sizes = (1, context, n_content, n_content, context * N_INTERACTING)
     groups = (scales.intercept, scales.context, scales.content, scales.campaign_mean, scales.interaction)
     scale = np.repeat(np.asarray(groups), sizes)
     mean = np.zeros_like(scale)

@@ -13,69 +13,16 @@ from jaxtyping import Float
 
 from bandit.components import Components
 from bandit.features import PriorScales
-from bandit.points import normal_points
-from bandit.thompson import KAPPA, UNIFORM_SHARE
 from simulations.errors import ArchiveError
-from simulations.policies import Policy, Request, beta_thompson, thompson_on_logits, ucb1
-from simulations.replay import PastTest, Problems, archive_prior, problems, split
+from simulations.policies import Request
+from simulations.replay import PastTest, Problems, archive_prior, click_rate, problems, split
 from simulations.run import Step, Traffic, play_total
+from simulations.settings import POLICIES, Maker, Numbers, Setting
 
 BATCHES = {100: 20, 400: 50, 1000: 100}  # impressions per arm -> impressions between two updates
 N_SEEDS = 6
 CHUNK = 96  # runs compiled together: more do not fit the cache
-WITHOUT_PRIOR = ("beta-thompson", "ucb1")
 PADDED_ARMS = (4, 8, 16, 32, 64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """A policy with its settings, as data; the id traces a result row back to it."""
-
-    policy: str
-    kappa: float = KAPPA
-    uniform_share: float = UNIFORM_SHARE
-    is_endless: bool = False
-    scale: float = 0.0
-
-    @property
-    def setting_id(self) -> str:
-        """The settings that differ by policy, in words."""
-        if self.policy == "ucb1":
-            return f"scale={self.scale:g}"
-        if self.policy in ("engine", "engine-fixed-scales", "plain-thompson", "greedy"):
-            horizon = "endless" if self.is_endless else "known"
-            return f"kappa={self.kappa:g} uniform={self.uniform_share:g} horizon={horizon}"
-        return "-"
-
-
-DEFAULT_SETTINGS = (
-    Setting(policy="engine"),
-    Setting(policy="plain-thompson", kappa=1.0, uniform_share=0.0, is_endless=True),
-    Setting(policy="greedy", kappa=0.0, uniform_share=0.0),
-    Setting(policy="beta-thompson"),
-    Setting(policy="ucb1", scale=0.03),  # the best scale on the tuning tests
-)
-
-
-def policy_for(name: str, settings: "Settings", problem: Problems, horizon: Array) -> Policy:
-    """Return the named policy for one problem."""
-    n_arms = problem.truth.shape[0]
-    if name == "beta-thompson":
-        return beta_thompson(n_arms)
-    if name == "ucb1":
-        return ucb1(n_arms, settings.scale)
-    reach = jnp.where(settings.is_endless, jnp.inf, horizon)
-    points = jnp.asarray(normal_points(n_arms))
-    return thompson_on_logits(name, problem.prior, reach, points, settings.kappa, settings.uniform_share)
-
-
-class Settings(NamedTuple):
-    """A setting's numbers, traced: engine, plain Thompson and greedy are one compiled program."""
-
-    kappa: Array
-    uniform_share: Array
-    is_endless: Array
-    scale: Array
 
 
 class Played(NamedTuple):
@@ -118,22 +65,32 @@ def prepared(
             f"weeks {weeks}: of {len(tests)} tests, {len(history)} are history and {len(played)} later ones "
             "have two headlines that are new; at least one of each is needed"
         )
-    largest = max(played, key=lambda test: len(test.headlines))
-    if len(largest.headlines) > PADDED_ARMS[-1]:
-        raise ArchiveError(
-            f"test {largest.test_id!r}: expected at most {PADDED_ARMS[-1]} headlines, got "
-            f"{len(largest.headlines)}; split it or leave it out"
-        )
+    sizes = np.array([padded_size(test) for test in played])
     state = archive_prior(history, vectors, components, scales or PriorScales())
-    sizes = np.array([next(n for n in PADDED_ARMS if n >= len(test.headlines)) for test in played])
+    rate = click_rate(history)
     groups = []
     for size in np.unique(sizes):
         members = np.flatnonzero(sizes == size)
         members = members[np.argsort([len(played[i].headlines) for i in members], kind="stable")]
         groups.append(
-            (members, problems([played[i] for i in members], state, vectors, components, int(size)))
+            (members, problems([played[i] for i in members], state, vectors, components, int(size), rate))
         )
     return played, groups
+
+
+def padded_size(test: PastTest) -> int:
+    """Return the number of arms that a test is padded to.
+
+    Raises:
+        ArchiveError: it has too many headlines.
+    """
+    n_arms = len(test.headlines)
+    if n_arms > PADDED_ARMS[-1]:
+        raise ArchiveError(
+            f"test {test.test_id!r}: expected at most {PADDED_ARMS[-1]} headlines, got {n_arms}; "
+            "split it or leave it out"
+        )
+    return next(size for size in PADDED_ARMS if size >= n_arms)
 
 
 def play_archive(
@@ -156,16 +113,15 @@ def play_archive(
     n_tests = sum(len(members) for members, _ in groups)
     totals = np.zeros((3, n_tests))
     batch = BATCHES[per_arm]
-    numbers = (setting.kappa, setting.uniform_share, setting.is_endless, setting.scale)
-    settings = Settings(*map(jnp.asarray, numbers))
+    numbers = {name: jnp.asarray(value, float) for name, value in setting.numbers}
     for members, group in groups:
-        run = _compiled(setting.policy if setting.policy in WITHOUT_PRIOR else "thompson", batch)
+        run = _compiled(POLICIES[setting.policy], batch)
         runs = np.repeat(np.arange(len(members)), N_SEEDS)
         seeds = np.tile(np.arange(N_SEEDS), len(members))
         for chosen in _chunks(len(runs)):
             index = runs[chosen]
             chunk = jax.tree.map(lambda leaf, index=index: leaf[index], group)
-            step = run(settings, per_arm, chunk, jnp.asarray(members[index]), jnp.asarray(seeds[chosen]))
+            step = run(numbers, per_arm, chunk, jnp.asarray(members[index]), jnp.asarray(seeds[chosen]))
             fresh = _is_first(chosen)
             for row, values in enumerate((step.earned, step.best, step.uniform)):
                 np.add.at(totals[row], members[index][fresh], np.asarray(values)[fresh] / N_SEEDS)
@@ -174,10 +130,10 @@ def play_archive(
 
 
 @cache
-def _compiled(name: str, batch: int) -> Callable[..., Step]:
-    def one(settings: Settings, per_arm: Array, problem: Problems, test: Array, seed: Array) -> Step:
+def _compiled(make: Maker, batch: int) -> Callable[..., Step]:
+    def one(numbers: Numbers, per_arm: Array, problem: Problems, test: Array, seed: Array) -> Step:
         n_arms = problem.eligible.sum()
-        policy = policy_for(name, settings, problem, (n_arms * per_arm).astype(float))
+        policy = make(problem, (n_arms * per_arm).astype(float), numbers)
         request = Request(jnp.zeros((1, problem.truth.shape[0], 0)), problem.eligible[None])
         traffic = Traffic(request, problem.truth[None], batch)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(per_arm), test), seed)

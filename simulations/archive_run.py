@@ -1,6 +1,6 @@
 """Running the archive from file to report: encode, fit the prior, play every policy, score, write."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,22 +14,24 @@ from bandit.components import Components, random_components, shipped_components
 from bandit.features import PriorScales
 from bandit.numerics import double_precision, keep_compiled_programs
 from encoders import Encoder, FileCache, TextEncoder, encode_cached
+from simulations.ablations import ablations
 from simulations.archive import (
     BATCHES,
-    DEFAULT_SETTINGS,
     N_SEEDS,
-    WITHOUT_PRIOR,
     Played,
     Score,
-    Setting,
     play_archive,
     prepared,
     scored,
 )
+from simulations.cold_start import play_cold
 from simulations.errors import ArchiveError
 from simulations.replay import PastTest, read_archive
 from simulations.report import lift_section, write_csv, write_html
+from simulations.settings import DEFAULT_SETTINGS, WITHOUT_PRIOR, Setting, engine_setting
 
+Player = Callable[[int, Callable[[int], None]], Played]  # (T, told of finished runs) -> what was earned
+COLD_STARTS = {engine_setting("cold start"): False, engine_setting("cold start, scales learnt"): True}
 FEWEST_TESTS = 20  # below, the cuts at 20 % and 40 % leave nothing to learn from or to play
 
 
@@ -40,6 +42,8 @@ def run_archive(
     cache: Path | None = None,
     part: str = "score",
     settings: Sequence[Setting] = DEFAULT_SETTINGS,
+    has_ablations: bool = False,
+    has_cold_start: bool = False,
     encoder: Encoder | None = None,
     console: Console | None = None,
 ) -> list[Score]:
@@ -49,8 +53,10 @@ def run_archive(
         path: The archive's file, columns as in `replay.COLUMNS`.
         out: Folder for the results; made when it is not there.
         cache: File that keeps the headlines' vectors for the next run.
-        part: "score", or "tune" to choose settings without looking at the scored tests.
+        part: "score", or "tune" to look without the scored tests.
         settings: The policies; the first is the one that others are compared with.
+        has_ablations: Whether engines that lack a part play too.
+        has_cold_start: Whether an engine without any history plays too.
         encoder: Makes the vectors; None is the default encoder.
         console: Where progress is shown; None shows none.
 
@@ -61,42 +67,58 @@ def run_archive(
         ArchiveError: The file cannot be used; names every bad line.
         MissingEncoderError: There is no encoder.
     """
-    keep_compiled_programs()
     shown = console or Console(quiet=True)
+    encoder = encoder or TextEncoder()
+    tests, vectors, components = read_encoded(path, encoder, cache, shown)
+    rows = []
+    with double_precision(), playing_progress(shown) as progress:
+        task = progress.add_task("playing", total=None)
+        known: dict[tuple[int, Setting], Played] = {}
+        for weeks in ("all", "sound"):
+            played, groups = prepared(tests, part, weeks, vectors, components)
+            players: dict[Setting, Player] = {one: partial(play_archive, groups, one) for one in settings}
+            if weeks == "all" and has_ablations:
+                for one, scales, fitted in ablations(tests, vectors, components, encoder):
+                    _, changed = prepared(tests, part, weeks, vectors, fitted, scales)
+                    players[one] = partial(play_archive, changed, one)
+            if weeks == "all" and has_cold_start:
+                for one, is_learning in COLD_STARTS.items():
+                    players[one] = partial(play_cold, tests, vectors, components, part, is_learning)
+            shown.print(
+                f"weeks {weeks}: {len(played):,} tests are played from the prior of those before them"
+            )
+            progress.update(task, completed=0, total=len(players) * len(played) * N_SEEDS * sum(BATCHES))
+            for per_arm in BATCHES:
+                outcomes = {}
+                for setting, play in players.items():
+                    progress.update(task, description=f"{setting.policy}, T = {per_arm}")
+                    earlier = known.get((per_arm, setting))
+                    if earlier is None or len(earlier.earned) != len(played):
+                        earlier = play(per_arm, partial(_advance, progress, task, per_arm))
+                    outcomes[setting] = earlier
+                    if setting.policy in WITHOUT_PRIOR:  # it plays the same tests in the same way
+                        known[per_arm, setting] = earlier
+                rows += scored(outcomes, per_arm, weeks)
+    _write(out, rows, path, part)
+    return rows
+
+
+def read_encoded(
+    path: Path, encoder: Encoder, cache: Path | None, console: Console
+) -> tuple[list[PastTest], Mapping[str, np.ndarray], Components]:
+    """Return an archive's tests in order, the vector of every headline, and the components.
+
+    Raises:
+        ArchiveError: The file cannot be used, or is too short; names every bad line.
+    """
+    keep_compiled_programs()
     tests = read_archive(path)
     if len(tests) < FEWEST_TESTS:
         raise ArchiveError(
             f"{path}: {len(tests)} tests; at least {FEWEST_TESTS} are needed to cut at 20 % and 40 %"
         )
-    shown.print(f"{len(tests):,} tests, {sum(len(test.headlines) for test in tests):,} headlines")
-    vectors, components = encode_archive(tests, encoder or TextEncoder(), cache)
-    rows = []
-    with double_precision(), _progress(shown) as progress:
-        task = progress.add_task("playing", total=None)
-        rivals: dict[tuple[int, Setting], Played] = {}
-        for weeks in ("all", "sound"):
-            played, groups = prepared(tests, part, weeks, vectors, components)
-            shown.print(
-                f"weeks {weeks}: {len(played):,} tests are played from the prior of those before them"
-            )
-            progress.update(task, total=2 * len(settings) * len(played) * N_SEEDS * sum(BATCHES))
-            for per_arm in BATCHES:
-                outcomes = {}
-                for setting in settings:
-                    progress.update(task, description=f"{setting.policy}, T = {per_arm}")
-                    advance = partial(_advance, progress, task, per_arm)
-                    known = rivals.get((per_arm, setting))
-                    if known is not None and len(known.earned) == len(played):
-                        # The same tests, by a policy without a prior: its play is the same.
-                        outcomes[setting] = known
-                        advance(len(played) * N_SEEDS)
-                    else:
-                        outcomes[setting] = play_archive(groups, setting, per_arm, advance)
-                    if setting.policy in WITHOUT_PRIOR:
-                        rivals[per_arm, setting] = outcomes[setting]
-                rows += scored(outcomes, per_arm, weeks)
-    _write(out, rows, path, part)
-    return rows
+    console.print(f"{len(tests):,} tests, {sum(len(test.headlines) for test in tests):,} headlines")
+    return tests, *encode_archive(tests, encoder, cache)
 
 
 def encode_archive(
@@ -113,7 +135,8 @@ def _advance(progress: Progress, task: TaskID, per_arm: int, n_runs: int) -> Non
     progress.advance(task, n_runs * per_arm)
 
 
-def _progress(console: Console) -> Progress:
+def playing_progress(console: Console) -> Progress:
+    """Return a bar with the time left."""
     columns = (TextColumn("{task.description:24}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True)
 

@@ -7,6 +7,7 @@ headlines 54 % and 67 %.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import bandit
 from bandit.components import SHIPPED, components_to_bytes, fit_components
 from encoders import TextEncoder
 from simulations.catalogue import MAX_PRODUCTS, catalogue
-from simulations.replay import TUNE_FROM, read_archive
+from simulations.replay import TUNE_FROM, PastTest, read_archive
 
 HEADLINES_PER_AD_TEXT = 4
 
@@ -29,24 +30,29 @@ def make_components(archive: Path) -> Path:
     Returns:
         The file written.
     """
-    tests = read_archive(archive)
-    first = tests[: round(TUNE_FROM * len(tests))]
-    headlines = sorted({headline for test in first for headline in test.headlines})
-    ads = catalogue(0, products=MAX_PRODUCTS, creatives_per_product=150)
-    own = sorted({text for ad in ads for text in (ad.headline, ad.body)})
-    picked = np.random.default_rng(0).permutation(len(own))[: len(headlines) // HEADLINES_PER_AD_TEXT]
+    headlines, ads = fitted_texts(read_archive(archive))
     encoder = TextEncoder()
-    components = fit_components(encoder.encode(headlines + [own[i] for i in picked]))
+    components = fit_components(encoder.encode(headlines + ads))
     metadata = {
         "encoder": "sentence-transformers/all-MiniLM-L6-v2",
         "weights_sha256": encoder.weights_sha256,
         "texts": f"{len(headlines)} headlines of the first fifth of the Upworthy Research Archive's "
-        f"exploratory set (CC BY 4.0, Matias et al. 2021) and {len(picked)} texts of simulations.catalogue",
+        f"exploratory set (CC BY 4.0, Matias et al. 2021) and {len(ads)} texts of simulations.catalogue",
         "command": "python -m simulations.components packages.csv.gz",
     }
     path = Path(bandit.__file__).parent / SHIPPED[encoder.weights_sha256]
     path.write_bytes(components_to_bytes(components, metadata))
     return path
+
+
+def fitted_texts(tests: Sequence[PastTest]) -> tuple[list[str], list[str]]:
+    """Return the headlines of an archive's first fifth, and own ads' texts, that components are fitted to."""
+    first = tests[: round(TUNE_FROM * len(tests))]
+    headlines = sorted({headline for test in first for headline in test.headlines})
+    ads = catalogue(0, products=MAX_PRODUCTS, creatives_per_product=150)
+    own = sorted({text for ad in ads for text in (ad.headline, ad.body)})
+    picked = np.random.default_rng(0).permutation(len(own))[: len(headlines) // HEADLINES_PER_AD_TEXT]
+    return headlines, [own[i] for i in picked]
 
 
 if __name__ == "__main__":

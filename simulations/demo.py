@@ -16,16 +16,16 @@ from bandit.numerics import keep_compiled_programs
 from bandit.readouts import N_CONTEXTS
 from bandit.records import ArmReport, Creative, Outcome, Request
 from encoders import Encoder, TextEncoder
-from simulations.archive import DEFAULT_SETTINGS, Setting
 from simulations.catalogue import Ad
 from simulations.demo_output import Arm, print_arms, print_queries, print_scores, sections
 from simulations.errors import SimulationError
 from simulations.played import Played, Score, score, uniform_of
 from simulations.report import write_html
+from simulations.settings import ENGINE_SETTINGS, Setting
 from simulations.shop import CAMPAIGNS, SIZES, Campaign, Impressions, draw_impressions, open_shop
 from simulations.synthetic import N_SEEDS, play_worlds
 
-COMPARED = tuple(setting for setting in DEFAULT_SETTINGS if setting.policy in ("engine", "plain-thompson"))
+COMPARED = tuple(setting for setting in ENGINE_SETTINGS if setting.policy in ("engine", "plain-thompson"))
 PER_CAMPAIGN = 80  # impressions of one campaign between two updates; three fit one step of learning
 ROUND = PER_CAMPAIGN * len(CAMPAIGNS)
 FEWEST_IMPRESSIONS = 1_000  # below, there is nothing to be seen in the pictures

@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from simulations.archive import Setting
 from simulations.results import RegretCurve, TrafficShares
+from simulations.settings import Setting
 
 
 class PolicySetting(Protocol):

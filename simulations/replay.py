@@ -167,11 +167,13 @@ class Problems(NamedTuple):
         truth: click rates, 0 for padding.
         eligible: False for padding.
         prior: the engine's joint posterior of the logits before the first impression.
+        past_rate: clicks per impression in the history.
     """
 
     truth: Float[Array, "tests arms"]
     eligible: Bool[Array, "tests arms"]
     prior: Gaussian
+    past_rate: Float[Array, "tests"]
 
 
 def archive_prior(
@@ -188,7 +190,7 @@ def archive_prior(
     Returns:
         The state after a refit, in double precision.
     """
-    rows = [_design(test, vectors, components) for test in history]
+    rows = [design(test, vectors, components) for test in history]
     campaign = np.repeat(np.arange(len(history)), [len(row) for row in rows])
     features = np.concatenate(rows)
     n_rows = -(-len(features) // 256) * 256
@@ -205,7 +207,7 @@ def archive_prior(
         clicks=padded(np.concatenate([test.clicks for test in history])),
     )
     arm_campaign = jnp.asarray(np.pad(campaign, (0, padding + N_BLANK_ARMS), constant_values=len(history)))
-    prior = weight_prior(scales, with_context=False)
+    prior = weight_prior(scales, with_context=False, n_content=components.basis.shape[1])
     return jax.jit(refit, static_argnums=3)(prior, data, arm_campaign, len(history) + 1)[0]
 
 
@@ -215,22 +217,38 @@ def problems(
     vectors: Mapping[str, np.ndarray],
     components: Components,
     n_arms: int,
+    past_rate: float,
 ) -> Problems:
-    """Return tests as problems, each starting from the history's posterior as a new campaign of new arms."""
+    """Return tests as problems, each starting from the history's posterior as a new campaign of new arms.
+
+    Args:
+        tests: of at most `n_arms` headlines.
+        state: from `archive_prior`.
+        vectors: embedding of each headline.
+        components: the content components.
+        n_arms: padded number of arms.
+        past_rate: clicks per impression in the history.
+    """
     truth = np.zeros((len(tests), n_arms))
     features = np.zeros((len(tests), n_arms, state.weights.shape[0]))
     eligible = np.zeros((len(tests), n_arms), bool)
     for i, test in enumerate(tests):
         k = len(test.headlines)
-        truth[i, :k], eligible[i, :k], features[i, :k] = test.truth, True, _design(test, vectors, components)
+        truth[i, :k], eligible[i, :k], features[i, :k] = test.truth, True, design(test, vectors, components)
 
     blank_arms = state.arm_precision.shape[0] - 1 - jnp.arange(n_arms)
     blank_campaign = jnp.full(n_arms, state.campaign_precision.shape[0] - 1)
     joint = jax.jit(jax.vmap(lambda rows: predict(state, rows, blank_arms, blank_campaign)))
-    return Problems(jnp.asarray(truth), jnp.asarray(eligible), joint(jnp.asarray(features)))
+    rates = jnp.full(len(tests), past_rate)
+    return Problems(jnp.asarray(truth), jnp.asarray(eligible), joint(jnp.asarray(features)), rates)
 
 
-def _design(test: PastTest, vectors: Mapping[str, np.ndarray], components: Components) -> np.ndarray:
+def click_rate(tests: list[PastTest]) -> float:
+    """Return clicks per impression over all headlines of some tests."""
+    return sum(test.clicks.sum() for test in tests) / sum(test.impressions.sum() for test in tests)
+
+
+def design(test: PastTest, vectors: Mapping[str, np.ndarray], components: Components) -> np.ndarray:
     """Return φ of a test's headlines, [headlines, 129]."""
     content = components.project(np.stack([vectors[headline] for headline in test.headlines]))
     row = jax.vmap(design_row, in_axes=(None, 0, None))

@@ -14,12 +14,12 @@ from bandit.numerics import double_precision
 from bandit.points import normal_points
 from bandit.posterior import Prior, initial_state, learn_scales
 from bandit.upkeep import SCALES_EVERY
-from simulations.archive import DEFAULT_SETTINGS, Setting, Settings
 from simulations.contextual import thompson_on_contents
 from simulations.played import Played
 from simulations.policies import ContextualState, Outcomes, Policy, beta_thompson, ucb1
 from simulations.rivals import RIVALS, RivalNumbers, RivalSetting
 from simulations.run import Step, play
+from simulations.settings import FIXED_SCALES, WORLD_SETTINGS, Numbers, Setting
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes, World, draw_truth, make_world, traffic_of
 
@@ -28,9 +28,8 @@ N_SEEDS = 8
 CONTENT_LENGTH = (
     0.7  # root mean square distance of an ad from its campaign's mean, in the catalogue by MiniLM
 )
-FIXED_SCALES = "engine-fixed-scales"
 BY_COUNTS = ("beta-thompson", "ucb1")
-POLICIES = (*(setting.policy for setting in DEFAULT_SETTINGS), FIXED_SCALES, *RIVALS)
+POLICIES = (*(setting.policy for setting in WORLD_SETTINGS), *RIVALS)
 
 
 def draw_worlds(
@@ -110,12 +109,11 @@ def play_worlds(
     return Played(setting, batch, *(np.stack(leaves) for leaves in zip(*steps, strict=True)))
 
 
-def setting_numbers(setting: Setting | RivalSetting) -> Settings | RivalNumbers:
+def setting_numbers(setting: Setting | RivalSetting) -> Numbers | RivalNumbers:
     """Return a setting's numbers as arrays."""
     if isinstance(setting, RivalSetting):
         return RivalNumbers(jnp.asarray(setting.exploration), jnp.asarray(setting.ridge))
-    numbers = (setting.kappa, setting.uniform_share, setting.is_endless, setting.scale)
-    return Settings(*map(jnp.asarray, numbers))
+    return {name: jnp.asarray(value, float) for name, value in setting.numbers}
 
 
 def _check(
@@ -148,7 +146,7 @@ def _compiled(name: str, batch: int, n_batches: int) -> Callable[..., Step]:
     return jax.jit(one)
 
 
-def own_policy(name: str, world: World, horizon: float, batch: int, settings: Settings) -> Policy:
+def own_policy(name: str, world: World, horizon: float, batch: int, settings: Numbers) -> Policy:
     """Return a policy that is no rival: one by counts, or one on the engine's posterior.
 
     Args:
@@ -162,13 +160,13 @@ def own_policy(name: str, world: World, horizon: float, batch: int, settings: Se
     if name == "beta-thompson":
         return beta_thompson(n_arms)
     if name == "ucb1":
-        return ucb1(n_arms, settings.scale)
+        return ucb1(n_arms, settings["scale"])
     prior = weight_prior(PriorScales())
-    reach = jnp.where(settings.is_endless, jnp.inf, float(horizon))
+    reach = jnp.where(settings["endless"] > 0, jnp.inf, float(horizon))
     points = jnp.asarray(normal_points(n_arms))
     posterior = initial_state(prior, n_arms, 1)
     policy = thompson_on_contents(
-        name, posterior, world.content, reach, points, settings.kappa, settings.uniform_share
+        name, posterior, world.content, reach, points, settings["kappa"], settings["uniform"]
     )
     return policy if name == FIXED_SCALES else _learning_scales(policy, prior, batch)
 

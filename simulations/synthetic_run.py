@@ -10,7 +10,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from bandit.features import PriorScales
 from bandit.numerics import keep_compiled_programs
-from simulations.archive import DEFAULT_SETTINGS, Setting
 from simulations.page import Section, Table
 from simulations.played import (
     Comparison,
@@ -24,6 +23,7 @@ from simulations.played import (
 )
 from simulations.report import regret_section, shares_section, write_csv, write_html
 from simulations.rivals import GRIDS, RIVALS, TUNED, RivalSetting
+from simulations.settings import WORLD_SETTINGS, Setting
 from simulations.synthetic import POLICIES, draw_worlds, play_worlds
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes
@@ -133,7 +133,7 @@ def run_synthetic(plan: Plan, out: Path, *, console: Console | None = None) -> l
 
 
 def _setting(name: str, rivals: dict[str, RivalSetting]) -> AnySetting:
-    defaults = {setting.policy: setting for setting in DEFAULT_SETTINGS}
+    defaults = {setting.policy: setting for setting in WORLD_SETTINGS}
     return rivals.get(name) or defaults.get(name) or Setting(policy=name)
 
 

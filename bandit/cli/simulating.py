@@ -11,6 +11,7 @@ from bandit.cli.printing import console, percent, print_json, print_line, print_
 
 if TYPE_CHECKING:
     from simulations.archive import Score
+    from simulations.tuning import Tried
 
 demo_app = group()
 app = group(callback=show_help, invoke_without_command=True)
@@ -37,7 +38,10 @@ def demo(
 
 @app.command(
     epilog=example(
-        "simulate archive packages.csv.gz --out out", "simulate archive packages.csv.gz --out out --json"
+        "simulate archive packages.csv.gz --out out",
+        "simulate archive packages.csv.gz --out out --ablations --cold-start",
+        "simulate archive packages.csv.gz --out out --tune",
+        "simulate archive packages.csv.gz --out out --json",
     )
 )
 def archive(
@@ -47,12 +51,42 @@ def archive(
     cache: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keeps the texts' vectors for the next run.")
     ] = None,
+    is_tuning: Annotated[
+        bool,
+        typer.Option("--tune", help="Try the policies' settings on the second fifth; writes tuning.csv."),
+    ] = False,
+    has_ablations: Annotated[
+        bool, typer.Option("--ablations", help="Let engines play too that lack a part.")
+    ] = False,
+    has_cold_start: Annotated[
+        bool, typer.Option("--cold-start", help="Let an engine play too that has no history at all.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Play past A/B tests with the engine and other policies: what share of the lift does each get?"""
     from simulations.archive_run import run_archive
+    from simulations.tuning import run_tuning
 
-    scores = run_archive(file, out, cache=cache, console=console(is_error=True))
+    if is_tuning:
+        tried = run_tuning(file, out, cache=cache, console=console(is_error=True))
+        if as_json:
+            print_json({"tried": [asdict(row) for row in tried]})
+            return
+        print_table(
+            ("policy", "chosen setting", "T", "tests", "share of lift"),
+            [_tried_row(row) for row in tried if row.is_chosen],
+            n_words=2,
+        )
+        print_line(f"written: {out / 'tuning.csv'}")
+        return
+    scores = run_archive(
+        file,
+        out,
+        cache=cache,
+        has_ablations=has_ablations,
+        has_cold_start=has_cold_start,
+        console=console(is_error=True),
+    )
     if as_json:
         print_json({"scores": [asdict(score) for score in scores]})
         return
@@ -62,6 +96,16 @@ def archive(
         n_words=3,
     )
     print_line(f"written: {out / 'results.csv'}, {out / 'report.html'}")
+
+
+def _tried_row(row: "Tried") -> tuple[str, ...]:
+    return (
+        row.policy,
+        row.setting,
+        f"{row.per_arm:,}",
+        f"{row.tests:,}",
+        f"{100 * row.share_of_lift:.1f} ± {percent(row.standard_error)}",
+    )
 
 
 @app.command(

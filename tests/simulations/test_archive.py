@@ -13,21 +13,21 @@ from bandit.posterior import Gaussian
 from simulations.archive import (
     BATCHES,
     CHUNK,
-    DEFAULT_SETTINGS,
     N_SEEDS,
     Played,
-    Setting,
     play_archive,
     prepared,
     scored,
 )
 from simulations.errors import ArchiveError
 from simulations.replay import PastTest, Problems
+from simulations.settings import DEFAULT_SETTINGS, GRID_SIZE, POLICIES, TUNED, Setting, grid, setting
 from tests.bandit.dense import Dense, learn_in_weight_space
 
 N_TESTS, N_ARMS, PER_ARM = 20, 4, 100
 BATCH = BATCHES[PER_ARM]
-GREEDY = Setting(policy="greedy", kappa=0.0, uniform_share=0.0)
+GREEDY = setting("greedy", kappa=0, uniform=0, endless=0)
+UCB1 = setting("ucb1", scale=0.2)
 
 Group = tuple[np.ndarray, Problems]
 
@@ -44,7 +44,8 @@ def group(double_precision: None) -> Group:
     factor = random.normal(size=(N_TESTS, N_ARMS, N_ARMS)) / 3
     covariance = factor @ factor.swapaxes(1, 2) + 0.3 * np.eye(N_ARMS)
     prior = Gaussian(*map(jnp.asarray, (random.normal(-1.5, 0.3, (N_TESTS, N_ARMS)), covariance)))
-    return random.permutation(N_TESTS), Problems(jnp.asarray(truth), jnp.asarray(eligible), prior)
+    rates = jnp.full(N_TESTS, 0.2)
+    return random.permutation(N_TESTS), Problems(jnp.asarray(truth), jnp.asarray(eligible), prior, rates)
 
 
 @jax.jit
@@ -96,15 +97,15 @@ def greedy_arm(mean: np.ndarray, covariance: np.ndarray) -> Callable[[np.ndarray
     return best
 
 
-@pytest.mark.parametrize("setting", [Setting(policy="ucb1", scale=0.2), GREEDY], ids=lambda s: s.policy)
-def test_play_is_that_of_a_slow_loop(group: Group, setting: Setting) -> None:
+@pytest.mark.parametrize("policy", [UCB1, GREEDY], ids=lambda s: s.policy)
+def test_play_is_that_of_a_slow_loop(group: Group, policy: Setting) -> None:
     members, problems = group
-    played = play_archive([group], setting, PER_ARM)
+    played = play_archive([group], policy, PER_ARM)
     for place in (0, 7, 12, 19):  # in both chunks, with two, three and four arms
         k = int(problems.eligible[place].sum())
         truth = np.asarray(problems.truth[place, :k])
         prior = (problems.prior.mean[place, :k], problems.prior.covariance[place, :k, :k])
-        best = greedy_arm(*map(np.asarray, prior)) if setting is GREEDY else ucb1_arm(setting.scale, k)
+        best = greedy_arm(*map(np.asarray, prior)) if policy is GREEDY else ucb1_arm(0.2, k)
         by_hand = [
             play_by_hand(truth, np.asarray(luck(members[place], seed))[: k * PER_ARM // BATCH], best)
             for seed in range(N_SEEDS)
@@ -126,7 +127,7 @@ def test_bounds_are_exact_and_no_run_counts_twice(group: Group) -> None:
 
 def test_engine_earns_more_than_uniform_and_its_horizon_matters(group: Group) -> None:
     # One program for all three: the settings are numbers in it.
-    engine, plain, greedy = (play_archive([group], setting, PER_ARM) for setting in DEFAULT_SETTINGS[:3])
+    engine, plain, greedy = (play_archive([group], one, PER_ARM) for one in DEFAULT_SETTINGS[:3])
     again = play_archive([group], DEFAULT_SETTINGS[0], PER_ARM)
     np.testing.assert_array_equal(engine.earned, again.earned)
     assert engine.uniform.sum() < plain.earned.sum() < engine.earned.sum() < engine.best.sum()
@@ -176,14 +177,19 @@ def test_standard_errors_are_those_of_a_ratio_of_sums_and_differences_are_paired
 
 
 def test_settings_name_what_differs() -> None:
-    ids = [setting.setting_id for setting in DEFAULT_SETTINGS]
-    assert ids == [
-        "kappa=0.3 uniform=0.01 horizon=known",
-        "kappa=1 uniform=0 horizon=endless",
-        "kappa=0 uniform=0 horizon=known",
-        "-",
-        "scale=0.03",
-    ]
+    assert GREEDY.setting_id == "kappa=0 uniform=0 endless=0"
+    assert setting("bayes-ucb", scale=0.25, power=5).setting_id == "scale=0.25 power=5"
+    assert setting("engine", label="without text", kappa=0.3).setting_id == "without text kappa=0.3"
+    assert setting("beta-thompson").setting_id == "-"
+
+
+@pytest.mark.parametrize("policy", TUNED)
+def test_rivals_are_tuned_by_the_same_budget_and_play_what_was_chosen(policy: str) -> None:
+    tried = grid(policy)
+    assert len({one.setting_id for one in tried}) == len(tried) == GRID_SIZE
+    (default,) = [one for one in DEFAULT_SETTINGS if one.policy == policy]
+    assert default in tried
+    assert policy in POLICIES
 
 
 VECTORS = {str(i): np.random.default_rng(i).normal(size=70).astype(np.float32) / 9 for i in range(200)}

@@ -53,7 +53,7 @@ def test_engine_and_compiled_play_decide_alike(data_dir: Path, tmp_path: Path) -
     vectors, components = encode_archive(tests, encoder, None)
     with double_precision():
         state = archive_prior(history, vectors, components, PriorScales())
-        worlds = problems(played, state, vectors, components, MOST_ARMS)
+        worlds = problems(played, state, vectors, components, MOST_ARMS, 0.02)
     now = datetime(2026, 1, 1, tzinfo=UTC)
     rng = np.random.default_rng(0)
     warmed = tmp_path / "warmed.db"

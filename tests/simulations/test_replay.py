@@ -178,7 +178,7 @@ def test_a_played_test_starts_as_a_new_campaign_of_new_arms(vectors: dict[str, n
     history, played = split(some_tests(), "score")
     scales = PriorScales()
     state = archive_prior(history[:4], vectors, components, scales)
-    group = problems(played[:3], state, vectors, components, 4)
+    group = problems(played[:3], state, vectors, components, 4, 0.02)
 
     # What the weights know is all that a new campaign's arms share with the past.
     inverse = np.linalg.inv(np.asarray(state.factor))

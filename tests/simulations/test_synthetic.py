@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from simulations.archive import DEFAULT_SETTINGS, Setting
 from simulations.played import (
     Played,
     impressions_of,
@@ -12,12 +11,13 @@ from simulations.played import (
     traffic_shares,
     uniform_of,
 )
+from simulations.settings import WORLD_SETTINGS, Setting
 from simulations.synthetic import draw_worlds, play_worlds
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes, World
 
 IMPRESSIONS, BATCH, N_WORLDS, N_ARMS = 3_000, 100, 3, 6
-BY_NAME = {setting.policy: setting for setting in DEFAULT_SETTINGS}
+BY_NAME = {setting.policy: setting for setting in WORLD_SETTINGS}
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from numpy.testing import assert_allclose
 from bandit.features import PriorScales, scale_groups, weight_prior
 from bandit.posterior import learn_scales
 from bandit.upkeep import SCALES_EVERY
-from simulations.archive import Setting
 from simulations.played import Comparison, Played, compare
 from simulations.rivals import GRIDS, RIVALS, TUNED
 from simulations.run import play
-from simulations.synthetic import FIXED_SCALES, draw_worlds, own_policy, setting_numbers
+from simulations.settings import FIXED_SCALES, Setting, engine_setting
+from simulations.synthetic import draw_worlds, own_policy, setting_numbers
 from simulations.synthetic_run import N_TUNING, Plan, run_synthetic
 from simulations.visits import WorldError
 from simulations.worlds import traffic_of
@@ -105,7 +105,7 @@ def test_each_rival_has_a_grid_of_the_same_size_with_its_setting() -> None:
 @pytest.mark.usefixtures("double_precision")
 def test_the_engine_learns_its_scales_every_twenty_batches() -> None:
     world, batch = draw_worlds(3, n_worlds=1, n_creatives=4)[0], 50
-    numbers, prior = setting_numbers(Setting(policy="engine")), weight_prior(PriorScales())
+    numbers, prior = setting_numbers(engine_setting()), weight_prior(PriorScales())
     groups = jnp.asarray(scale_groups())
     key = jax.random.key(0)
     horizon = 10_000.0
