@@ -7,7 +7,6 @@ import numpy as np
 
 from bandit.components import Components, fit_components
 from bandit.features import N_CONTENT, PriorScales
-from bandit.thompson import KAPPA
 from encoders import Encoder
 from simulations.components import fitted_texts
 from simulations.replay import PastTest
@@ -57,6 +56,9 @@ def ablations(
         f"{MORE} components": (default, more),
     }
     changed = [Ablation(engine_setting(label), *part) for label, part in parts.items()]
-    return changed + [
-        Ablation(engine_setting("ablation", kappa), default, components) for kappa in KAPPAS if kappa != KAPPA
+    sampling = engine_setting("lookahead sampling", kappa=0.3, optimism=0, noise=1)
+    return [
+        *changed,
+        *(Ablation(engine_setting("ablation", kappa=kappa), default, components) for kappa in KAPPAS),
+        Ablation(sampling, default, components),
     ]

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from bandit.luck import Luck
 from bandit.posterior import Gaussian, Rows, State, find_sites, predict, update
-from bandit.thompson import KAPPA, UNIFORM_SHARE, Choice, Exploration, choose
+from bandit.thompson import KAPPA, NOISE, OPTIMISM, UNIFORM_SHARE, Choice, Exploration, choose
 
 
 class Request(NamedTuple):
@@ -85,6 +85,8 @@ def thompson_on_logits(
     points: Array,
     kappa: Array | float = KAPPA,
     uniform_share: Array | float = UNIFORM_SHARE,
+    optimism: Array | float = OPTIMISM,
+    noise: Array | float = NOISE,
 ) -> Policy:
     """Return the engine's policy for a campaign without context.
 
@@ -95,13 +97,17 @@ def thompson_on_logits(
         points: point sets for the padded number of arms.
         kappa: κ of the lookahead.
         uniform_share: ε.
+        optimism: z, how far above the mean an arm is judged.
+        noise: ρ, the share of the lookahead that is drawn at random.
     """
 
     def decide(state: LogitState, request: Request, luck: Luck) -> Choice:
         n_active = jnp.sum(request.eligible)
         settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
         exploration = Exploration(horizon, state.so_far, *settings)
-        return choose(state.logits, exploration, request.eligible, points, luck)
+        return choose(
+            state.logits, exploration, request.eligible, points, luck, optimism=optimism, noise=noise
+        )
 
     def learn(state: LogitState, outcomes: Outcomes) -> LogitState:
         batch = no_counts(prior.mean.shape[0]).plus(outcomes)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from bandit.points import normal_points
-from bandit.thompson import KAPPA, UNIFORM_SHARE
+from bandit.thompson import KAPPA, NOISE, OPTIMISM, UNIFORM_SHARE
 from simulations.archive_rivals import (
     ab_then_commit,
     bayes_ucb,
@@ -66,7 +66,8 @@ def setting(policy: str, label: str = "", **numbers: float) -> Setting:
 def _engine(problem: Problems, horizon: Array, numbers: Numbers) -> Policy:
     reach = jnp.where(numbers["endless"] > 0, jnp.inf, horizon)
     points = jnp.asarray(normal_points(problem.truth.shape[0]))
-    return thompson_on_logits("thompson", problem.prior, reach, points, numbers["kappa"], numbers["uniform"])
+    names = ("kappa", "uniform", "optimism", "noise")
+    return thompson_on_logits("thompson", problem.prior, reach, points, *(numbers[name] for name in names))
 
 
 POLICIES: dict[str, Maker] = {
@@ -91,9 +92,11 @@ _SHARES = (0.02, 0.05, 0.08, 0.1, 0.12, 0.15, 0.18, 0.2, 0.25, 0.3, 0.35, 0.4, 0
 _SCALES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0)
 _GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "engine": {
-        "kappa": (0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0),
+        "kappa": (KAPPA,),
         "uniform": (UNIFORM_SHARE,),
         "endless": (0.0,),
+        "optimism": (0.0, 1.0, 1.5, 2.0),
+        "noise": (0.1, 0.2, 0.4, 1.0),
     },
     "scaled-thompson": {"scale": _SCALES},
     "bayes-ucb": {"scale": (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0), "power": (0.0, 5.0)},
@@ -128,20 +131,30 @@ def grid(policy: str) -> tuple[Setting, ...]:
 TUNED = tuple(_GRIDS)
 
 
-def engine_setting(label: str = "", kappa: float = KAPPA) -> Setting:
-    """Return the engine's setting, its defaults but for what is named."""
-    return setting("engine", label, kappa=kappa, uniform=UNIFORM_SHARE, endless=0)
+def engine_setting(
+    label: str = "",
+    policy: str = "engine",
+    *,
+    kappa: float = KAPPA,
+    uniform: float = UNIFORM_SHARE,
+    endless: float = 0,
+    optimism: float = OPTIMISM,
+    noise: float = NOISE,
+) -> Setting:
+    """Return a setting of the engine, its defaults but for what is named."""
+    numbers = {"kappa": kappa, "uniform": uniform, "endless": endless, "optimism": optimism, "noise": noise}
+    return setting(policy, label, **numbers)
 
 
 ENGINE_SETTINGS = (
     engine_setting(),
-    setting("plain-thompson", kappa=1, uniform=0, endless=1),
-    setting("greedy", kappa=0, uniform=0, endless=0),
+    engine_setting(policy="plain-thompson", uniform=0, endless=1, kappa=1, optimism=0, noise=1),
+    engine_setting(policy="greedy", kappa=0, uniform=0),
 )
 FIXED_SCALES = "engine-fixed-scales"
 WORLD_SETTINGS = (  # what plays synthetic worlds beside the rivals of `rivals`
     *ENGINE_SETTINGS,
-    setting(FIXED_SCALES, kappa=KAPPA, uniform=UNIFORM_SHARE, endless=0),
+    engine_setting(policy=FIXED_SCALES),
     setting("beta-thompson"),
     setting("ucb1", scale=0.03),
 )
