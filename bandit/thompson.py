@@ -19,14 +19,10 @@ from bandit.points import N_POINTS, N_SETS
 from bandit.posterior import Gaussian
 
 KAPPA = 0.5  # share of an even split that an arm can expect of the remaining traffic; tuned as OPTIMISM is
-OPTIMISM = (
-    1.5  # lookahead standard deviations above the mean; tuned on old A/B tests and worlds with contexts
-)
+OPTIMISM = 1.5  # z, lookahead sd above the mean; tuned on old A/B tests and on worlds with contexts
 NOISE = 0.4  # part of the lookahead that is drawn at random, likewise
 UNIFORM_SHARE = 0.01  # traffic given to every candidate alike, so that each propensity is positive
-ENDLESS = (
-    1e9  # impressions an arm; beyond it the lookahead is plain Thompson sampling to 1e-3 of a posterior sd
-)
+ENDLESS = 1e9  # impressions an arm; beyond it the lookahead is all uncertainty, to 1e-3 of a posterior sd
 
 
 class Exploration(NamedTuple):

@@ -15,7 +15,7 @@ from bandit.limits import odds_of
 from bandit.numerics import double_precision
 from bandit.points import normal_points
 from bandit.posterior import Rows, State, initial_state, predict, refit, update
-from bandit.thompson import best_shares, is_best, lookahead
+from bandit.thompson import NOISE, OPTIMISM, best_shares, is_best, lookahead
 from encoders import TextEncoder, encode_fields
 from tests.bandit.engines import MINUTE, Engines, add_campaign, assert_same, creatives, play, posterior
 from tests.bandit.small import named_arrays
@@ -285,8 +285,11 @@ def test_a_logged_decision_gives_its_propensities_again(
             remaining = 1e9 if row.horizon is None else row.horizon
             points = normal_points(4)[row.point_set][: len(candidates)]
             eligible = jnp.ones(len(candidates), bool)
+            is_plain = row.horizon is None
+            spread = lookahead(logits, remaining, row.kappa)
+            lift = 0.0 if is_plain else OPTIMISM * jnp.sqrt(jnp.sum(spread**2, axis=0))
             best = is_best(
-                logits.mean, lookahead(logits, remaining, row.kappa), jnp.asarray(points), eligible
+                logits.mean + lift, spread if is_plain else NOISE * spread, jnp.asarray(points), eligible
             )
             again = odds_of(best_shares(best), eligible, 0.05).propensities
             np.testing.assert_allclose(again, row.propensities, rtol=0, atol=1e-12)

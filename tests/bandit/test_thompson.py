@@ -15,6 +15,8 @@ from bandit.posterior import Gaussian
 from bandit.thompson import (
     ENDLESS,
     KAPPA,
+    NOISE,
+    OPTIMISM,
     Choice,
     Exploration,
     best_shares,
@@ -209,7 +211,7 @@ def test_an_endless_horizon_is_plain_thompson_sampling(points: Array, seed: int)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_horizon_is_thompson_sampling_on_the_posterior_mean_to_come(points: Array, seed: int) -> None:
+def test_a_horizon_is_optimistic_about_the_posterior_mean_to_come(points: Array, seed: int) -> None:
     logits = some_logits(seed)
     exploration = explore(uniform_share=0.0)
     shares = shares_of(logits, exploration, ALL, points)
@@ -217,7 +219,9 @@ def test_a_horizon_is_thompson_sampling_on_the_posterior_mean_to_come(points: Ar
     remaining = 1.1 ** np.round(np.log(38_000 / K) / np.log(1.1))
     learnable = np.diag(KAPPA * remaining * p * (1 - p))
     left = np.linalg.inv(np.linalg.inv(logits.covariance) + learnable)
-    expected = thompson_shares(logits.mean, logits.covariance - left)
+    to_come = logits.covariance - left
+    lifted = logits.mean + OPTIMISM * np.sqrt(np.diag(to_come))
+    expected = thompson_shares(lifted, NOISE**2 * to_come)
     np.testing.assert_allclose(shares.mean(axis=0), expected, atol=0.005)
     plain = shares_of(logits, explore(horizon=np.inf, uniform_share=0.0, kappa=1.0), ALL, points)
     assert shares.mean(axis=0).max() > plain.mean(axis=0).max() + 0.005, "less future, less exploration"

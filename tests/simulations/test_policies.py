@@ -192,7 +192,7 @@ def test_settings_reach_the_draw(points: Array) -> None:
     best = np.asarray(logits.mean).argmax()
     np.testing.assert_array_equal(shares(4_000.0, 0.0, 0.0), np.tile(np.eye(N_ARMS)[best], (300, 1)))
     np.testing.assert_array_equal(shares(4_000.0, 0.0, 1.0), 1 / N_ARMS)
-    # The longer the horizon, the more goes to the others.
-    of_best = [float(shares(horizon, 0.3, 0.0)[:, best].mean()) for horizon in (4.0, 400.0, np.inf)]
-    assert of_best[0] > of_best[1] + 0.05
-    assert of_best[1] > of_best[2] + 0.05
+    # The longer the horizon, the more even the traffic; without end it is plain Thompson sampling.
+    largest = [float(shares(horizon, 0.5, 0.0).max(axis=1).mean()) for horizon in (4.0, 400.0, np.inf)]
+    assert largest[0] > largest[1] + 0.05
+    assert largest[1] > largest[2] + 0.05
