@@ -1,8 +1,8 @@
 """From the logits' posterior to the chosen creative and its exact propensity.
 
-Plain Thompson sampling explores as if a campaign never ended. Here the draw comes from the distribution that
-the posterior *mean* will have at the horizon: only the uncertainty that the remaining traffic can still
-remove is worth paying for.
+Plain Thompson sampling explores as if a campaign never ended. Here the draw comes from what the posterior
+*mean* can become by the horizon: only the uncertainty that the remaining traffic can still remove is worth
+paying for. It is judged optimistically, and drawn with less noise than it has.
 """
 
 from typing import NamedTuple
