@@ -320,7 +320,8 @@ class Learner:
             state = self.view.state
             arm_campaign = self._model.arm_campaign(len(state.arm_precision))
             scales = self._upkeep.learnt_scales(state, arm_campaign)
-            jax.block_until_ready(self._upkeep.rescaled(state, scales, arm_campaign))
+            others = {**scales, "arm": 2 * scales["arm"]}  # another τ is another program
+            jax.block_until_ready([self._upkeep.rescaled(state, s, arm_campaign) for s in (scales, others)])
         yield
         self._fit(pool([], self._model.schema, {}, self._model.roster.arm_campaign, room_to_fit), True)
         yield

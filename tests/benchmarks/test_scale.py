@@ -96,12 +96,12 @@ def refitting(tables: Tables, arm_campaign: np.ndarray, contexts_each: int) -> d
             with double_precision():
                 waits.append(time.perf_counter() - began)
 
-    selecting = threading.Thread(target=select)
+    selecting = threading.Thread(target=select, daemon=True)
     selecting.start()
     with double_precision():
         prior = weight_prior(PriorScales())
     began, began_processor = time.perf_counter(), time.process_time()
-    _, info = fit_counts(prior, tables, rows, arm_campaign, CAMPAIGN_ROOM)
+    _, info = fit_counts(prior, tables, rows, arm_campaign, CAMPAIGN_ROOM, learns_scales=True)
     took, processor = time.perf_counter() - began, time.process_time() - began_processor
     is_over.set()
     selecting.join()
