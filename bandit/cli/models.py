@@ -133,7 +133,7 @@ def _row(step: int, kind: str, at: str, n_rows: int, info: Mapping[str, Any]) ->
         shown("expected_clicks", ",.1f"),
         shown("log_evidence", ",.1f"),
         shown("passes", ".0f"),
-        shown("clipped_rows", ".0f"),
+        shown("clipped_impressions", ".0f"),
         shown("largest_step", ".1e"),
         shown("smallest_pivot", ".3g"),
     )

@@ -37,14 +37,14 @@ class SiteInfo(NamedTuple):
         passes: passes used.
         largest_step: the last pass's largest second step, or its largest first one if that was long, in
             logits; above the tolerance the search did not settle.
-        clipped_rows: rows of which a step was cut short in some pass; clicks where hardly any were expected.
+        clipped_impressions: impressions of rows of which a step was cut short in some pass.
         expected_clicks: clicks that the posterior before the rows expected of them.
         log_evidence: Σ c log p + (n − c) log(1 − p) under that expectation, each row taken alone.
     """
 
     passes: Int[Array, ""]
     largest_step: Float[Array, ""]
-    clipped_rows: Int[Array, ""]
+    clipped_impressions: Float[Array, ""]
     expected_clicks: Float[Array, ""]
     log_evidence: Float[Array, ""]
 
@@ -161,7 +161,7 @@ def find_sites(prior: Gaussian, impressions: Array, clicks: Array) -> tuple[Site
     info = SiteInfo(
         passes=last.passes,
         largest_step=last.moved,
-        clipped_rows=jnp.sum(last.is_clipped),
+        clipped_impressions=jnp.sum(impressions * last.is_clipped),
         expected_clicks=jnp.sum(impressions * p),
         log_evidence=jnp.sum(clicks * jnp.log(p) + (impressions - clicks) * jnp.log1p(-p)),
     )

@@ -257,13 +257,13 @@ def test_search_says_how_it_went() -> None:
     assert float(info.largest_step) < 0.02
 
 
-def test_search_counts_the_rows_whose_steps_were_cut() -> None:
+def test_search_counts_the_impressions_whose_steps_were_cut() -> None:
     # Where a rate of one in a thousand was expected, rows of nothing but clicks ask for a long step.
     wide = Gaussian(np.full(BATCH, -7.0), 4.0 * np.eye(BATCH))
     surprising, used = 5, 20
     seen = np.where(np.arange(BATCH) < used, 50.0, 0.0)
     clicks = np.where(np.arange(BATCH) < surprising, seen, 0.0)
     _, _, info = find_sites_jit(wide, seen, clicks)
-    assert int(info.clipped_rows) == surprising
+    assert int(info.clipped_impressions) == 50 * surprising
     _, _, info = find_sites_jit(wide, seen, np.zeros(BATCH))
-    assert int(info.clipped_rows) == 0
+    assert int(info.clipped_impressions) == 0

@@ -21,12 +21,21 @@ from simulations.archive import (
 )
 from simulations.errors import ArchiveError
 from simulations.replay import PastTest, Problems
-from simulations.settings import DEFAULT_SETTINGS, GRID_SIZE, POLICIES, TUNED, Setting, grid, setting
+from simulations.settings import (
+    DEFAULT_SETTINGS,
+    GRID_SIZE,
+    POLICIES,
+    TUNED,
+    Setting,
+    engine_setting,
+    grid,
+    setting,
+)
 from tests.bandit.dense import Dense, learn_in_weight_space
 
 N_TESTS, N_ARMS, PER_ARM = 20, 4, 100
 BATCH = BATCHES[PER_ARM]
-GREEDY = setting("greedy", kappa=0, uniform=0, endless=0)
+GREEDY = engine_setting(policy="greedy", kappa=0, uniform=0)
 UCB1 = setting("ucb1", scale=0.2)
 
 Group = tuple[np.ndarray, Problems]
@@ -177,7 +186,7 @@ def test_standard_errors_are_those_of_a_ratio_of_sums_and_differences_are_paired
 
 
 def test_settings_name_what_differs() -> None:
-    assert GREEDY.setting_id == "kappa=0 uniform=0 endless=0"
+    assert GREEDY.setting_id == "kappa=0 uniform=0 endless=0 optimism=1.5 noise=0.4"
     assert setting("bayes-ucb", scale=0.25, power=5).setting_id == "scale=0.25 power=5"
     assert setting("engine", label="without text", kappa=0.3).setting_id == "without text kappa=0.3"
     assert setting("beta-thompson").setting_id == "-"

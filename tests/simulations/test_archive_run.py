@@ -9,11 +9,11 @@ import pytest
 
 from encoders import TextEncoder
 from simulations.archive_run import run_archive
-from simulations.settings import grid, setting
+from simulations.settings import engine_setting, grid, setting
 from simulations.tuning import run_tuning
 
 TINY = Path(__file__).parents[1] / "encoders" / "tiny-bert"
-POLICIES = (setting("engine", kappa=0.3, uniform=0.01, endless=0), setting("ucb1", scale=0.03))
+POLICIES = (engine_setting(kappa=0.3), setting("ucb1", scale=0.03))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,6 @@ def test_rows_for_policies_ablations_and_cold_start(archive: Path, tmp_path: Pat
     assert (tmp_path / "report.html").stat().st_size > 10_000
     of_all = [row for row in rows if row["weeks"] == "all"]
     of_engine = {row["setting"] for row in of_all if row["policy"] == "engine"}
-    own = "kappa=0.3 uniform=0.01 endless=0"
     labels = {
         "without text",
         "without arm effects",
@@ -68,7 +67,10 @@ def test_rows_for_policies_ablations_and_cold_start(archive: Path, tmp_path: Pat
         "cold start",
         "cold start, scales learnt",
     }
-    assert of_engine == {own, "ablation kappa=3 uniform=0.01 endless=0", *(f"{one} {own}" for one in labels)}
+    expected = {engine_setting(one).setting_id for one in labels}
+    expected |= {engine_setting("ablation", kappa=kappa).setting_id for kappa in (0.3, 3.0)}
+    expected |= {engine_setting("lookahead sampling", kappa=0.3, optimism=0, noise=1).setting_id}
+    assert of_engine == expected | {POLICIES[0].setting_id}
     # Each at three lengths of a test; two more rows are the uniform policy and the oracle.
     assert len(of_all) == 3 * (len(of_engine) + 1 + 2)
     assert {row["tests"] for row in of_all} == {"18"}
