@@ -8,11 +8,10 @@ from rich.console import Console
 
 from bandit.readouts import N_CONTEXTS
 from encoders import TextEncoder
-from simulations.demo import DATABASE, REPORT, DemoError, DemoExistsError, DemoResult, run_demo
+from simulations.demo import DATABASE, N_SEEDS, REPORT, DemoError, DemoExistsError, DemoResult, run_demo
 from simulations.demo_output import QUERIES
 from simulations.errors import SimulationError
 from simulations.shop import CAMPAIGNS, draw_impressions, open_shop
-from simulations.synthetic import N_SEEDS
 
 TINY = Path(__file__).parents[1] / "encoders" / "tiny-bert"
 IMPRESSIONS = 1_000
