@@ -58,7 +58,7 @@ def setting(policy: str, label: str = "", **numbers: float) -> Setting:
 
     Example:
         >>> setting("ucb1", scale=0.035).setting_id
-        'scale=0.03'
+        'scale=0.035'
     """
     return Setting(policy=policy, numbers=tuple(numbers.items()), label=label)
 
