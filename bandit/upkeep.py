@@ -89,8 +89,8 @@ class Upkeep:
     def is_refit_due(self, learnt: int, at_refit: int) -> bool:
         """Whether what was learnt has doubled since the last refit.
 
-        A batch's sites are never looked at again, and an early one was made when little was known: without
-        refits the means of a campaign's logits end up to 0.09 posterior sd off, with these at most 0.05.
+        A batch's sites are never looked at again, and an early one was made when little was known: see
+        docs/decisions.md for what that costs.
 
         Args:
             learnt: Decisions learnt.
