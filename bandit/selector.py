@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import final
+from typing import NamedTuple, final
 
 from bandit.candidates import candidates_of, prepare
 from bandit.choosing import choose_all, choose_places, place_ids, warm_up
@@ -17,6 +17,9 @@ from bandit.numerics import double_precision
 from bandit.records import Decision, Request
 from bandit.roster import CampaignEntry
 from storage import DecisionConflictError, DecisionRecord, NewDecision, StorageError, Store
+from storage.border import check_decision_ids
+from storage.grouping import Grouping
+from storage.records import ContextKind
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,14 @@ FOLLOW_EVERY_S = 1.0
 MOST_PLACES = 64  # of a list; each costs a draw of its own
 LONGEST_LIST_ID = 61  # characters, of 64: places add "~63"
 RECOUNT_EVERY_S = 10.0  # how often the traffic of other processes is counted
+
+
+class _Call(NamedTuple):
+    """The checked requests of one call, the ids of their decisions, and fields never seen before."""
+
+    requests: Sequence[Request]
+    ids: Sequence[str]
+    new_fields: Mapping[str, ContextKind]
 
 
 @final
@@ -51,6 +62,9 @@ class Selector:
         self._learner = learner
         self._lock = lock
         self._clock = clock
+        self._choosing: Grouping[_Call, list[DecisionRecord]] = Grouping(
+            self._choose, size=lambda call: len(call.requests)
+        )
         self._followed_at = self._counted_at = time.monotonic()
         self._roster_version: tuple[int, ...] = ()  # what was read at the opening may be old already
 
@@ -62,25 +76,42 @@ class Selector:
                     f"expected requests for one creative each, got k={request.k!r} in request {i}; "
                     "ask for a list with Engine.select(…, k=…)"
                 )
+        if not requests:
+            return []
         self.follow()
-        new_fields = self._model.check_contexts([request.context for request in requests])
+        contexts = [request.context for request in requests]
+        new_fields = self._model.check_contexts(contexts)
+        check_decision_ids(request.decision_id for request in requests if request.decision_id is not None)
+        # What nobody can have asked before is checked here: it must not undo the work of others.
+        self._check_all(request for request in requests if request.decision_id is None)
         now = self._clock()
         ids = [request.decision_id or new_decision_id(now) for request in requests]
+        stored = self._choosing.run(_Call(requests, ids, new_fields))
+        names = self._names_of(stored)
+        return [
+            _decision(request.campaign, record, names)
+            for request, record in zip(requests, stored, strict=True)
+        ]
+
+    def _choose(self, calls: Sequence["_Call"]) -> list[list[DecisionRecord]]:
+        """Choose and store for several calls, with one posterior and one transaction."""
+        requests = [request for call in calls for request in call.requests]
+        ids = [i for call in calls for i in call.ids]
         stored = self._repeated(requests)
         new = [(request, i) for request, i in zip(requests, ids, strict=True) if i not in stored]
         self._check_all(request for request, _ in new)
-        if new_fields and new:
-            self._model.add_context_fields(new_fields)
+        if new:
+            for call in calls:
+                if call.new_fields:
+                    self._model.add_context_fields(call.new_fields)
+        now = self._clock()
         # The view is read inside: learning, which also computes there, may give an old one's arrays away.
         with double_precision():
             view = self._learner.view
             prepared = [prepare(request, i, view) for request, i in new]
             rows = choose_all(prepared, view, self._model, now)
         self._store_new(rows, stored)
-        names = self._names_of(stored.values())
-        return [
-            _decision(request.campaign, stored[i], names) for request, i in zip(requests, ids, strict=True)
-        ]
+        return [[stored[i] for i in call.ids] for call in calls]
 
     def select_list(self, request: Request) -> list[Decision]:
         """Choose an ordered list for one request and store its places; see `Engine.select`."""

@@ -1,5 +1,7 @@
 """Everything that the storage package raises on purpose: one root, leaves that also fit a builtin."""
 
+from typing import Final
+
 
 class StorageError(Exception):
     """The root: catch this to catch whatever the storage package reports."""
@@ -115,3 +117,15 @@ class LeaseLostError(StorageError, RuntimeError):
 
 class StepConflictError(StorageError, RuntimeError):
     """A learning step does not follow the newest one, or its decisions are not there to be learnt."""
+
+
+# What the database itself reports: it concerns whoever uses it, whatever is asked.
+DATABASE_ERRORS: Final = (
+    DatabaseDamagedError,
+    DatabaseFailedError,
+    DatabaseHeldError,
+    DatabasePathError,
+    DatabaseReadOnlyError,
+    NotADatabaseError,
+    ServerUnreachableError,
+)
