@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, final
 
 from sqlalchemy import Connection, RowMapping, bindparam, select, update
 
+from storage.backlog import Backlog
 from storage.border import check_decision, check_decision_ids
 from storage.columns import canonical_json
 from storage.errors import DecisionConflictError, UnknownCampaignError, UnknownDecisionError
@@ -73,6 +74,9 @@ class Decisions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.backlog: Backlog[_Checked] = Backlog(
+            lambda rows: self._record([rows]), lambda one: one.new.decision_id
+        )
         self._recording: Grouping[list[_Checked], list[DecisionRecord]] = Grouping(self._record, size=len)
 
     def record(self, decisions: Sequence[NewDecision]) -> list[DecisionRecord]:
@@ -91,7 +95,24 @@ class Decisions:
             UnknownCampaignError: A campaign does not exist.
         """
         checked = _checked(decisions)
+        self.backlog.wait_for(one.new.decision_id for one in checked)
         return self._recording.run(checked) if checked else []
+
+    def record_later(self, decisions: Sequence[NewDecision]) -> None:
+        """Take decisions that are to be committed soon, without waiting for it: durability "relaxed".
+
+        Whoever asks for one of them by its id, or reports about it, waits for its commit; nothing else sees
+        it before. When too many wait, so does the caller.
+
+        Args:
+            decisions: Their ids must be new and known to nobody else, such as those the engine makes.
+
+        Raises:
+            InvalidValueError: A value cannot be right; nothing was taken.
+            StorageError: An earlier commit failed; nothing was taken.
+        """
+        if decisions:
+            self.backlog.add(_checked(decisions))
 
     def get(self, decision_ids: Sequence[str]) -> dict[str, DecisionRecord]:
         """Return the decisions that exist, by id; the others are left out.
@@ -100,6 +121,7 @@ class Decisions:
             InvalidIdError: An id is not 1 to 64 printable ASCII characters.
         """
         check_decision_ids(decision_ids)
+        self.backlog.wait_for(decision_ids)
         return self._database.read(lambda connection: _read(connection, decision_ids))
 
     def activate(self, decision_ids: Sequence[str], *, now: datetime) -> int:
@@ -117,6 +139,7 @@ class Decisions:
             UnknownDecisionError: Names every unknown id; nothing was changed.
         """
         check_decision_ids(decision_ids)
+        self.backlog.wait_for(decision_ids)
         ids = sorted(set(decision_ids))
 
         def work(connection: Connection) -> int:

@@ -111,6 +111,10 @@ class DecisionConflictError(StorageError, ValueError):
     """A decision id is taken by another request."""
 
 
+class BacklogLostError(StorageError, RuntimeError):
+    """Decisions that were answered before their commit (durability "relaxed") could not be stored."""
+
+
 class LeaseLostError(StorageError, RuntimeError):
     """Another learner holds the model's lease."""
 

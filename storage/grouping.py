@@ -87,9 +87,7 @@ class Grouping(Generic[Call, Answer]):
                 while self._queue and (n := n + self._size(self._queue[0].call)) <= MOST_TOGETHER:
                     group.append(self._queue.popleft())
             self._do(group)
-        except (
-            BaseException
-        ):  # such as an interrupt: the next leader does what was begun for others
+        except BaseException:  # such as an interrupt: the next leader does what was begun for others
             with self._lock:
                 self._queue.extendleft(member for member in reversed(group[1:]) if not member.is_done)
             raise

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, final
 from sqlalchemy import Connection, bindparam, select, update
 
 from storage.border import NO_CLICK_KEY, check_decision_ids, check_outcome
-from storage.decisions import refuse_unknown
+from storage.decisions import Decisions, refuse_unknown
 from storage.grouping import Grouping
 from storage.records import NewOutcome, OutcomeRecord, OutcomeStatus
 from storage.schema import ArmStatistics, Campaign, Decision, Outcome
@@ -68,8 +68,9 @@ COUNT_CONVERSIONS: Final = (
 class Outcomes:
     """The topic `store.outcomes`: one public method is one transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, decisions: Decisions) -> None:
         self._database = database
+        self._decisions = decisions
         self._recording: Grouping[_Reports, list[OutcomeRecord]] = Grouping(
             self._record, size=lambda call: len(call.outcomes)
         )
@@ -97,6 +98,7 @@ class Outcomes:
         check_decision_ids(new.decision_id for new in outcomes)
         for new in outcomes:
             check_outcome(new)
+        self._decisions.backlog.wait_for(new.decision_id for new in outcomes)
         return self._recording.run(_Reports(outcomes, received_at)) if outcomes else []
 
     def settle_due(self, *, now: datetime, limit: int = 10_000) -> int:
