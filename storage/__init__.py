@@ -1,6 +1,7 @@
 """Every SQL statement of creative-bandit: tables, views, and the `Store` through which they are used."""
 
 from storage.errors import (
+    BacklogLostError,
     ContextKindError,
     DatabaseDamagedError,
     DatabaseFailedError,
@@ -58,6 +59,7 @@ from storage.records import (
     NewOutcome,
     OutcomeRecord,
 )
+from storage.session import Durability
 from storage.store import Store
 from storage.versions import SchemaStatus, schema_status, upgrade
 
@@ -65,6 +67,7 @@ __all__ = [
     "ArmReadout",
     "ArmRow",
     "ArmStates",
+    "BacklogLostError",
     "CampaignRecord",
     "ContextCountRecord",
     "ContextKindError",
@@ -82,6 +85,7 @@ __all__ = [
     "DecisionRecord",
     "DuplicateCampaignError",
     "DuplicateCreativeError",
+    "Durability",
     "Finding",
     "ForeignDatabaseError",
     "ForgetRow",

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple, final
 from sqlalchemy import Connection, bindparam, select, update
 
 from storage.border import NO_CLICK_KEY, check_decision_ids, check_outcome
-from storage.decisions import refuse_unknown
+from storage.decisions import Decisions, refuse_unknown
+from storage.grouping import Grouping
 from storage.records import NewOutcome, OutcomeRecord, OutcomeStatus
 from storage.schema import ArmStatistics, Campaign, Decision, Outcome
 from storage.session import Database, insert_columns, is_among
@@ -67,8 +68,12 @@ COUNT_CONVERSIONS: Final = (
 class Outcomes:
     """The topic `store.outcomes`: one public method is one transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, decisions: Decisions) -> None:
         self._database = database
+        self._decisions = decisions
+        self._recording: Grouping[_Reports, list[OutcomeRecord]] = Grouping(
+            self._record, size=lambda call: len(call.outcomes)
+        )
 
     def record(self, outcomes: Sequence[NewOutcome], *, received_at: datetime) -> list[OutcomeRecord]:
         """Store reports, all or none.
@@ -93,17 +98,8 @@ class Outcomes:
         check_decision_ids(new.decision_id for new in outcomes)
         for new in outcomes:
             check_outcome(new)
-        ids = sorted({new.decision_id for new in outcomes})
-
-        def work(connection: Connection) -> list[OutcomeRecord]:
-            cases = _lock(connection, ids)
-            refuse_unknown((new.decision_id for new in outcomes), cases.keys())
-            rows: list[_Row] = []
-            answers = [_judge(cases[new.decision_id], new, received_at, rows) for new in outcomes]
-            _write(connection, cases, rows, received_at)
-            return answers
-
-        return self._database.write(work)
+        self._decisions.backlog.wait_for(new.decision_id for new in outcomes)
+        return self._recording.run(_Reports(outcomes, received_at)) if outcomes else []
 
     def settle_due(self, *, now: datetime, limit: int = 10_000) -> int:
         """Settle the decisions whose attribution window is over, the oldest first.
@@ -122,6 +118,32 @@ class Outcomes:
             return settle(connection, due, now, is_silence_final=True)
 
         return self._database.write(work)
+
+    def _record(self, calls: Sequence["_Reports"]) -> list[list[OutcomeRecord]]:
+        """Store the reports of several calls in one transaction, in the order in which they came."""
+        names = [new.decision_id for call in calls for new in call.outcomes]
+        ids = sorted(set(names))
+
+        def work(connection: Connection) -> list[list[OutcomeRecord]]:
+            cases = _lock(connection, ids)
+            refuse_unknown(names, cases.keys())
+            rows: list[_Row] = []
+            answers = [
+                [_judge(cases[new.decision_id], new, call.received_at, rows) for new in call.outcomes]
+                for call in calls
+            ]
+            # What settles or closes now does so at the time of the group's latest report.
+            _write(connection, cases, rows, max(call.received_at for call in calls))
+            return answers
+
+        return self._database.write(work)
+
+
+class _Reports(NamedTuple):
+    """The reports of one call, and when they came."""
+
+    outcomes: Sequence[NewOutcome]
+    received_at: datetime
 
 
 class _Row(NamedTuple):
