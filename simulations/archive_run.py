@@ -49,6 +49,8 @@ def run_archive(
 ) -> list[Score]:
     """Play an archive of A/B tests with every policy; write results.csv and report.html.
 
+    results.csv is written anew after each T, so that a run that is stopped keeps what it has.
+
     Args:
         path: The archive's file, columns as in `replay.COLUMNS`.
         out: Folder for the results; made when it is not there.
@@ -98,8 +100,14 @@ def run_archive(
                     outcomes[setting] = earlier
                     if setting.policy in WITHOUT_PRIOR:  # it plays the same tests in the same way
                         known[per_arm, setting] = earlier
-                rows += scored(outcomes, per_arm, weeks)
-    _write(out, rows, path, part)
+                first, *others = scored(outcomes, per_arm, weeks)
+                rows += [first, *others]
+                _write_csv(out, rows)
+                shown.print(
+                    f"weeks {weeks}, T = {per_arm}: {first.policy} has {100 * first.share_of_lift:.1f} % of "
+                    f"the lift; {out / 'results.csv'} holds {len(rows)} rows"
+                )
+    _write_report(out, rows, path, part)
     return rows
 
 
@@ -141,9 +149,12 @@ def playing_progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True)
 
 
-def _write(out: Path, rows: Sequence[Score], path: Path, part: str) -> None:
+def _write_csv(out: Path, rows: Sequence[Score]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_csv(rows, out / "results.csv", names={"per_arm": "T"})
+
+
+def _write_report(out: Path, rows: Sequence[Score], path: Path, part: str) -> None:
     settings = {
         "file": path.name,
         "part": part,

@@ -111,7 +111,8 @@ def begin(prior: Prior, rows: Counts, design: Design = given, *, learns_scales: 
 
     blank = jnp.zeros_like(rows.impressions)
     mean, variance = over_chunks(blank.shape[0], add, (blank, blank))
-    return Fit(mean, variance, prior, jnp.array(learns_scales), jnp.array(0), jnp.array(jnp.inf))
+    # With a type of its own: a weak one would make the second pass another program.
+    return Fit(mean, variance, prior, jnp.array(learns_scales), jnp.array(0), jnp.array(jnp.inf, float))
 
 
 def is_unsettled(fit: Fit) -> Array:
