@@ -400,6 +400,7 @@ class Engine:
         key: str = "",
         occurred_at: datetime | None = None,
         final: bool = False,
+        valid: bool = True,
     ) -> OutcomeRecord:
         """Report what happened after a decision; it is stored when this returns.
 
@@ -411,6 +412,8 @@ class Engine:
             key: Tells several conversions of one decision apart, such as an order number.
             occurred_at: When it happened, aware; None means now.
             final: No further report of a click will come; it is learnt when its window ends.
+            valid: False takes back a click, or the conversion of this key, that was reported and is found
+                invalid: it counts no more at once, and the posterior follows at a refit, which becomes due.
 
         Returns:
             What became of the report: recorded, repeated (it was there, nothing changed) or late (kept, not
@@ -418,6 +421,7 @@ class Engine:
 
         Raises:
             UnknownDecisionError: No decision has this id.
+            UnknownOutcomeError: What is to be taken back was never reported.
             InvalidOutcomeError: The report says nothing, or something impossible.
         """
         outcome = Outcome(
@@ -428,6 +432,7 @@ class Engine:
             key=key,
             occurred_at=occurred_at,
             final=final,
+            valid=valid,
         )
         return self.update_many([outcome])[0]
 

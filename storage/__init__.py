@@ -30,6 +30,7 @@ from storage.errors import (
     UnknownCreativeError,
     UnknownDecisionError,
     UnknownModelError,
+    UnknownOutcomeError,
 )
 from storage.learning_records import (
     ArmReadout,
@@ -116,6 +117,7 @@ __all__ = [
     "UnknownCreativeError",
     "UnknownDecisionError",
     "UnknownModelError",
+    "UnknownOutcomeError",
     "schema_status",
     "upgrade",
 ]

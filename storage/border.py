@@ -11,6 +11,7 @@ from storage.records import NewDecision, NewOutcome
 DECISION_ID: Final = re.compile(r"[\x20-\x7e]{1,64}")
 MAX_INTEGER: Final = 2**63 - 1
 NO_CLICK_KEY: Final = "no-click"
+CORRECTION_KEY: Final = "corrects:"  # what a correction's key begins with
 
 
 def check_decision_ids(decision_ids: Iterable[str]) -> None:
@@ -97,7 +98,11 @@ def check_outcome(new: NewOutcome) -> None:
         expected = "0 or 1" if new.kind == "click" else "a finite number"
         raise InvalidValueError(f"{what}: the value of a {new.kind} is {expected}, got {new.value!r}")
     check_text(new.key, f"{what}: key", is_empty_allowed=True)
-    if new.kind == "click" and new.key.startswith(NO_CLICK_KEY):
+    ours = (NO_CLICK_KEY, CORRECTION_KEY) if new.kind == "click" else (CORRECTION_KEY,)
+    if new.key.startswith(ours):
         raise InvalidValueError(
-            f"{what}: keys that begin with {NO_CLICK_KEY!r} are ours, got {new.key!r}; choose another"
+            f"{what}: keys that begin with {' or '.join(map(repr, ours))} are ours, got {new.key!r}; "
+            "choose another"
         )
+    if not new.valid and new.kind == "click" and not new.value:
+        raise InvalidValueError(f"{what}: only a click can be invalid, not the lack of one")

@@ -140,6 +140,26 @@ RULES: Final = (
         """,
     ),
     Rule(
+        "corrections",
+        """
+        SELECT 'outcome ' || new.outcome_id, 'takes back outcome ' || new.corrects || ', which is '
+            || CASE WHEN old.valid THEN 'still valid' ELSE 'of another decision or kind' END
+        FROM outcomes AS new JOIN outcomes AS old ON old.outcome_id = new.corrects
+        WHERE old.valid OR new.valid OR new.decision_id <> old.decision_id OR new.kind <> old.kind
+        UNION ALL
+        SELECT 'outcome ' || old.outcome_id, 'is not valid, and no correction says so'
+        FROM outcomes AS old LEFT JOIN outcomes AS new ON new.corrects = old.outcome_id
+        WHERE NOT old.valid AND old.corrects IS NULL AND new.outcome_id IS NULL
+        UNION ALL
+        SELECT 'decision ' || d.decision_id, 'its click counts as taken back, and no correction says so'
+        FROM decisions AS d
+        WHERE d.corrected_at IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM outcomes AS o
+            WHERE o.decision_id = d.decision_id AND o.kind = 'click' AND o.corrects IS NOT NULL
+        )
+        """,
+    ),
+    Rule(
         "creatives of other campaigns",
         """
         SELECT 'decision ' || decisions.decision_id, 'its creative ' || creatives.creative_id

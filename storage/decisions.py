@@ -26,7 +26,7 @@ CANDIDATE_SETS: Final = select(CandidateSet.hash, CandidateSet.candidate_set_id)
 )
 STORED: Final = (
     select(
-        *(column for column in Decision.__table__.columns if column.name != "candidate_set_id"),
+        *(column for column in Decision.__table__.columns if column.name in DecisionRecord._fields),
         CandidateSet.creative_ids.label("candidate_creative_ids"),
     )
     .join(CandidateSet, CandidateSet.candidate_set_id == Decision.candidate_set_id)

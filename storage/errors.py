@@ -85,6 +85,10 @@ class UnknownDecisionError(StorageError, LookupError):
     """No decision has this id."""
 
 
+class UnknownOutcomeError(StorageError, LookupError):
+    """What is to be corrected was never reported."""
+
+
 class UnknownContextFieldError(StorageError, LookupError):
     """The model has not seen this context field."""
 

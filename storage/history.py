@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, cast, func, insert, select
+from sqlalchemy import Connection, insert, select
 
-from storage.columns import BigInt, canonical_json
+from storage.columns import canonical_json
 from storage.errors import InvalidValueError, UnknownCreativeError
-from storage.learning_records import CountRow, HistoryCountRecord
-from storage.schema import Campaign, Creative, HistoryCount, HistoryImport, PrunedCount
+from storage.learning_records import HistoryCountRecord
+from storage.schema import Campaign, Creative, HistoryCount, HistoryImport
 from storage.session import in_chunks, insert_into
 
 Summed = Mapping[tuple[int, str], tuple[int, int]]
@@ -52,24 +52,6 @@ def counts(connection: Connection, model_id: int) -> list[HistoryCountRecord]:
         .order_by(HistoryCount.creative_id, HistoryCount.import_id, HistoryCount.context_hash)
     )
     return [HistoryCountRecord(**row) for row in rows.mappings()]
-
-
-def pruned(connection: Connection, model_id: int) -> list[CountRow]:
-    """Return the counts of pruned decisions of a model's creatives, by creative, slots and context."""
-    keys = (PrunedCount.creative_id, PrunedCount.slots_version, PrunedCount.context)
-    rows = connection.execute(
-        select(
-            *keys,
-            cast(func.sum(PrunedCount.impressions), BigInt).label("impressions"),
-            cast(func.sum(PrunedCount.clicks), BigInt).label("clicks"),
-        )
-        .join(Creative, Creative.creative_id == PrunedCount.creative_id)
-        .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
-        .where(Campaign.model_id == model_id)
-        .group_by(*keys)
-        .order_by(*keys)
-    )
-    return [CountRow(**row) for row in rows.mappings()]
 
 
 def imported_at(connection: Connection, model_id: int, import_id: str) -> datetime | None:

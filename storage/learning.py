@@ -8,7 +8,7 @@ from typing import Any, Final, final
 import numpy as np
 from sqlalchemy import Connection, Select, Text, bindparam, case, exists, func, select, type_coerce
 
-from storage import context_schema, history, leases, statistics, steps
+from storage import context_schema, corrections, history, leases, statistics, steps
 from storage.border import check_text
 from storage.columns import canonical_json
 from storage.errors import DatabaseDamagedError, StepConflictError
@@ -36,7 +36,7 @@ LEARN_ROWS: Final = (
         Decision.creative_id,
         type_coerce(Decision.context, Text).label("context"),
         Decision.slots_version,
-        Decision.click,
+        corrections.SETTLED_CLICK.label("click"),
         Decision.settled_at,
     )
     # EXISTS keeps the decisions' own partial index in the lead; a join may begin at the campaigns.
@@ -120,6 +120,10 @@ class Learning:
             steps.write_snapshot(connection, model_id, step, state, created_at)
 
         self._database.write(work)
+
+    def has_corrections(self, model_id: int) -> bool:
+        """Return whether something that was learnt was corrected and no step has taken note of it."""
+        return self._database.read(lambda connection: corrections.has_unnoted(connection, model_id))
 
     def latest_step(self, model_id: int) -> int:
         """Return the newest step of the log; 0 when nothing was learnt."""
@@ -230,6 +234,8 @@ class Learning:
     def counts(self, model_id: int, *, after_step: int = 0, up_to_step: int) -> list[CountRow]:
         """Return what a refit needs: learnt decisions that share creative, slots and context, counted.
 
+        Decisions whose rows were pruned count too. Steps before the newest refit cannot be told apart then.
+
         Args:
             model_id: The model.
             after_step: The last step whose decisions do not count.
@@ -245,10 +251,6 @@ class Learning:
     def history_counts(self, model_id: int) -> list[HistoryCountRecord]:
         """Return the imported history of the model's creatives, by creative, import and context."""
         return self._database.read(lambda connection: history.counts(connection, model_id))
-
-    def pruned_counts(self, model_id: int) -> list[CountRow]:
-        """Return the counts of learnt decisions whose rows were pruned, by creative, slots and context."""
-        return self._database.read(lambda connection: history.pruned(connection, model_id))
 
     def add_history(
         self,

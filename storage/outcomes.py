@@ -2,7 +2,8 @@
 
 A report is one row, unique by (decision, kind, key); sent again it changes nothing. A click and the lack of
 one are reports of their own: what says "no click" is stored under the key "no-click", so that a click that is
-reported after it under the same key is a new row, and counts. A decision's click is the maximum of its rows.
+reported after it under the same key is a new row, and counts. A decision's click is the maximum of its rows
+that are valid. Reports that are taken back: corrections.py.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Final, NamedTuple, final
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from storage import corrections
 from storage.border import NO_CLICK_KEY, check_decision_ids, check_outcome
 from storage.decisions import refuse_unknown
 from storage.records import NewOutcome, OutcomeRecord, OutcomeStatus
@@ -76,7 +78,7 @@ class Outcomes:
         With attribution window 0 a click or non-click settles its decision at once. Otherwise it waits for
         the end of the window. A click counts when it occurred inside the window and the decision was neither
         settled nor closed; a conversion when it occurred inside the conversion window. Others are kept as
-        late rows.
+        late rows. What is not valid takes back an earlier report, of the same list too.
 
         Args:
             outcomes: In the order in which they were reported.
@@ -87,6 +89,7 @@ class Outcomes:
 
         Raises:
             UnknownDecisionError: Names every unknown id; nothing was written.
+            UnknownOutcomeError: Names what is to be taken back and was never reported; nothing was written.
             InvalidIdError: An id is not 1 to 64 printable ASCII characters.
             InvalidValueError: A kind, value or key is wrong.
         """
@@ -99,9 +102,12 @@ class Outcomes:
             cases = _lock(connection, ids)
             refuse_unknown((new.decision_id for new in outcomes), cases.keys())
             rows: list[_Row] = []
-            answers = [_judge(cases[new.decision_id], new, received_at, rows) for new in outcomes]
+            reports = [new for new in outcomes if new.valid]
+            answers = iter([_judge(cases[new.decision_id], new, received_at, rows) for new in reports])
             _write(connection, cases, rows, received_at)
-            return answers
+            taken_back = [new for new in outcomes if not new.valid]
+            corrected = iter(corrections.correct(connection, taken_back, received_at))
+            return [next(answers if new.valid else corrected) for new in outcomes]
 
         return self._database.write(work)
 
