@@ -21,6 +21,7 @@ from bandit.components import (
 from bandit.context import check_context, distinct_contexts, give_slots
 from bandit.errors import ContextError, EncoderChangedError
 from bandit.features import N_CONTENT, N_CONTEXT, PriorScales
+from bandit.privacy import check_policy, new_secret
 from bandit.roster import CampaignEntry, Roster, build_roster
 from bandit.selection import Tables, room_for
 from encoders import Encoder, TextEncoder, encode_fields
@@ -198,6 +199,12 @@ class Model:
         """Change stored settings; those that are not named stay as they are in SQL."""
         with self._lock:
             self.record = self._store.models.change_settings(self.record.model_id, settings)
+
+    def change_context_policy(self, policy: Mapping[str, str]) -> None:
+        """Change which context fields are hashed or dropped; see privacy.py."""
+        check_policy(policy, self.schema)
+        with self._lock:
+            self.record = self._store.models.change_context_policy(self.record.model_id, policy, new_secret())
 
     @property
     def learns_scales(self) -> bool:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import final
+from typing import Any, final
 
 from bandit.candidates import candidates_of, prepare
 from bandit.choosing import choose_all, choose_places, place_ids, warm_up
@@ -14,6 +14,7 @@ from bandit.errors import InvalidListError
 from bandit.learner import Learner
 from bandit.model import Model
 from bandit.numerics import double_precision
+from bandit.privacy import allowed, without_private
 from bandit.records import Decision, Request
 from bandit.roster import CampaignEntry
 from storage import DecisionConflictError, DecisionRecord, NewDecision, StorageError, Store
@@ -63,6 +64,7 @@ class Selector:
                     "ask for a list with Engine.select(…, k=…)"
                 )
         self.follow()
+        requests = without_private(requests, self._model.record.settings)
         new_fields = self._model.check_contexts([request.context for request in requests])
         now = self._clock()
         ids = [request.decision_id or new_decision_id(now) for request in requests]
@@ -86,6 +88,7 @@ class Selector:
         """Choose an ordered list for one request and store its places; see `Engine.select`."""
         n_places = _checked_places(request)
         self.follow()
+        (request,) = without_private([request], self._model.record.settings)
         new_fields = self._model.check_contexts([request.context])
         now = self._clock()
         name = request.decision_id or new_decision_id(now)
@@ -209,7 +212,7 @@ class Selector:
                 name
                 for name, is_other in (
                     ("campaign", entry.record.campaign_id != first.campaign_id),
-                    ("context", dict(request.context) != first.context),
+                    ("context", not self._is_same_context(request.context, first.context)),
                     ("candidates", not self._same_candidates(request, first)),
                     ("k", (request.k is None) != (first.list_propensity is None)),
                 )
@@ -221,6 +224,10 @@ class Selector:
                     f"{' and '.join(differs)} differ; use a new id for a new request"
                 )
         return stored
+
+    def _is_same_context(self, context: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+        """Compare with a stored context, which may be from before the policy of today."""
+        return dict(context) in (first, allowed(first, self._model.record.settings))
 
     def _same_candidates(self, request: Request, first: DecisionRecord) -> bool:
         known = self._names_of([first])

@@ -17,6 +17,18 @@ class Rule(NamedTuple):
     query: str
 
 
+# What was pruned of each model, none of it learnt after the newest refit.
+PRUNED: Final = """
+    SELECT campaigns.model_id AS model_id, CAST(sum(pruned_counts.impressions) AS bigint) AS impressions,
+        (
+            SELECT max(step) FROM learn_log
+            WHERE learn_log.model_id = campaigns.model_id AND learn_log.kind = 'refit'
+        ) AS refit
+    FROM pruned_counts
+    JOIN creatives ON creatives.creative_id = pruned_counts.creative_id
+    JOIN campaigns ON campaigns.campaign_id = creatives.campaign_id
+    GROUP BY campaigns.model_id
+"""
 RULES: Final = (
     Rule(
         "arm statistics",
@@ -101,7 +113,9 @@ RULES: Final = (
             GROUP BY campaigns.model_id, decisions.learnt_batch
         ) AS b
         LEFT JOIN learn_log AS l ON l.model_id = b.model_id AND l.step = b.step
-        WHERE l.n_rows IS NULL OR l.n_rows <> b.decisions
+        LEFT JOIN ($pruned) AS p ON p.model_id = b.model_id
+        WHERE l.n_rows IS NULL OR l.n_rows < b.decisions
+            OR (l.n_rows > b.decisions AND b.step > coalesce(p.refit, 0))
         ORDER BY b.model_id, b.step
         """,
     ),
@@ -111,11 +125,28 @@ RULES: Final = (
         SELECT 'model ' || l.model_id || ', step ' || l.step,
             'the log says it learnt ' || l.n_rows || ' decisions, none names it'
         FROM learn_log AS l
-        WHERE l.n_rows > 0 AND NOT EXISTS (SELECT 1 FROM pruned_counts) AND NOT EXISTS (
+        LEFT JOIN ($pruned) AS p ON p.model_id = l.model_id
+        WHERE l.n_rows > 0 AND l.step > coalesce(p.refit, 0) AND NOT EXISTS (
             SELECT 1 FROM decisions JOIN campaigns ON campaigns.campaign_id = decisions.campaign_id
             WHERE decisions.learnt_batch = l.step AND campaigns.model_id = l.model_id
         )
         ORDER BY l.model_id, l.step
+        """,
+    ),
+    Rule(
+        "learnt decisions in all",
+        """
+        SELECT 'model ' || l.model_id, 'the log learnt ' || l.n_rows || ' decisions, there are '
+            || coalesce(d.decisions, 0) || ', and ' || coalesce(p.impressions, 0) || ' were pruned'
+        FROM (SELECT model_id, CAST(sum(n_rows) AS bigint) AS n_rows FROM learn_log GROUP BY model_id) AS l
+        LEFT JOIN (
+            SELECT campaigns.model_id AS model_id, count(*) AS decisions
+            FROM decisions JOIN campaigns ON campaigns.campaign_id = decisions.campaign_id
+            WHERE decisions.learnt_batch IS NOT NULL GROUP BY campaigns.model_id
+        ) AS d ON d.model_id = l.model_id
+        LEFT JOIN ($pruned) AS p ON p.model_id = l.model_id
+        WHERE l.n_rows <> coalesce(d.decisions, 0) + coalesce(p.impressions, 0)
+        ORDER BY l.model_id
         """,
     ),
     Rule(
@@ -197,7 +228,7 @@ def check(connection: Connection) -> list[Finding]:
     """
     findings = _check_references(connection)
     for rule in RULES:
-        for subject, message in connection.execute(text(rule.query)):
+        for subject, message in connection.execute(text(rule.query.replace("$pruned", PRUNED))):
             findings.append(Finding(check=rule.name, subject=subject, message=message))
     return findings + _check_snapshots(connection)
 

@@ -1,12 +1,11 @@
 """Imported history: counts of creatives from before, by context, each import once."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
 
-from storage.columns import canonical_json
+from storage.columns import canonical_json, context_hash
 from storage.errors import InvalidValueError, UnknownCreativeError
 from storage.learning_records import HistoryCountRecord
 from storage.schema import Campaign, Creative, HistoryCount, HistoryImport
@@ -95,7 +94,7 @@ def add(
                 "creative_id": creative_id,
                 "import_id": import_id,
                 "slots_version": slots_version,
-                "context_hash": hashlib.blake2b(context.encode(), digest_size=16).hexdigest(),
+                "context_hash": context_hash(context),
                 "context": context,
                 "impressions": impressions,
                 "clicks": clicks,

@@ -26,7 +26,16 @@ from storage.learning_records import (
     StepRecord,
 )
 from storage.records import ContextCountRecord
-from storage.schema import ArmState, Campaign, Decision, LearnStep, ModelLog, Posterior
+from storage.schema import (
+    ArmState,
+    Campaign,
+    Creative,
+    Decision,
+    LearnStep,
+    ModelLog,
+    Posterior,
+    PrunedCount,
+)
 from storage.session import Database
 
 LEARN_ROWS: Final = (
@@ -296,7 +305,17 @@ class Learning:
         return self._database.read(lambda connection: history.imported_at(connection, model_id, import_id))
 
     def recent_contexts(self, campaign_id: int, *, limit: int) -> list[dict[str, Any]]:
-        """Return the contexts of a campaign's latest learnt decisions, the newest first."""
+        """Return the contexts of a campaign's latest learnt decisions, the newest first.
+
+        Where all of them are pruned, those of the newest days' counts, each once.
+        """
+        pruned = (
+            select(PrunedCount.context)
+            .join(Creative, Creative.creative_id == PrunedCount.creative_id)
+            .where(Creative.campaign_id == campaign_id)
+            .order_by(PrunedCount.day.desc(), PrunedCount.impressions.desc(), PrunedCount.context_hash)
+            .limit(limit)
+        )
         query = (
             select(Decision.context)
             .where(
@@ -307,7 +326,12 @@ class Learning:
             .order_by(Decision.activated_at.desc(), Decision.decision_id.desc())
             .limit(limit)
         )
-        return self._database.read(lambda connection: list(connection.execute(query).scalars()))
+
+        def work(connection: Connection) -> list[dict[str, Any]]:
+            recent = list(connection.execute(query).scalars())
+            return recent or list(connection.execute(pruned).scalars())
+
+        return self._database.read(work)
 
     def impressions(self, model_id: int) -> dict[int, int]:
         """Return how many activated decisions each campaign has, learnt or pending."""

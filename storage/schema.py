@@ -384,27 +384,24 @@ class HistoryImport(Base):
 
 
 class PrunedCount(Base):
-    """Counts of learnt decisions whose rows were pruned."""
+    """Counts of learnt decisions whose rows were pruned, by day of the impression (UTC) and context."""
 
     __tablename__ = "pruned_counts"
-    __table_args__ = (
-        Index("ix_pruned_counts_creative_id_day", "creative_id", "day"),
-        _check("clicks BETWEEN 0 AND impressions", "clicks"),
-    )
+    __table_args__ = (_check("clicks BETWEEN 0 AND impressions", "clicks"),)
 
-    # A context may be longer than PostgreSQL lets a key be, so the natural key is not the primary one.
-    pruned_count_id: Mapped[Key]
-    creative_id: Mapped[CreativeKey]
-    day: Mapped[date]
-    slots_version: Mapped[int]
-    context: Mapped[dict[str, Any]]
-    impressions: Mapped[int]
-    clicks: Mapped[int]
-    conversions: Mapped[int]
-    value: Mapped[float]
-    is_control: Mapped[bool] = mapped_column(server_default=text("false"))
+    creative_id: Mapped[CreativePart]
+    day: Mapped[date] = mapped_column(primary_key=True)
+    slots_version: Mapped[Number]
     # The last step that forgot something before these were learnt; 0 before the first: a refit weighs by it.
-    forgotten_step: Mapped[Count]
+    forgotten_step: Mapped[Number]
+    is_control: Mapped[bool] = mapped_column(primary_key=True)
+    # Of the context's canonical text, as in history_counts.
+    context_hash: Mapped[Name]
+    context: Mapped[dict[str, Any]]
+    impressions: Mapped[Count]
+    clicks: Mapped[Count]
+    conversions: Mapped[Count]
+    value: Mapped[Total]
 
 
 class ModelLog(Base):

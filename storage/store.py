@@ -12,6 +12,7 @@ from storage.learning import Learning
 from storage.leases import Leases
 from storage.models import Models
 from storage.outcomes import Outcomes
+from storage.pruning import Pruning
 from storage.records import Finding
 from storage.session import Database
 from storage.urls import database_url, sqlite_path
@@ -31,6 +32,7 @@ class Store:
         outcomes: What was reported, and settling.
         learning: The learner's rows, log, snapshots, arm states and statistics.
         leases: Who learns a model.
+        pruning: Old decisions become counts.
     """
 
     def __init__(self, database: Database) -> None:
@@ -43,6 +45,7 @@ class Store:
         self.outcomes = Outcomes(database)
         self.learning = Learning(database)
         self.leases = Leases(database)
+        self.pruning = Pruning(database)
 
     @classmethod
     def open(cls, url: str | os.PathLike[str], *, create: bool = True, busy_timeout_s: float = 5.0) -> Self:
