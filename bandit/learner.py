@@ -75,17 +75,27 @@ class Learner:
         model: Campaigns, contents and contexts.
         clock: Gives the time, aware.
         owner: Who asks for the lease, for people.
+        from_prior: Whether to begin at the prior and fold the whole log, whatever snapshots there are.
 
     Attributes:
         view: The posterior as selection sees it.
         has_more: Whether settled decisions were left waiting when the last batch was taken.
     """
 
-    def __init__(self, store: Store, model: Model, clock: Callable[[], datetime], owner: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        model: Model,
+        clock: Callable[[], datetime],
+        owner: str,
+        *,
+        from_prior: bool = False,
+    ) -> None:
         self._store = store
         self._model = model
         self._clock = clock
         self._owner = owner
+        self._from_prior = from_prior
         self._model_id = model.record.model_id
         self._upkeep = Upkeep(model)
         self._readouts = Readouts(store, model, lambda: self.view)
@@ -101,7 +111,7 @@ class Learner:
 
     def resume(self) -> None:
         """Read the posterior from the newest snapshot and fold what the log has since."""
-        stored = self._stored_state()
+        stored = None if self._from_prior else self._stored_state()
         # The arms that a snapshot knows may be newer than what was read at the opening.
         self._model.reload()
         with double_precision():
