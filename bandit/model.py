@@ -40,6 +40,11 @@ TEXT_FIELDS = ("headline", "body", "call_to_action")
 TEXTS_TO_FIT = 256  # distinct texts from which components of an unknown encoder are fitted
 
 
+def initial_settings() -> dict[str, object]:
+    """Return the settings of a new model."""
+    return {"scales": PriorScales()._asdict()}
+
+
 class SqlVectors:
     """The vectors kept in the database, as the encoder's cache."""
 
@@ -136,8 +141,9 @@ class Model:
         self._store = store
         self._clock = clock
         self._lock = threading.RLock()
-        settings = {"scales": PriorScales()._asdict()}
-        self.record = store.models.get_or_create(seed=seed, encoder_fingerprint=None, settings=settings)
+        self.record = store.models.get_or_create(
+            seed=seed, encoder_fingerprint=None, settings=initial_settings()
+        )
         self.scales = PriorScales(**self.record.settings["scales"])
         stored = self.record.components
         self._components = None if stored is None else components_from_bytes(stored)

@@ -8,6 +8,7 @@ guesses: short lists of possible values (ages, post codes) need "drop".
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -24,7 +25,7 @@ Policy = Literal["keep", "hash", "drop"]
 POLICIES = ("keep", "hash", "drop")
 SECRET_BYTES = 32
 HASH_BYTES = 12  # 96 bits: among a billion values two are alike with a probability of 10⁻¹¹
-HASH_MARK = "hash:"
+HASHED = re.compile(rf"hash:[0-9a-f]{{{2 * HASH_BYTES}}}")
 
 
 def check_policy(policy: Mapping[str, str], schema: ContextRecord) -> None:
@@ -101,7 +102,7 @@ def allowed(context: Any, settings: Mapping[str, Any]) -> Any:
 def _hashed(name: str, value: Any, secret: bytes) -> Any:
     """Return the keyed hash of a value; what could not be in a context stays, for the check to refuse."""
     kind = KINDS.get(type(value))
-    if kind is None:
+    if kind is None or (kind == "string" and HASHED.fullmatch(value)):  # a hash, as of an imported log
         return value
     if kind == "string" and len(value) > LONGEST_VALUE:
         return value
@@ -110,4 +111,5 @@ def _hashed(name: str, value: Any, secret: bytes) -> Any:
             return value
         value = int(value) if math.floor(value) == value else value  # 1 and 1.0 are the same number
     message = json.dumps([name, value])
-    return HASH_MARK + blake2b(message.encode(), key=secret, digest_size=HASH_BYTES).hexdigest()
+    digest = blake2b(message.encode(), key=secret, digest_size=HASH_BYTES).hexdigest()
+    return f"hash:{digest}"

@@ -1,13 +1,17 @@
 """`storage check`: what is stored twice must agree, and no row may lack its partner."""
 
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.numpy import load
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, func, select, text
 
 from storage.records import Finding
-from storage.schema import Posterior
+from storage.schema import Campaign, Decision, Lease, Posterior
+from storage.session import database_clock
+
+LONGEST_WAIT: Final = timedelta(hours=1)
 
 
 class Rule(NamedTuple):
@@ -217,11 +221,12 @@ RULES: Final = (
 )
 
 
-def check(connection: Connection) -> list[Finding]:
+def check(connection: Connection, now: datetime | None = None) -> list[Finding]:
     """Run all checks in one view of the data.
 
     Args:
         connection: Inside a transaction.
+        now: The time, to find what has waited for an hour to be learnt; None does not look for it.
 
     Returns:
         What is wrong, check by check; empty when all is well.
@@ -230,7 +235,32 @@ def check(connection: Connection) -> list[Finding]:
     for rule in RULES:
         for subject, message in connection.execute(text(rule.query.replace("$pruned", PRUNED))):
             findings.append(Finding(check=rule.name, subject=subject, message=message))
+    if now is not None:
+        findings += _check_waiting(connection, now)
     return findings + _check_snapshots(connection)
+
+
+def _check_waiting(connection: Connection, now: datetime) -> list[Finding]:
+    """Find settled decisions that nobody has learnt for an hour."""
+    query = (
+        select(Campaign.model_id, func.count(), func.min(Decision.settled_at))
+        .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
+        .where(
+            Decision.settled_at.is_not(None),
+            Decision.learnt_batch.is_(None),
+            Decision.settled_at < now - LONGEST_WAIT,
+        )
+        .group_by(Campaign.model_id)
+    )
+    held = select(Lease.owner).where(Lease.expires_at > database_clock())
+    findings = []
+    for model_id, count, since in connection.execute(query).all():
+        oldest = "" if since is None else since.isoformat()
+        owner = connection.execute(held.where(Lease.model_id == model_id)).scalar_one_or_none()
+        who = "no process learns it" if owner is None else f"{owner} holds the lease and does not learn them"
+        message = f"{count} settled decisions are not learnt, the oldest since {oldest}; {who}"
+        findings.append(Finding(check="unlearnt decisions", subject=f"model {model_id}", message=message))
+    return findings
 
 
 def _check_references(connection: Connection) -> list[Finding]:

@@ -105,15 +105,15 @@ class Decisions:
             if not ordered:
                 return []
             windows = _windows(connection, {new.campaign_id for new in ordered})
-            sets = _candidate_sets(connection, {new.candidate_creative_ids for new in ordered})
+            sets = candidate_sets(connection, {new.candidate_creative_ids for new in ordered})
             columns: dict[str, list[Any]] = {name: list(map(attrgetter(name), ordered)) for name in COPIED}
             columns["settles_at"] = [
-                _settles_at(new.activated_at, windows[new.campaign_id]) for new in ordered
+                settles_at(new.activated_at, windows[new.campaign_id]) for new in ordered
             ]
             rows = {
                 **columns,
                 "candidate_set_id": [sets[new.candidate_creative_ids] for new in ordered],
-                "propensities": _written([new.propensities for new in ordered]),
+                "propensities": written([new.propensities for new in ordered]),
                 "context": [contexts[new.decision_id] for new in ordered],
             }
             if insert_columns(connection, Decision, rows, or_skip=True) == len(ordered):
@@ -162,7 +162,7 @@ class Decisions:
             connection.execute(
                 ACTIVATE,
                 [
-                    {"id": row.decision_id, "now": now, "due": _settles_at(now, row.attribution_window_s)}
+                    {"id": row.decision_id, "now": now, "due": settles_at(now, row.attribution_window_s)}
                     for row in deferred
                 ],
             )
@@ -197,7 +197,7 @@ def _windows(connection: Connection, campaign_ids: set[int]) -> dict[int, float]
     return windows
 
 
-def _candidate_sets(connection: Connection, candidates: set[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
+def candidate_sets(connection: Connection, candidates: set[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
     """Return the id of each list, after storing the new ones."""
     hashes = {_hash(creative_ids): creative_ids for creative_ids in candidates}
     known = _known_sets(connection, list(hashes))
@@ -220,12 +220,12 @@ def _hash(creative_ids: tuple[int, ...]) -> str:
     return hashlib.blake2b(canonical_json(creative_ids).encode(), digest_size=16).hexdigest()
 
 
-def _written(lists: Sequence[Sequence[float]]) -> list[str]:
+def written(lists: Sequence[Sequence[float]]) -> list[str]:
     """Write lists of numbers, none of them empty, as canonical JSON; all in one call, which is faster."""
     return [f"[{numbers}]" for numbers in canonical_json(lists)[2:-2].split("],[")]
 
 
-def _settles_at(activated_at: datetime | None, window_s: float) -> datetime | None:
+def settles_at(activated_at: datetime | None, window_s: float) -> datetime | None:
     """Return when silence becomes a "no"; with window 0 it never does."""
     if activated_at is None or window_s == 0:
         return None

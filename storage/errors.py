@@ -113,6 +113,14 @@ class DecisionConflictError(StorageError, ValueError):
     """A decision id is taken by another request."""
 
 
+class SetupConflictError(StorageError, ValueError):
+    """What decisions were made with does not fit to what is here."""
+
+
+class BackupError(StorageError, ValueError):
+    """A database that cannot be copied to the place given."""
+
+
 class LeaseLostError(StorageError, RuntimeError):
     """Another learner holds the model's lease."""
 

@@ -1,6 +1,7 @@
 """`Store`: the one door to a database of ours."""
 
 import os
+from datetime import datetime
 from types import TracebackType
 from typing import Self, final
 
@@ -8,6 +9,8 @@ from storage.campaigns import Campaigns
 from storage.check import check
 from storage.decisions import Decisions
 from storage.embeddings import Embeddings
+from storage.exporting import Exports
+from storage.importing import Imports
 from storage.learning import Learning
 from storage.leases import Leases
 from storage.models import Models
@@ -33,6 +36,8 @@ class Store:
         learning: The learner's rows, log, snapshots, arm states and statistics.
         leases: Who learns a model.
         pruning: Old decisions become counts.
+        exports: The decision log for other programs and databases.
+        imports: The decision log of another database.
     """
 
     def __init__(self, database: Database) -> None:
@@ -46,6 +51,8 @@ class Store:
         self.learning = Learning(database)
         self.leases = Leases(database)
         self.pruning = Pruning(database)
+        self.exports = Exports(database)
+        self.imports = Imports(database)
 
     @classmethod
     def open(cls, url: str | os.PathLike[str], *, create: bool = True, busy_timeout_s: float = 5.0) -> Self:
@@ -80,13 +87,16 @@ class Store:
             raise
         return cls(database)
 
-    def check(self) -> list[Finding]:
+    def check(self, *, now: datetime | None = None) -> list[Finding]:
         """Compare what is stored twice, and look for rows without their partners.
+
+        Args:
+            now: The time, to find what has waited for an hour to be learnt; None does not look for it.
 
         Returns:
             What is wrong; empty when all is well.
         """
-        return self._database.read(check)
+        return self._database.read(lambda connection: check(connection, now))
 
     def close(self) -> None:
         """Close all connections; the store cannot be used afterwards."""
