@@ -1,6 +1,7 @@
 """Every SQL statement of creative-bandit: tables, views, and the `Store` through which they are used."""
 
 from storage.errors import (
+    BackupError,
     ContextKindError,
     DatabaseDamagedError,
     DatabaseFailedError,
@@ -23,6 +24,7 @@ from storage.errors import (
     SchemaNewerError,
     SchemaOlderError,
     ServerUnreachableError,
+    SetupConflictError,
     StepConflictError,
     StorageError,
     UnknownCampaignError,
@@ -66,6 +68,7 @@ __all__ = [
     "ArmReadout",
     "ArmRow",
     "ArmStates",
+    "BackupError",
     "CampaignRecord",
     "ContextCountRecord",
     "ContextKindError",
@@ -107,6 +110,7 @@ __all__ = [
     "SchemaOlderError",
     "SchemaStatus",
     "ServerUnreachableError",
+    "SetupConflictError",
     "Snapshot",
     "StepConflictError",
     "StepRecord",

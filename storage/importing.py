@@ -68,7 +68,7 @@ class Imports:
                 values = {**values_of(campaign), "model_id": model_id}
                 statement = insert_into(connection, Campaign).on_conflict_do_nothing(index_elements=["name"])
                 connection.execute(statement.values(values))
-            query = select(Campaign.__table__).where(Campaign.name.in_(names))
+            query = select(Campaign.__table__).where(Campaign.name.in_(names)).order_by(Campaign.campaign_id)
             found = {row["name"]: record_of(row) for row in connection.execute(query).mappings()}
             return Target(found, _creatives(connection, found, setup), slots_version)
 
