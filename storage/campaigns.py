@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, case, cast, func, 
 from sqlalchemy.orm import InstrumentedAttribute
 
 from storage import creatives
-from storage.border import check_integer, check_text
+from storage.border import LONGEST_NAME, check_integer, check_text
 from storage.columns import BigInt
 from storage.errors import (
     DuplicateCampaignError,
@@ -73,7 +73,7 @@ class Campaigns:
             DuplicateCampaignError: The name is taken.
             InvalidValueError: A value is out of its range.
         """
-        check_text(name, "the campaign's name")
+        check_text(name, "the campaign's name", longest=LONGEST_NAME)
         check_text(objective, "objective")
         mode = horizon if horizon == "auto" else "none" if horizon is None else "fixed"
         if isinstance(horizon, int):
