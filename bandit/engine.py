@@ -44,6 +44,7 @@ from bandit.selector import Selector
 from encoders import Encoder
 from storage import (
     DuplicateCreativeError,
+    Durability,
     OutcomeRecord,
     Store,
     UnknownCreativeError,
@@ -75,7 +76,14 @@ class Engine:
     """
 
     def __init__(
-        self, store: Store, *, role: Role, learn: Learn, clock: Callable[[], datetime], model: Model
+        self,
+        store: Store,
+        *,
+        role: Role,
+        learn: Learn,
+        clock: Callable[[], datetime],
+        model: Model,
+        durability: Durability = "normal",
     ) -> None:
         self._store = store
         self._clock = clock
@@ -87,7 +95,9 @@ class Engine:
         self._learn_mode = learn
         self._noes = NoWatch()
         self._learner = Learner(store, model, clock, owner=f"pid {self._pid}")
-        self._selector = Selector(store, model, self._learner, self._lock, clock)
+        self._selector = Selector(
+            store, model, self._learner, self._lock, clock, is_relaxed=durability == "relaxed"
+        )
         if self._may_learn:
             self._learner.ensure_lease()
         self._background = Background(
@@ -107,6 +117,7 @@ class Engine:
         clock: Callable[[], datetime] = utc_now,
         seed: int = 0,
         encoder: Encoder | str | Path | None = None,
+        durability: Durability = "normal",
     ) -> Self:
         """Open a database, or make it, and resume from what it holds.
 
@@ -120,22 +131,30 @@ class Engine:
             seed: Seed of a new database's draws; an old one keeps its own.
             encoder: An encoder, a checkpoint's folder or hub id; None is the default one. It is loaded when
                 a text comes that the database has no vector of.
+            durability: What answers survive. "normal": a killed process; on PostgreSQL also a crash of the
+                server. "full": a power cut too, at the price of one flush of the disk a group of calls.
+                "relaxed": decisions whose ids are ours are answered before their commit, which comes some
+                milliseconds later; a killed process loses those that wait, at most 8,192, and never what
+                `update` has answered: reports about a decision wait for its commit.
 
         Returns:
             The engine.
 
         Raises:
             StorageError: The database cannot be opened; the message says what to do.
-            ValueError: A role or a mode that there is not.
+            ValueError: A role, a mode or a durability that there is not.
         """
         if role not in ("both", "select", "learn"):
             raise ValueError(f"expected role to be 'both', 'select' or 'learn', got {role!r}")
         if learn not in ("background", "inline", "manual"):
             raise ValueError(f"expected learn to be 'background', 'inline' or 'manual', got {learn!r}")
+        if durability not in ("normal", "full", "relaxed"):
+            raise ValueError(f"expected durability to be 'normal', 'full' or 'relaxed', got {durability!r}")
         keep_compiled_programs()
-        store = Store.open(url)
+        store = Store.open(url, durability=durability)
         try:
-            return cls(store, role=role, learn=learn, clock=clock, model=Model(store, clock, seed, encoder))
+            model = Model(store, clock, seed, encoder)
+            return cls(store, role=role, learn=learn, clock=clock, model=model, durability=durability)
         except BaseException:
             store.close()
             raise

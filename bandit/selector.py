@@ -4,9 +4,9 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from bandit.candidates import candidates_of, prepare
 from bandit.choosing import choose_all, choose_places, place_ids, warm_up
@@ -18,6 +18,9 @@ from bandit.privacy import allowed, without_private
 from bandit.records import Decision, Request
 from bandit.roster import CampaignEntry
 from storage import DecisionConflictError, DecisionRecord, NewDecision, StorageError, Store
+from storage.border import check_decision_ids
+from storage.grouping import Grouping
+from storage.records import ContextKind
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +28,17 @@ FOLLOW_EVERY_S = 1.0
 MOST_PLACES = 64  # of a list; each costs a draw of its own
 LONGEST_LIST_ID = 61  # characters, of 64: places add "~63"
 RECOUNT_EVERY_S = 10.0  # how often the traffic of other processes is counted
+
+
+Stored = NewDecision | DecisionRecord  # the first when its commit is still to come
+
+
+class _Call(NamedTuple):
+    """The checked requests of one call, the ids of their decisions, and fields never seen before."""
+
+    requests: Sequence[Request]
+    ids: Sequence[str]
+    new_fields: Mapping[str, ContextKind]
 
 
 @final
@@ -37,6 +51,7 @@ class Selector:
         learner: Has the posterior.
         lock: The engine's; held while the model or the learner changes.
         clock: Gives the time, aware.
+        is_relaxed: Whether decisions whose ids are ours are answered before their commit.
     """
 
     def __init__(
@@ -46,12 +61,18 @@ class Selector:
         learner: Learner,
         lock: threading.RLock,
         clock: Callable[[], datetime],
+        *,
+        is_relaxed: bool,
     ) -> None:
         self._store = store
+        self._is_relaxed = is_relaxed
         self._model = model
         self._learner = learner
         self._lock = lock
         self._clock = clock
+        self._choosing: Grouping[_Call, list[Stored]] = Grouping(
+            self._choose, size=lambda call: len(call.requests)
+        )
         self._followed_at = self._counted_at = time.monotonic()
         self._roster_version: tuple[int, ...] = ()  # what was read at the opening may be old already
 
@@ -63,26 +84,43 @@ class Selector:
                     f"expected requests for one creative each, got k={request.k!r} in request {i}; "
                     "ask for a list with Engine.select(…, k=…)"
                 )
+        if not requests:
+            return []
         self.follow()
         requests = without_private(requests, self._model.record.settings)
         new_fields = self._model.check_contexts([request.context for request in requests])
+        check_decision_ids(request.decision_id for request in requests if request.decision_id is not None)
+        # What nobody can have asked before is checked here: it must not undo the work of others.
+        self._check_all(request for request in requests if request.decision_id is None)
         now = self._clock()
         ids = [request.decision_id or new_decision_id(now) for request in requests]
-        stored = self._repeated(requests)
+        stored = self._choosing.run(_Call(requests, ids, new_fields))
+        names = self._names_of(stored)
+        return [
+            _decision(request.campaign, record, names)
+            for request, record in zip(requests, stored, strict=True)
+        ]
+
+    def _choose(self, calls: Sequence[_Call]) -> list[list[Stored]]:
+        """Choose and store for several calls, with one posterior and one transaction."""
+        requests = [request for call in calls for request in call.requests]
+        ids = [i for call in calls for i in call.ids]
+        stored: dict[str, Stored] = {**self._repeated(requests)}
         new = [(request, i) for request, i in zip(requests, ids, strict=True) if i not in stored]
         self._check_all(request for request, _ in new)
-        if new_fields and new:
-            self._model.add_context_fields(new_fields)
+        if new:
+            for call in calls:
+                if call.new_fields:
+                    self._model.add_context_fields(call.new_fields)
+        now = self._clock()
         # The view is read inside: learning, which also computes there, may give an old one's arrays away.
         with double_precision():
             view = self._learner.view
             prepared = [prepare(request, i, view) for request, i in new]
             rows = choose_all(prepared, view, self._model, now)
-        self._store_new(rows, stored)
-        names = self._names_of(stored.values())
-        return [
-            _decision(request.campaign, stored[i], names) for request, i in zip(requests, ids, strict=True)
-        ]
+        given = {request.decision_id for request in requests}
+        self._store_new(rows, stored, given)
+        return [[stored[i] for i in call.ids] for call in calls]
 
     def select_list(self, request: Request) -> list[Decision]:
         """Choose an ordered list for one request and store its places; see `Engine.select`."""
@@ -92,9 +130,10 @@ class Selector:
         new_fields = self._model.check_contexts([request.context])
         now = self._clock()
         name = request.decision_id or new_decision_id(now)
-        stored = self._repeated([request]) and self._places(name)
-        if stored:
-            self._check_list(request, stored)
+        stored: dict[str, Stored] = {}
+        if first := self._repeated([request]) and self._places(name):
+            self._check_list(request, first)
+            stored.update(first)
         else:
             self._check_all([request])
             if taken := self._store.decisions.get(place_ids(name, n_places)[1:]):
@@ -107,7 +146,8 @@ class Selector:
             with double_precision():
                 view = self._learner.view
                 rows = choose_places(prepare(request, name, view), n_places, view, self._model, now)
-            self._store_new(rows, stored)
+            given = () if request.decision_id is None else {row.decision_id for row in rows}
+            self._store_new(rows, stored, given)
         names = self._names_of(stored.values())
         return [_decision(request.campaign, stored[i], names) for i in place_ids(name, len(stored))]
 
@@ -126,9 +166,19 @@ class Selector:
                 f"creatives, k is {request.k} now; use a new id for a new request"
             )
 
-    def _store_new(self, rows: Sequence[NewDecision], stored: dict[str, DecisionRecord]) -> None:
-        """Store decisions in one transaction and add them to those that are stored."""
-        for record in self._store.decisions.record(rows):
+    def _store_new(
+        self, rows: Sequence[NewDecision], stored: dict[str, Stored], given: Container[str | None]
+    ) -> None:
+        """Store decisions in one transaction and add them to those that are stored.
+
+        Ids that the caller gave are committed before the answer whatever the durability: another process may
+        give the same one at the same time, and only the database knows who was first.
+        """
+        later = [row for row in rows if self._is_relaxed and row.decision_id not in given]
+        now = [row for row in rows if not (self._is_relaxed and row.decision_id not in given)]
+        self._store.decisions.record_later(later)
+        records: list[Stored] = [*later, *self._store.decisions.record(now)]
+        for record in records:
             if record.decision_id not in stored and record.activated_at is not None:
                 self._model.count_activated(record.campaign_id)
             stored[record.decision_id] = record
@@ -234,7 +284,7 @@ class Selector:
         names = {known[creative] for creative in first.candidate_creative_ids}
         return names.isdisjoint(request.exclude) and (request.eligible is None or names <= request.eligible)
 
-    def _names_of(self, records: Iterable[DecisionRecord]) -> Mapping[int, str]:
+    def _names_of(self, records: Iterable[Stored]) -> Mapping[int, str]:
         """Return the names of creatives; rereads once when another process has just added one of these."""
         names = self._learner.view.roster.names
         lists = {record.candidate_creative_ids for record in records}
@@ -245,7 +295,7 @@ class Selector:
         return names
 
 
-def _decision(campaign: str, record: DecisionRecord, names: Mapping[int, str]) -> Decision:
+def _decision(campaign: str, record: Stored, names: Mapping[int, str]) -> Decision:
     pairs = zip(record.candidate_creative_ids, record.propensities, strict=True)
     return Decision(
         id=record.decision_id,

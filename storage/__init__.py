@@ -1,6 +1,7 @@
 """Every SQL statement of creative-bandit: tables, views, and the `Store` through which they are used."""
 
 from storage.errors import (
+    BacklogLostError,
     BackupError,
     ContextKindError,
     DatabaseDamagedError,
@@ -61,6 +62,7 @@ from storage.records import (
     NewOutcome,
     OutcomeRecord,
 )
+from storage.session import Durability
 from storage.store import Store
 from storage.versions import SchemaStatus, schema_status, upgrade
 
@@ -68,6 +70,7 @@ __all__ = [
     "ArmReadout",
     "ArmRow",
     "ArmStates",
+    "BacklogLostError",
     "BackupError",
     "CampaignRecord",
     "ContextCountRecord",
@@ -86,6 +89,7 @@ __all__ = [
     "DecisionRecord",
     "DuplicateCampaignError",
     "DuplicateCreativeError",
+    "Durability",
     "Finding",
     "ForeignDatabaseError",
     "ForgetRow",

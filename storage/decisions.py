@@ -5,13 +5,15 @@ from collections.abc import Iterable, Sequence, Set
 from datetime import datetime, timedelta
 from itertools import repeat
 from operator import attrgetter
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 from sqlalchemy import Connection, RowMapping, bindparam, select, update
 
+from storage.backlog import Backlog
 from storage.border import check_decision, check_decision_ids
 from storage.columns import canonical_json
 from storage.errors import DecisionConflictError, UnknownCampaignError, UnknownDecisionError
+from storage.grouping import Grouping
 from storage.records import DecisionRecord, NewDecision
 from storage.schema import Campaign, CandidateSet, Decision
 from storage.session import Database, in_chunks, insert_columns, insert_or_skip, is_among
@@ -72,6 +74,10 @@ class Decisions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.backlog: Backlog[_Checked] = Backlog(
+            lambda rows: self._record([rows]), lambda one: one.new.decision_id
+        )
+        self._recording: Grouping[list[_Checked], list[DecisionRecord]] = Grouping(self._record, size=len)
 
     def record(self, decisions: Sequence[NewDecision]) -> list[DecisionRecord]:
         """Store decisions, all or none; an id that is there already keeps its first decision.
@@ -88,44 +94,25 @@ class Decisions:
             InvalidValueError: A probability or another value cannot be right.
             UnknownCampaignError: A campaign does not exist.
         """
-        check_decision_ids(new.decision_id for new in decisions)
-        first: dict[str, NewDecision] = {}
-        contexts: dict[str, str] = {}
-        for new in decisions:
-            check_decision(new)
-            name = new.decision_id
-            context = canonical_json(dict(new.context), what=f"decision {name!r}: its context")
-            if first.setdefault(name, new) is not new:
-                _check_same(new, context, first[name], contexts[name])
-            contexts.setdefault(name, context)
-        # In one order everywhere, so that two who insert the same ids wait for each other in turn.
-        ordered = [first[name] for name in sorted(first)]
+        checked = _checked(decisions)
+        self.backlog.wait_for(one.new.decision_id for one in checked)
+        return self._recording.run(checked) if checked else []
 
-        def work(connection: Connection) -> list[DecisionRecord]:
-            if not ordered:
-                return []
-            windows = _windows(connection, {new.campaign_id for new in ordered})
-            sets = candidate_sets(connection, {new.candidate_creative_ids for new in ordered})
-            columns: dict[str, list[Any]] = {name: list(map(attrgetter(name), ordered)) for name in COPIED}
-            columns["settles_at"] = [
-                settles_at(new.activated_at, windows[new.campaign_id]) for new in ordered
-            ]
-            rows = {
-                **columns,
-                "candidate_set_id": [sets[new.candidate_creative_ids] for new in ordered],
-                "propensities": written([new.propensities for new in ordered]),
-                "context": [contexts[new.decision_id] for new in ordered],
-            }
-            if insert_columns(connection, Decision, rows, or_skip=True) == len(ordered):
-                stored = _new_records(ordered, columns)
-            else:
-                stored = _read(connection, list(first))
-                for new in ordered:
-                    there = stored[new.decision_id]
-                    _check_same(new, contexts[new.decision_id], there, canonical_json(there.context))
-            return [stored[new.decision_id] for new in decisions]
+    def record_later(self, decisions: Sequence[NewDecision]) -> None:
+        """Take decisions that are to be committed soon, without waiting for it: durability "relaxed".
 
-        return self._database.write(work)
+        Whoever asks for one of them by its id, or reports about it, waits for its commit; nothing else sees
+        it before. When too many wait, so does the caller.
+
+        Args:
+            decisions: Their ids must be new and known to nobody else, such as those the engine makes.
+
+        Raises:
+            InvalidValueError: A value cannot be right; nothing was taken.
+            StorageError: An earlier commit failed; nothing was taken.
+        """
+        if decisions:
+            self.backlog.add(_checked(decisions))
 
     def get(self, decision_ids: Sequence[str]) -> dict[str, DecisionRecord]:
         """Return the decisions that exist, by id; the others are left out.
@@ -134,6 +121,7 @@ class Decisions:
             InvalidIdError: An id is not 1 to 64 printable ASCII characters.
         """
         check_decision_ids(decision_ids)
+        self.backlog.wait_for(decision_ids)
         return self._database.read(lambda connection: _read(connection, decision_ids))
 
     def activate(self, decision_ids: Sequence[str], *, now: datetime) -> int:
@@ -151,6 +139,7 @@ class Decisions:
             UnknownDecisionError: Names every unknown id; nothing was changed.
         """
         check_decision_ids(decision_ids)
+        self.backlog.wait_for(decision_ids)
         ids = sorted(set(decision_ids))
 
         def work(connection: Connection) -> int:
@@ -172,6 +161,59 @@ class Decisions:
             return len(deferred)
 
         return self._database.write(work)
+
+    def _record(self, calls: Sequence[Sequence["_Checked"]]) -> list[list[DecisionRecord]]:
+        """Store the decisions of several calls in one transaction."""
+        first: dict[str, _Checked] = {}
+        for call in calls:
+            for one in call:
+                there = first.setdefault(one.new.decision_id, one)
+                if there is not one:
+                    _check_same(one, there.new, there.context)
+        # In one order everywhere, so that two who insert the same ids wait for each other in turn.
+        ordered = [first[name] for name in sorted(first)]
+        stored = self._database.write(lambda connection: _insert(connection, ordered))
+        return [[stored[one.new.decision_id] for one in call] for call in calls]
+
+
+class _Checked(NamedTuple):
+    """A decision that can be stored, with its context as canonical JSON."""
+
+    new: NewDecision
+    context: str
+
+
+def _checked(decisions: Sequence[NewDecision]) -> list[_Checked]:
+    """Check decisions before they join a group; one that is wrong must not undo the others' work."""
+    check_decision_ids(new.decision_id for new in decisions)
+    checked = []
+    for new in decisions:
+        check_decision(new)
+        context = canonical_json(dict(new.context), what=f"decision {new.decision_id!r}: its context")
+        checked.append(_Checked(new, context))
+    return checked
+
+
+def _insert(connection: Connection, ordered: Sequence[_Checked]) -> dict[str, DecisionRecord]:
+    """Insert decisions, by id and each once, and return what is stored for each."""
+    news = [one.new for one in ordered]
+    windows = _windows(connection, {new.campaign_id for new in news})
+    sets = candidate_sets(connection, {new.candidate_creative_ids for new in news})
+    columns: dict[str, list[Any]] = {name: list(map(attrgetter(name), news)) for name in COPIED}
+    columns["settles_at"] = [settles_at(new.activated_at, windows[new.campaign_id]) for new in news]
+    rows = {
+        **columns,
+        "candidate_set_id": [sets[new.candidate_creative_ids] for new in news],
+        "propensities": written([new.propensities for new in news]),
+        "context": [one.context for one in ordered],
+    }
+    if insert_columns(connection, Decision, rows, or_skip=True) == len(ordered):
+        return _new_records(news, columns)
+    stored = _read(connection, columns["decision_id"])
+    for one in ordered:
+        there = stored[one.new.decision_id]
+        _check_same(one, there, canonical_json(there.context))
+    return stored
 
 
 def refuse_unknown(wanted: Iterable[str], known: Set[str]) -> None:
@@ -259,15 +301,14 @@ def _record(row: RowMapping) -> DecisionRecord:
     return DecisionRecord(**fields)
 
 
-def _check_same(
-    new: NewDecision, context: str, first: NewDecision | DecisionRecord, first_context: str
-) -> None:
-    """Refuse an id that stands for another request; `context` and `first_context` are canonical JSON."""
+def _check_same(one: _Checked, first: NewDecision | DecisionRecord, first_context: str) -> None:
+    """Refuse an id that stands for another request; `first_context` is canonical JSON."""
+    new = one.new
     differences = [
         f"{name} {ours} (first: {theirs})"
         for name, ours, theirs in (
             ("campaign_id", new.campaign_id, first.campaign_id),
-            ("context", context, first_context),
+            ("context", one.context, first_context),
             ("candidates", list(new.candidate_creative_ids), list(first.candidate_creative_ids)),
         )
         if ours != theirs

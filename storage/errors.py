@@ -1,5 +1,7 @@
 """Everything that the storage package raises on purpose: one root, leaves that also fit a builtin."""
 
+from typing import Final
+
 
 class StorageError(Exception):
     """The root: catch this to catch whatever the storage package reports."""
@@ -121,9 +123,25 @@ class BackupError(StorageError, ValueError):
     """A database that cannot be copied to the place given."""
 
 
+class BacklogLostError(StorageError, RuntimeError):
+    """Decisions that were answered before their commit (durability "relaxed") could not be stored."""
+
+
 class LeaseLostError(StorageError, RuntimeError):
     """Another learner holds the model's lease."""
 
 
 class StepConflictError(StorageError, RuntimeError):
     """A learning step does not follow the newest one, or its decisions are not there to be learnt."""
+
+
+# What the database itself reports: it concerns whoever uses it, whatever is asked.
+DATABASE_ERRORS: Final = (
+    DatabaseDamagedError,
+    DatabaseFailedError,
+    DatabaseHeldError,
+    DatabasePathError,
+    DatabaseReadOnlyError,
+    NotADatabaseError,
+    ServerUnreachableError,
+)

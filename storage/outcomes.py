@@ -15,7 +15,8 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from storage import corrections
 from storage.border import NO_CLICK_KEY, check_decision_ids, check_outcome
-from storage.decisions import refuse_unknown
+from storage.decisions import Decisions, refuse_unknown
+from storage.grouping import Grouping
 from storage.records import NewOutcome, OutcomeRecord, OutcomeStatus
 from storage.schema import ArmStatistics, Campaign, Decision, Outcome
 from storage.session import Database, insert_columns, is_among
@@ -69,8 +70,12 @@ COUNT_CONVERSIONS: Final = (
 class Outcomes:
     """The topic `store.outcomes`: one public method is one transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, decisions: Decisions) -> None:
         self._database = database
+        self._decisions = decisions
+        self._recording: Grouping[_Reports, list[OutcomeRecord]] = Grouping(
+            self._record, size=lambda call: len(call.outcomes)
+        )
 
     def record(self, outcomes: Sequence[NewOutcome], *, received_at: datetime) -> list[OutcomeRecord]:
         """Store reports, all or none.
@@ -96,20 +101,8 @@ class Outcomes:
         check_decision_ids(new.decision_id for new in outcomes)
         for new in outcomes:
             check_outcome(new)
-        ids = sorted({new.decision_id for new in outcomes})
-
-        def work(connection: Connection) -> list[OutcomeRecord]:
-            cases = _lock(connection, ids)
-            refuse_unknown((new.decision_id for new in outcomes), cases.keys())
-            rows: list[_Row] = []
-            reports = [new for new in outcomes if new.valid]
-            answers = iter([_judge(cases[new.decision_id], new, received_at, rows) for new in reports])
-            _write(connection, cases, rows, received_at)
-            taken_back = [new for new in outcomes if not new.valid]
-            corrected = iter(corrections.correct(connection, taken_back, received_at))
-            return [next(answers if new.valid else corrected) for new in outcomes]
-
-        return self._database.write(work)
+        self._decisions.backlog.wait_for(new.decision_id for new in outcomes)
+        return self._recording.run(_Reports(outcomes, received_at)) if outcomes else []
 
     def settle_due(self, *, now: datetime, limit: int = 10_000) -> int:
         """Settle the decisions whose attribution window is over, the oldest first.
@@ -128,6 +121,39 @@ class Outcomes:
             return settle(connection, due, now, is_silence_final=True)
 
         return self._database.write(work)
+
+    def _record(self, calls: Sequence["_Reports"]) -> list[list[OutcomeRecord]]:
+        """Store the reports of several calls in one transaction, in the order in which they came."""
+        names = [new.decision_id for call in calls for new in call.outcomes]
+        ids = sorted(set(names))
+
+        def work(connection: Connection) -> list[list[OutcomeRecord]]:
+            cases = _lock(connection, ids)
+            refuse_unknown(names, cases.keys())
+            rows: list[_Row] = []
+            answers = iter(
+                [
+                    _judge(cases[new.decision_id], new, call.received_at, rows)
+                    for call in calls
+                    for new in call.outcomes
+                    if new.valid
+                ]
+            )
+            # What settles or closes now does so at the time of the group's latest report.
+            now = max(call.received_at for call in calls)
+            _write(connection, cases, rows, now)
+            taken_back = [new for call in calls for new in call.outcomes if not new.valid]
+            corrected = iter(corrections.correct(connection, taken_back, now))
+            return [[next(answers if new.valid else corrected) for new in call.outcomes] for call in calls]
+
+        return self._database.write(work)
+
+
+class _Reports(NamedTuple):
+    """The reports of one call, and when they came."""
+
+    outcomes: Sequence[NewOutcome]
+    received_at: datetime
 
 
 class _Row(NamedTuple):

@@ -4,8 +4,8 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
-from typing import Any, Final, TypeVar, final
+from functools import cache, partial
+from typing import Any, Final, Literal, TypeVar, final
 
 from sqlalchemy import URL, Connection, Dialect, Double, bindparam, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
@@ -23,9 +23,12 @@ from storage.urls import shown
 
 T = TypeVar("T")
 
+Durability = Literal["normal", "full", "relaxed"]
+
 MAX_ATTEMPTS: Final = 5
 FIRST_PAUSE_S: Final = 0.01  # doubled each time, with jitter: five attempts take less than half a second
 CONNECT_TIMEOUT_S: Final = 10
+SYNCHRONOUS_COMMIT_IS_OFF: Final = "current_setting('synchronous_commit') = 'off'"
 MAX_PARAMETERS: Final = 10_000  # SQLite takes 32,766 in a statement, PostgreSQL 65,535
 
 
@@ -36,19 +39,21 @@ class Database:
     Args:
         url: From `database_url`.
         busy_timeout_s: How long SQLite waits for another writer, in seconds.
+        durability: What a commit survives; see `Store.open`.
     """
 
-    def __init__(self, url: URL, *, busy_timeout_s: float = 5.0) -> None:
+    def __init__(self, url: URL, *, busy_timeout_s: float = 5.0, durability: Durability = "normal") -> None:
         self.place = shown(url)
         self.dialect = url.get_backend_name()
         self._busy_timeout_s = busy_timeout_s
         if self.dialect == "sqlite":
             self._engine = create_engine(url, connect_args={"timeout": busy_timeout_s})
-            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "connect", partial(_prepare_sqlite, durability))
             event.listen(self._engine, "begin", _begin_sqlite)
         else:
             query = {"connect_timeout": str(CONNECT_TIMEOUT_S), **url.query}
             self._engine = create_engine(url.set(query=query), pool_pre_ping=True)
+            event.listen(self._engine, "connect", partial(_prepare_postgres, durability))
         self._for_reading = self._engine.execution_options(is_write=False)
         self._for_writing = self._engine.execution_options(is_write=True)
 
@@ -258,13 +263,23 @@ def _is_wal(cursor: DBAPICursor) -> bool:
         raise
 
 
-def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+def _prepare_sqlite(durability: Durability, connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     # The driver's own BEGIN is deferred and comes too late; _begin_sqlite gives it instead.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA synchronous=NORMAL")
+    # In a write-ahead log NORMAL keeps commits in the system's memory until a checkpoint; FULL flushes each.
+    cursor.execute(f"PRAGMA synchronous={'FULL' if durability == 'full' else 'NORMAL'}")
     cursor.close()
+
+
+def _prepare_postgres(durability: Durability, connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    # What the server asks for beyond "on", such as to wait for its replicas, stays.
+    wanted, unless = ("off", "true") if durability == "relaxed" else ("on", SYNCHRONOUS_COMMIT_IS_OFF)
+    cursor = connection.cursor()
+    cursor.execute(f"SELECT set_config('synchronous_commit', '{wanted}', false) WHERE {unless}")
+    cursor.close()
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

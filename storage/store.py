@@ -17,7 +17,7 @@ from storage.models import Models
 from storage.outcomes import Outcomes
 from storage.pruning import Pruning
 from storage.records import Finding
-from storage.session import Database
+from storage.session import Database, Durability
 from storage.urls import database_url, sqlite_path
 from storage.versions import prepare
 
@@ -47,7 +47,7 @@ class Store:
         self.campaigns = Campaigns(database)
         self.embeddings = Embeddings(database)
         self.decisions = Decisions(database)
-        self.outcomes = Outcomes(database)
+        self.outcomes = Outcomes(database, self.decisions)
         self.learning = Learning(database)
         self.leases = Leases(database)
         self.pruning = Pruning(database)
@@ -55,13 +55,24 @@ class Store:
         self.imports = Imports(database)
 
     @classmethod
-    def open(cls, url: str | os.PathLike[str], *, create: bool = True, busy_timeout_s: float = 5.0) -> Self:
+    def open(
+        cls,
+        url: str | os.PathLike[str],
+        *,
+        create: bool = True,
+        busy_timeout_s: float = 5.0,
+        durability: Durability = "normal",
+    ) -> Self:
         """Open a database; make it when there is none.
 
         Args:
             url: A path of an SQLite file, or a URL (`sqlite:///ads.db`, `postgresql://user@host/database`).
             create: Whether a new database may be made; an empty one is filled with our tables.
             busy_timeout_s: How long SQLite waits for another writer, in seconds.
+            durability: What a commit survives. "normal": a killed process; on PostgreSQL also a crash of the
+                server. "full": a power cut too, as far as the disk keeps its word (SQLite flushes its log at
+                every commit). "relaxed": commits of SQLite as with "normal", those of PostgreSQL may be lost
+                for some tenths of a second when the server crashes; `decisions.record_later` is for it.
 
         Returns:
             The store; close it, or use it in a `with` statement.
@@ -79,7 +90,7 @@ class Store:
             ServerUnreachableError: The server does not answer, or refuses us.
         """
         target = database_url(url)
-        database = Database(target, busy_timeout_s=busy_timeout_s)
+        database = Database(target, busy_timeout_s=busy_timeout_s, durability=durability)
         try:
             prepare(database, sqlite_path(target), create=create, migrate=False)
         except BaseException:
@@ -99,8 +110,15 @@ class Store:
         return self._database.read(lambda connection: check(connection, now))
 
     def close(self) -> None:
-        """Close all connections; the store cannot be used afterwards."""
-        self._database.close()
+        """Commit what waits for it and close all connections; the store cannot be used afterwards.
+
+        Raises:
+            BacklogLostError: Decisions that were answered before their commit could not be stored.
+        """
+        try:
+            self.decisions.backlog.close()
+        finally:
+            self._database.close()
 
     def __enter__(self) -> Self:
         return self

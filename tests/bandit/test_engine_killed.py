@@ -12,11 +12,11 @@ REPOSITORY = Path(__file__).parents[2]
 KILLED_AFTER = 60  # updates; far enough for a snapshot, a refit and a creative that came later
 
 
-def serve(url: str, mode: str, *, kill_after: int | None) -> list[list[str]]:
+def serve(url: str, mode: str, *, kill_after: int | None, durability: str = "normal") -> list[list[str]]:
     """Run traffic in a process of its own until it ends or is killed, and return what it said."""
     said: list[list[str]] = []
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.bandit.traffic", url, mode],
+        [sys.executable, "-m", "tests.bandit.traffic", url, mode, durability],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         text=True,
@@ -32,8 +32,9 @@ def serve(url: str, mode: str, *, kill_after: int | None) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_or_counted_twice_after_sigkill(engines: Engines) -> None:
-    check_after(engines, serve(engines.url, "background", kill_after=KILLED_AFTER))
+@pytest.mark.parametrize("durability", ["normal", "full"])
+def test_nothing_is_lost_or_counted_twice_after_sigkill(engines: Engines, durability: str) -> None:
+    check_after(engines, serve(engines.url, "background", kill_after=KILLED_AFTER, durability=durability))
 
 
 @pytest.mark.slow

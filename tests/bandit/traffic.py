@@ -1,10 +1,11 @@
 """A process that serves traffic until it is killed; it says each report that was acknowledged.
 
-Run as: python -m tests.bandit.traffic URL MODE, with MODE one of the engine's modes of learning.
+Run as: python -m tests.bandit.traffic URL MODE DURABILITY, with MODE one of the engine's modes of learning.
 """
 
 import os
 import sys
+from typing import Any
 
 from bandit import Engine
 from tests.bandit.engines import TINY, add_campaign, creatives
@@ -15,8 +16,9 @@ def say(*words: object) -> None:
     sys.stdout.flush()
 
 
-def main(url: str, mode: str) -> None:
-    engine = Engine.open(url, learn=mode, encoder=TINY)  # type: ignore[arg-type]  checked by the engine
+def main(url: str, mode: str, durability: str) -> None:
+    settings: dict[str, Any] = {"learn": mode, "durability": durability}
+    engine = Engine.open(url, encoder=TINY, **settings)
     add_campaign(engine)
     for i in range(100_000):
         decision = engine.select("spring", {"device": ("mobile", "desktop")[i % 2]})
