@@ -60,16 +60,24 @@ COUNT_BACK: Final = (
 OF_MODEL: Final = exists().where(
     Campaign.campaign_id == Decision.campaign_id, Campaign.model_id == bindparam("model")
 )
+# The order keeps the index of corrections in the lead: others have the learnt decisions, which are all.
 UNNOTED: Final = (
-    Decision.corrected_at.is_not(None),
-    Decision.corrected_step.is_(None),
-    Decision.learnt_batch.is_not(None),
-    OF_MODEL,
+    select(Decision.decision_id)
+    .where(
+        Decision.corrected_at.is_not(None),
+        Decision.corrected_step.is_(None),
+        Decision.learnt_batch.is_not(None),
+        exists().where(Campaign.campaign_id == Decision.campaign_id, Campaign.model_id == bindparam("model")),
+    )
+    .order_by(Decision.corrected_at)
 )
-HAS_UNNOTED: Final = select(exists().where(*UNNOTED))
+ANY_UNNOTED: Final = UNNOTED.limit(1)
 # Reports lock decisions in the order of their ids, and so do we.
 LOCKED: Final = (
-    select(Decision.decision_id).where(*UNNOTED).order_by(Decision.decision_id).with_for_update(of=Decision)
+    select(Decision.decision_id)
+    .where(is_among(Decision.decision_id, "ids"))
+    .order_by(Decision.decision_id)
+    .with_for_update(of=Decision)
 )
 NOTE: Final = (
     update(Decision).where(is_among(Decision.decision_id, "ids")).values(corrected_step=bindparam("step"))
@@ -160,13 +168,14 @@ def correct(
 
 def has_unnoted(connection: Connection, model_id: int) -> bool:
     """Return whether something that was learnt was corrected and no step has taken note of it."""
-    return bool(connection.execute(HAS_UNNOTED, {"model": model_id}).scalar())
+    return connection.execute(ANY_UNNOTED, {"model": model_id}).first() is not None
 
 
 def note(connection: Connection, model_id: int, step: int) -> None:
     """Write a step into the corrections that no step has taken note of; refits after it count them."""
-    ids = list(connection.execute(LOCKED, {"model": model_id}).scalars())
+    ids = list(connection.execute(UNNOTED, {"model": model_id}).scalars())
     if ids:
+        connection.execute(LOCKED, {"ids": ids})
         connection.execute(NOTE, {"ids": ids, "step": step})
 
 

@@ -81,7 +81,11 @@ def test_what_is_counted_stays(played: World, url: str, limit: int) -> None:
         played.store.learning.counts(played.model_id, after_step=a, up_to_step=u) for a, u in ((0, 2), (2, 9))
     ]
     assert played.store.check() == []
-    assert prune(played, limit=limit) == Pruned(18, 3, None)  # d18 and d19 no refit has seen, one is pending
+    # A run that is killed after its first transaction:
+    first = played.store.pruning.prune(played.campaign_id, before=NOW + 9 * DAY, limit=limit)
+    assert (numbers(url), counted(played), played.store.check()) == (before, counts, [])
+    assert prune(played, limit=limit).pruned == 18 - first.pruned
+    assert prune(played, limit=limit) == Pruned(0, 3, None)  # d18 and d19 no refit has seen, one is pending
     left = "SELECT decision_id FROM decisions ORDER BY decision_id"
     assert [name for (name,) in fetch(url, left)] == ["d18", "d19", "deferred", "pending"]
     assert fetch(url, "SELECT count(*) FROM outcomes") == [(2,)]
