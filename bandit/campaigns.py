@@ -1,11 +1,12 @@
 """Checks of a campaign's settings, at the border of the engine."""
 
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
 from bandit.errors import InvalidCampaignError
+
+LONGEST_WINDOW_S = 315_360_000  # ten years; the end of a window must be a time that there is
 
 
 def check_campaign(
@@ -37,9 +38,10 @@ def check_campaign(
             f"got {horizon!r}"
         )
     for window, seconds in windows.items():
-        if not (math.isfinite(seconds) and seconds >= 0):
+        if not 0 <= seconds <= LONGEST_WINDOW_S:  # NaN fails too
             raise InvalidCampaignError(
-                f"{where}: expected {window} to be at least 0 seconds and finite, got {seconds!r}"
+                f"{where}: expected {window} to be from 0 to {LONGEST_WINDOW_S:,} seconds (ten years), "
+                f"got {seconds!r}"
             )
     for name_of_share, share in shares.items():
         if not 0 <= share <= 1:

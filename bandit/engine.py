@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ from bandit.history_database import database_identity, read_database
 from bandit.learner import Learner
 from bandit.model import Model
 from bandit.numerics import YIELD_S, keep_compiled_programs
+from bandit.privacy import Policy, allowed, rows_without_private
 from bandit.records import (
     ArmReport,
     Creative,
@@ -419,6 +421,7 @@ class Engine:
         key: str = "",
         occurred_at: datetime | None = None,
         final: bool = False,
+        valid: bool = True,
     ) -> OutcomeRecord:
         """Report what happened after a decision; it is stored when this returns.
 
@@ -430,6 +433,8 @@ class Engine:
             key: Tells several conversions of one decision apart, such as an order number.
             occurred_at: When it happened, aware; None means now.
             final: No further report of a click will come; it is learnt when its window ends.
+            valid: False takes back a click, or the conversion of this key, that was reported and is found
+                invalid: it counts no more at once, and the posterior follows at a refit, which becomes due.
 
         Returns:
             What became of the report: recorded, repeated (it was there, nothing changed) or late (kept, not
@@ -437,6 +442,7 @@ class Engine:
 
         Raises:
             UnknownDecisionError: No decision has this id.
+            UnknownOutcomeError: What is to be taken back was never reported.
             InvalidOutcomeError: The report says nothing, or something impossible.
         """
         outcome = Outcome(
@@ -447,6 +453,7 @@ class Engine:
             key=key,
             occurred_at=occurred_at,
             final=final,
+            valid=valid,
         )
         return self.update_many([outcome])[0]
 
@@ -550,7 +557,7 @@ class Engine:
                 "explain expects a campaign and a creative_id, or a decision_id alone; "
                 f"got campaign={campaign!r}, creative_id={creative_id!r}, decision_id={decision_id!r}"
             )
-        given = {} if context is None else context
+        given = {} if context is None else allowed(context, self._model.record.settings)
         self._model.check_contexts([given])
         with self._lock:
             entry = self._selector.entry(campaign)
@@ -627,6 +634,23 @@ class Engine:
         with self._lock:
             self._model.change_settings(half_life_days=half_life_days, forgets_since=since)
 
+    def set_context_policy(self, policy: Mapping[str, Policy]) -> None:
+        """Say which context fields are hashed or dropped before anything of them is used or written.
+
+        Args:
+            policy: "keep" (the default), "hash" or "drop" by field; fields that are not named stay as they
+                are. A hashed value is text that tells equal values, under a random secret of the database.
+                Other processes follow within a second; what is stored already stays, see `creative-bandit
+                storage prune --context-field`.
+
+        Raises:
+            InvalidSettingError: A field's name or policy cannot be, or a field to be hashed is known with
+                values that are no text.
+        """
+        self._check_open()
+        with self._lock:
+            self._model.change_context_policy(policy)
+
     def set_scale_learning(self, is_on: bool) -> None:
         """Say whether the prior's scales are learnt (the default) or stay as they are now."""
         self._check_open()
@@ -690,6 +714,7 @@ class Engine:
 
     def _import(self, history: History, place: str) -> Imported:
         self._check_open()
+        history = replace(history, rows=rows_without_private(history.rows, self._model.record.settings))
         check_history(history.rows, place, self._model.schema)
         with self._lock:
             self._need_lease("warm_start")

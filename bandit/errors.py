@@ -45,6 +45,10 @@ class HistoryError(BanditError, ValueError):
     """History that cannot be imported; names every bad line."""
 
 
+class LogFileError(BanditError, ValueError):
+    """A file of a decision log that cannot be read or written; names every bad line."""
+
+
 class EncoderChangedError(BanditError, RuntimeError):
     """The database's vectors were made by another encoder."""
 

@@ -29,7 +29,6 @@ def read_database(url: str | os.PathLike[str]) -> History:
         step = store.learning.latest_step(model_id)
         counts: list[Any] = [
             *store.learning.counts(model_id, up_to_step=step),
-            *store.learning.pruned_counts(model_id),
             *store.learning.history_counts(model_id),
         ]
         identity = database_identity(store, model_id)

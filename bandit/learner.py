@@ -5,6 +5,7 @@ and then, a snapshot. The posterior in memory follows only after the commit, so 
 does; the fold over the log, from the prior or from any snapshot, gives it again.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -62,6 +63,7 @@ BATCH = 256  # decisions a step learns at most
 ROWS = (8, 32, 64, 128, BATCH)
 SNAPSHOT_EVERY_S = 1.0
 READOUTS_EVERY_S = 1.0
+CORRECTION_REST = 20  # times as long as a refit due to corrections took nothing else is refitted for them
 SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
 
 
@@ -104,6 +106,7 @@ class Learner:
         self._touched: set[int] = set()
         self._unread: set[int] = set()
         self._saved_at = self._read_out_at = time.monotonic()
+        self._corrects_at = -math.inf
         self.resume()
 
     def resume(self) -> None:
@@ -199,7 +202,14 @@ class Learner:
         learnt = self._learn_batch()
         if self._upkeep.is_refit_due(self._n_learnt, self._n_at_refit):
             self._refit()
+        elif not self.has_more and time.monotonic() >= self._corrects_at and self._has_corrections():
+            began = time.monotonic()
+            self._refit()
+            self._corrects_at = time.monotonic() + CORRECTION_REST * (time.monotonic() - began)
         return learnt
+
+    def _has_corrections(self) -> bool:
+        return self._store.learning.has_corrections(self._model_id)
 
     def _keep_up(self) -> bool:
         """Do the steps that are due without data; return False when another process learns now."""
@@ -225,6 +235,8 @@ class Learner:
     def _kept_up(self, kind: StepKind, parameters: Mapping[str, Any], at: datetime) -> State:
         """Return the posterior after a step that needs no data."""
         state = self.view.state
+        if kind == "correction":  # it is for the refits after it
+            return state
         arm_campaign = self._model.arm_campaign(len(state.arm_precision))
         if kind == "scales":
             return self._upkeep.rescaled(state, parameters, arm_campaign)
@@ -270,6 +282,8 @@ class Learner:
         return self._refit()
 
     def _refit(self) -> bool:
+        if self._has_corrections() and not self._do("correction", {}):
+            return False
         self._model.refresh_components()
         self._model.reload()
         parameters = {"learns_scales": self._model.learns_scales}

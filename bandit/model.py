@@ -21,6 +21,7 @@ from bandit.components import (
 from bandit.context import check_context, distinct_contexts, give_slots
 from bandit.errors import ContextError, EncoderChangedError
 from bandit.features import N_CONTENT, N_CONTEXT, PriorScales
+from bandit.privacy import check_policy, new_secret
 from bandit.roster import CampaignEntry, Roster, build_roster
 from bandit.selection import Tables, room_for
 from encoders import Encoder, TextEncoder, encode_fields
@@ -37,6 +38,11 @@ from storage.records import ContextKind
 
 TEXT_FIELDS = ("headline", "body", "call_to_action")
 TEXTS_TO_FIT = 256  # distinct texts from which components of an unknown encoder are fitted
+
+
+def initial_settings() -> dict[str, object]:
+    """Return the settings of a new model."""
+    return {"scales": PriorScales()._asdict()}
 
 
 class SqlVectors:
@@ -135,8 +141,9 @@ class Model:
         self._store = store
         self._clock = clock
         self._lock = threading.RLock()
-        settings = {"scales": PriorScales()._asdict()}
-        self.record = store.models.get_or_create(seed=seed, encoder_fingerprint=None, settings=settings)
+        self.record = store.models.get_or_create(
+            seed=seed, encoder_fingerprint=None, settings=initial_settings()
+        )
         self.scales = PriorScales(**self.record.settings["scales"])
         stored = self.record.components
         self._components = None if stored is None else components_from_bytes(stored)
@@ -198,6 +205,12 @@ class Model:
         """Change stored settings; those that are not named stay as they are in SQL."""
         with self._lock:
             self.record = self._store.models.change_settings(self.record.model_id, settings)
+
+    def change_context_policy(self, policy: Mapping[str, str]) -> None:
+        """Change which context fields are hashed or dropped; see privacy.py."""
+        check_policy(policy, self.schema)
+        with self._lock:
+            self.record = self._store.models.change_context_policy(self.record.model_id, policy, new_secret())
 
     @property
     def learns_scales(self) -> bool:

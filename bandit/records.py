@@ -142,6 +142,7 @@ class Outcome:
         key: Tells several conversions of one decision apart, such as an order number.
         occurred_at: When it happened, aware; None means now.
         final: No further report of a click will come.
+        valid: False says that an earlier report, of this click or of this conversion, is invalid.
     """
 
     decision_id: str
@@ -151,6 +152,7 @@ class Outcome:
     key: str = ""
     occurred_at: datetime | None = None
     final: bool = False
+    valid: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,31 +20,9 @@ def reports_of(outcome: Outcome, now: datetime) -> list[NewOutcome]:
         InvalidOutcomeError: It says nothing, or something impossible; names the decision.
     """
     name = f"decision {outcome.decision_id!r}"
-    for field in ("click", "conversion"):
-        value = getattr(outcome, field)
-        if value is not None and not isinstance(value, bool):
-            raise InvalidOutcomeError(f"{name}: expected {field} to be True, False or None, got {value!r}")
-    if outcome.click is None and not outcome.conversion:
-        raise InvalidOutcomeError(
-            f"{name}: the report says nothing; give click=True or False, or conversion=True"
-        )
-    if isinstance(outcome.value, bool) or not isinstance(outcome.value, int | float):
-        raise InvalidOutcomeError(f"{name}: expected value to be a number, got {outcome.value!r}")
-    if not math.isfinite(outcome.value):
-        raise InvalidOutcomeError(f"{name}: expected a finite value, got {outcome.value!r}")
-    at = outcome.occurred_at
-    if at is not None and not isinstance(at, datetime):
-        raise InvalidOutcomeError(f"{name}: expected occurred_at to be a datetime, got {at!r}")
-    if at is not None and at.tzinfo is None:
-        raise InvalidOutcomeError(
-            f"{name}: expected occurred_at to be aware, got the naive {at}; add a time zone"
-        )
-    if outcome.final and outcome.click is None:
-        raise InvalidOutcomeError(f"{name}: final=True is about clicks; give click=True or False with it")
-    if at is not None and now < at <= now + LARGEST_SKEW:
-        at = now
-    if at is not None and at > now:
-        raise InvalidOutcomeError(f"{name}: occurred_at {at} is in the future; now it is {now}")
+    _check_what(outcome, name)
+    _check_value(outcome.value, name)
+    at = _occurred_at(outcome.occurred_at, now, name)
     rows = []
     if outcome.click is not None:
         rows.append(
@@ -54,6 +32,7 @@ def reports_of(outcome: Outcome, now: datetime) -> list[NewOutcome]:
                 value=float(outcome.click),
                 occurred_at=at,
                 final=outcome.final,
+                valid=outcome.valid,
             )
         )
     if outcome.conversion:
@@ -64,9 +43,55 @@ def reports_of(outcome: Outcome, now: datetime) -> list[NewOutcome]:
                 value=float(outcome.value),
                 key=outcome.key,
                 occurred_at=at,
+                valid=outcome.valid,
             )
         )
     return rows
+
+
+def _check_what(outcome: Outcome, name: str) -> None:
+    """Refuse a report that says nothing, or what cannot be said together."""
+    for field in ("click", "conversion"):
+        value = getattr(outcome, field)
+        if value is not None and not isinstance(value, bool):
+            raise InvalidOutcomeError(f"{name}: expected {field} to be True, False or None, got {value!r}")
+    if not isinstance(outcome.valid, bool):
+        raise InvalidOutcomeError(f"{name}: expected valid to be True or False, got {outcome.valid!r}")
+    if outcome.click is None and not outcome.conversion:
+        raise InvalidOutcomeError(
+            f"{name}: the report says nothing; give click=True or False, or conversion=True"
+        )
+    if not outcome.valid and (outcome.click is False or outcome.final):
+        raise InvalidOutcomeError(
+            f"{name}: valid=False takes back a click or a conversion that was reported; give click=True or "
+            "conversion=True with it, and not final"
+        )
+    if outcome.final and outcome.click is None:
+        raise InvalidOutcomeError(f"{name}: final=True is about clicks; give click=True or False with it")
+
+
+def _check_value(value: float, name: str) -> None:
+    """Refuse what is no number that a database can store."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidOutcomeError(f"{name}: expected value to be a number, got {value!r}")
+    # A whole number too large for a float would raise an OverflowError.
+    if not (abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)):
+        raise InvalidOutcomeError(f"{name}: expected a finite value, got {value!r:.80}")
+
+
+def _occurred_at(at: datetime | None, now: datetime, name: str) -> datetime | None:
+    """Return when it happened, not after now; the clocks of two hosts may differ a little."""
+    if at is None:
+        return None
+    if not isinstance(at, datetime):
+        raise InvalidOutcomeError(f"{name}: expected occurred_at to be a datetime, got {at!r}")
+    if at.tzinfo is None:
+        raise InvalidOutcomeError(
+            f"{name}: expected occurred_at to be aware, got the naive {at}; add a time zone"
+        )
+    if at > now + LARGEST_SKEW:
+        raise InvalidOutcomeError(f"{name}: occurred_at {at} is in the future; now it is {now}")
+    return min(at, now)
 
 
 class NoWatch:

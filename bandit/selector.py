@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 from bandit.candidates import candidates_of, prepare
 from bandit.choosing import choose_all, choose_places, place_ids, warm_up
@@ -14,6 +14,7 @@ from bandit.errors import InvalidListError
 from bandit.learner import Learner
 from bandit.model import Model
 from bandit.numerics import double_precision
+from bandit.privacy import allowed, without_private
 from bandit.records import Decision, Request
 from bandit.roster import CampaignEntry
 from storage import DecisionConflictError, DecisionRecord, NewDecision, StorageError, Store
@@ -86,8 +87,8 @@ class Selector:
         if not requests:
             return []
         self.follow()
-        contexts = [request.context for request in requests]
-        new_fields = self._model.check_contexts(contexts)
+        requests = without_private(requests, self._model.record.settings)
+        new_fields = self._model.check_contexts([request.context for request in requests])
         check_decision_ids(request.decision_id for request in requests if request.decision_id is not None)
         # What nobody can have asked before is checked here: it must not undo the work of others.
         self._check_all(request for request in requests if request.decision_id is None)
@@ -125,6 +126,7 @@ class Selector:
         """Choose an ordered list for one request and store its places; see `Engine.select`."""
         n_places = _checked_places(request)
         self.follow()
+        (request,) = without_private([request], self._model.record.settings)
         new_fields = self._model.check_contexts([request.context])
         now = self._clock()
         name = request.decision_id or new_decision_id(now)
@@ -260,7 +262,7 @@ class Selector:
                 name
                 for name, is_other in (
                     ("campaign", entry.record.campaign_id != first.campaign_id),
-                    ("context", dict(request.context) != first.context),
+                    ("context", not self._is_same_context(request.context, first.context)),
                     ("candidates", not self._same_candidates(request, first)),
                     ("k", (request.k is None) != (first.list_propensity is None)),
                 )
@@ -272,6 +274,10 @@ class Selector:
                     f"{' and '.join(differs)} differ; use a new id for a new request"
                 )
         return stored
+
+    def _is_same_context(self, context: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+        """Compare with a stored context, which may be from before the policy of today."""
+        return dict(context) in (first, allowed(first, self._model.record.settings))
 
     def _same_candidates(self, request: Request, first: DecisionRecord) -> bool:
         known = self._names_of([first])

@@ -2,6 +2,7 @@
 
 from storage.errors import (
     BacklogLostError,
+    BackupError,
     ContextKindError,
     DatabaseDamagedError,
     DatabaseFailedError,
@@ -24,6 +25,7 @@ from storage.errors import (
     SchemaNewerError,
     SchemaOlderError,
     ServerUnreachableError,
+    SetupConflictError,
     StepConflictError,
     StorageError,
     UnknownCampaignError,
@@ -31,6 +33,7 @@ from storage.errors import (
     UnknownCreativeError,
     UnknownDecisionError,
     UnknownModelError,
+    UnknownOutcomeError,
 )
 from storage.learning_records import (
     ArmReadout,
@@ -68,6 +71,7 @@ __all__ = [
     "ArmRow",
     "ArmStates",
     "BacklogLostError",
+    "BackupError",
     "CampaignRecord",
     "ContextCountRecord",
     "ContextKindError",
@@ -110,6 +114,7 @@ __all__ = [
     "SchemaOlderError",
     "SchemaStatus",
     "ServerUnreachableError",
+    "SetupConflictError",
     "Snapshot",
     "StepConflictError",
     "StepRecord",
@@ -120,6 +125,7 @@ __all__ = [
     "UnknownCreativeError",
     "UnknownDecisionError",
     "UnknownModelError",
+    "UnknownOutcomeError",
     "schema_status",
     "upgrade",
 ]

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, case, cast, func, 
 from sqlalchemy.orm import InstrumentedAttribute
 
 from storage import creatives
-from storage.border import check_integer, check_text
+from storage.border import LONGEST_NAME, check_integer, check_text
 from storage.columns import BigInt
 from storage.errors import (
     DuplicateCampaignError,
@@ -73,7 +73,7 @@ class Campaigns:
             DuplicateCampaignError: The name is taken.
             InvalidValueError: A value is out of its range.
         """
-        check_text(name, "the campaign's name")
+        check_text(name, "the campaign's name", longest=LONGEST_NAME)
         check_text(objective, "objective")
         mode = horizon if horizon == "auto" else "none" if horizon is None else "fixed"
         if isinstance(horizon, int):
@@ -119,7 +119,7 @@ class Campaigns:
         """Return the campaigns of a model, in the order in which they were added."""
         query = select(Campaign.__table__).where(Campaign.model_id == model_id).order_by(Campaign.campaign_id)
         return self._database.read(
-            lambda connection: [_record(row) for row in connection.execute(query).mappings()]
+            lambda connection: [record_of(row) for row in connection.execute(query).mappings()]
         )
 
     def set_status(self, name: str, status: CampaignStatus) -> None:
@@ -281,7 +281,7 @@ class Campaigns:
 
 def _campaign(connection: Connection, name: str) -> CampaignRecord:
     row = connection.execute(select(Campaign.__table__).where(Campaign.name == name)).mappings().one_or_none()
-    return _raise_unknown(connection, name) if row is None else _record(row)
+    return _raise_unknown(connection, name) if row is None else record_of(row)
 
 
 def _raise_unknown(connection: Connection, name: str) -> NoReturn:
@@ -289,10 +289,19 @@ def _raise_unknown(connection: Connection, name: str) -> NoReturn:
     raise UnknownCampaignError(f"there is no campaign {name!r}{creatives.close_names(name, known)}")
 
 
-def _record(row: RowMapping) -> CampaignRecord:
+def record_of(row: RowMapping) -> CampaignRecord:
+    """Return a campaign as it is stored."""
     fields: dict[str, Any] = dict(row)
     mode = fields.pop("horizon_mode")
     return CampaignRecord(**{**fields, "horizon": mode if mode == "auto" else fields["horizon"]})
+
+
+def values_of(record: CampaignRecord) -> dict[str, Any]:
+    """Return a campaign's columns but its key: what makes the same campaign in another database."""
+    fields = {name: value for name, value in vars(record).items() if name not in ("campaign_id", "horizon")}
+    horizon = record.horizon
+    mode = "none" if horizon is None else horizon if horizon == "auto" else "fixed"
+    return {**fields, "horizon_mode": mode, "horizon": horizon if mode == "fixed" else None}
 
 
 def _status_sums(

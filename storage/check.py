@@ -1,13 +1,17 @@
 """`storage check`: what is stored twice must agree, and no row may lack its partner."""
 
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.numpy import load
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, func, select, text
 
 from storage.records import Finding
-from storage.schema import Posterior
+from storage.schema import Campaign, Decision, Lease, Posterior
+from storage.session import database_clock
+
+LONGEST_WAIT: Final = timedelta(hours=1)
 
 
 class Rule(NamedTuple):
@@ -17,6 +21,18 @@ class Rule(NamedTuple):
     query: str
 
 
+# What was pruned of each model, none of it learnt after the newest refit.
+PRUNED: Final = """
+    SELECT campaigns.model_id AS model_id, CAST(sum(pruned_counts.impressions) AS bigint) AS impressions,
+        (
+            SELECT max(step) FROM learn_log
+            WHERE learn_log.model_id = campaigns.model_id AND learn_log.kind = 'refit'
+        ) AS refit
+    FROM pruned_counts
+    JOIN creatives ON creatives.creative_id = pruned_counts.creative_id
+    JOIN campaigns ON campaigns.campaign_id = creatives.campaign_id
+    GROUP BY campaigns.model_id
+"""
 RULES: Final = (
     Rule(
         "arm statistics",
@@ -101,7 +117,9 @@ RULES: Final = (
             GROUP BY campaigns.model_id, decisions.learnt_batch
         ) AS b
         LEFT JOIN learn_log AS l ON l.model_id = b.model_id AND l.step = b.step
-        WHERE l.n_rows IS NULL OR l.n_rows <> b.decisions
+        LEFT JOIN ($pruned) AS p ON p.model_id = b.model_id
+        WHERE l.n_rows IS NULL OR l.n_rows < b.decisions
+            OR (l.n_rows > b.decisions AND b.step > coalesce(p.refit, 0))
         ORDER BY b.model_id, b.step
         """,
     ),
@@ -111,11 +129,28 @@ RULES: Final = (
         SELECT 'model ' || l.model_id || ', step ' || l.step,
             'the log says it learnt ' || l.n_rows || ' decisions, none names it'
         FROM learn_log AS l
-        WHERE l.n_rows > 0 AND NOT EXISTS (SELECT 1 FROM pruned_counts) AND NOT EXISTS (
+        LEFT JOIN ($pruned) AS p ON p.model_id = l.model_id
+        WHERE l.n_rows > 0 AND l.step > coalesce(p.refit, 0) AND NOT EXISTS (
             SELECT 1 FROM decisions JOIN campaigns ON campaigns.campaign_id = decisions.campaign_id
             WHERE decisions.learnt_batch = l.step AND campaigns.model_id = l.model_id
         )
         ORDER BY l.model_id, l.step
+        """,
+    ),
+    Rule(
+        "learnt decisions in all",
+        """
+        SELECT 'model ' || l.model_id, 'the log learnt ' || l.n_rows || ' decisions, there are '
+            || coalesce(d.decisions, 0) || ', and ' || coalesce(p.impressions, 0) || ' were pruned'
+        FROM (SELECT model_id, CAST(sum(n_rows) AS bigint) AS n_rows FROM learn_log GROUP BY model_id) AS l
+        LEFT JOIN (
+            SELECT campaigns.model_id AS model_id, count(*) AS decisions
+            FROM decisions JOIN campaigns ON campaigns.campaign_id = decisions.campaign_id
+            WHERE decisions.learnt_batch IS NOT NULL GROUP BY campaigns.model_id
+        ) AS d ON d.model_id = l.model_id
+        LEFT JOIN ($pruned) AS p ON p.model_id = l.model_id
+        WHERE l.n_rows <> coalesce(d.decisions, 0) + coalesce(p.impressions, 0)
+        ORDER BY l.model_id
         """,
     ),
     Rule(
@@ -137,6 +172,26 @@ RULES: Final = (
         WHERE d.settled_at IS NOT NULL
         GROUP BY d.decision_id, d.click HAVING d.click <> coalesce(max(o.value), 0)
         ORDER BY d.decision_id
+        """,
+    ),
+    Rule(
+        "corrections",
+        """
+        SELECT 'outcome ' || new.outcome_id, 'takes back outcome ' || new.corrects || ', which is '
+            || CASE WHEN old.valid THEN 'still valid' ELSE 'of another decision or kind' END
+        FROM outcomes AS new JOIN outcomes AS old ON old.outcome_id = new.corrects
+        WHERE old.valid OR new.valid OR new.decision_id <> old.decision_id OR new.kind <> old.kind
+        UNION ALL
+        SELECT 'outcome ' || old.outcome_id, 'is not valid, and no correction says so'
+        FROM outcomes AS old LEFT JOIN outcomes AS new ON new.corrects = old.outcome_id
+        WHERE NOT old.valid AND old.corrects IS NULL AND new.outcome_id IS NULL
+        UNION ALL
+        SELECT 'decision ' || d.decision_id, 'its click counts as taken back, and no correction says so'
+        FROM decisions AS d
+        WHERE d.corrected_at IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM outcomes AS o
+            WHERE o.decision_id = d.decision_id AND o.kind = 'click' AND o.corrects IS NOT NULL
+        )
         """,
     ),
     Rule(
@@ -166,20 +221,46 @@ RULES: Final = (
 )
 
 
-def check(connection: Connection) -> list[Finding]:
+def check(connection: Connection, now: datetime | None = None) -> list[Finding]:
     """Run all checks in one view of the data.
 
     Args:
         connection: Inside a transaction.
+        now: The time, to find what has waited for an hour to be learnt; None does not look for it.
 
     Returns:
         What is wrong, check by check; empty when all is well.
     """
     findings = _check_references(connection)
     for rule in RULES:
-        for subject, message in connection.execute(text(rule.query)):
+        for subject, message in connection.execute(text(rule.query.replace("$pruned", PRUNED))):
             findings.append(Finding(check=rule.name, subject=subject, message=message))
+    if now is not None:
+        findings += _check_waiting(connection, now)
     return findings + _check_snapshots(connection)
+
+
+def _check_waiting(connection: Connection, now: datetime) -> list[Finding]:
+    """Find settled decisions that nobody has learnt for an hour."""
+    query = (
+        select(Campaign.model_id, func.count(), func.min(Decision.settled_at))
+        .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
+        .where(
+            Decision.settled_at.is_not(None),
+            Decision.learnt_batch.is_(None),
+            Decision.settled_at < now - LONGEST_WAIT,
+        )
+        .group_by(Campaign.model_id)
+    )
+    held = select(Lease.owner).where(Lease.expires_at > database_clock())
+    findings = []
+    for model_id, count, since in connection.execute(query).all():
+        oldest = "" if since is None else since.isoformat()
+        owner = connection.execute(held.where(Lease.model_id == model_id)).scalar_one_or_none()
+        who = "no process learns it" if owner is None else f"{owner} holds the lease and does not learn them"
+        message = f"{count} settled decisions are not learnt, the oldest since {oldest}; {who}"
+        findings.append(Finding(check="unlearnt decisions", subject=f"model {model_id}", message=message))
+    return findings
 
 
 def _check_references(connection: Connection) -> list[Finding]:

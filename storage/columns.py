@@ -1,5 +1,6 @@
 """The column types and the naming convention that all tables share."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -54,6 +55,11 @@ def canonical_json(value: Any, *, what: str = "the value") -> str:
     if "\\u0000" in text and ESCAPED_NUL.search(text):
         raise InvalidValueError(f"{what} holds a NUL, which a database cannot store; remove it: {value!r}")
     return text
+
+
+def context_hash(context: str) -> str:
+    """Return what stands in a key for a context's canonical text, which may be longer than a key can be."""
+    return hashlib.blake2b(context.encode(), digest_size=16).hexdigest()
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 
 from sqlalchemy import Connection, insert, select, update
 
-from storage.border import check_text
+from storage.border import LONGEST_NAME, check_text
 from storage.columns import canonical_json
 from storage.errors import (
     DuplicateCreativeError,
@@ -34,7 +34,7 @@ def check_new(creatives: Sequence[NewCreative]) -> None:
     """
     for creative in creatives:
         what = f"creative {creative.external_id!r}"
-        check_text(creative.external_id, "a creative's id")
+        check_text(creative.external_id, "a creative's id", longest=LONGEST_NAME)
         check_text(creative.content_hash, f"{what}: content_hash")
         canonical_json(dict(creative.content), what=f"{what}: its content")
         if creative.picture is not None:

@@ -28,7 +28,7 @@ CANDIDATE_SETS: Final = select(CandidateSet.hash, CandidateSet.candidate_set_id)
 )
 STORED: Final = (
     select(
-        *(column for column in Decision.__table__.columns if column.name != "candidate_set_id"),
+        *(column for column in Decision.__table__.columns if column.name in DecisionRecord._fields),
         CandidateSet.creative_ids.label("candidate_creative_ids"),
     )
     .join(CandidateSet, CandidateSet.candidate_set_id == Decision.candidate_set_id)
@@ -151,7 +151,7 @@ class Decisions:
             connection.execute(
                 ACTIVATE,
                 [
-                    {"id": row.decision_id, "now": now, "due": _settles_at(now, row.attribution_window_s)}
+                    {"id": row.decision_id, "now": now, "due": settles_at(now, row.attribution_window_s)}
                     for row in deferred
                 ],
             )
@@ -198,13 +198,13 @@ def _insert(connection: Connection, ordered: Sequence[_Checked]) -> dict[str, De
     """Insert decisions, by id and each once, and return what is stored for each."""
     news = [one.new for one in ordered]
     windows = _windows(connection, {new.campaign_id for new in news})
-    sets = _candidate_sets(connection, {new.candidate_creative_ids for new in news})
+    sets = candidate_sets(connection, {new.candidate_creative_ids for new in news})
     columns: dict[str, list[Any]] = {name: list(map(attrgetter(name), news)) for name in COPIED}
-    columns["settles_at"] = [_settles_at(new.activated_at, windows[new.campaign_id]) for new in news]
+    columns["settles_at"] = [settles_at(new.activated_at, windows[new.campaign_id]) for new in news]
     rows = {
         **columns,
         "candidate_set_id": [sets[new.candidate_creative_ids] for new in news],
-        "propensities": _written([new.propensities for new in news]),
+        "propensities": written([new.propensities for new in news]),
         "context": [one.context for one in ordered],
     }
     if insert_columns(connection, Decision, rows, or_skip=True) == len(ordered):
@@ -239,7 +239,7 @@ def _windows(connection: Connection, campaign_ids: set[int]) -> dict[int, float]
     return windows
 
 
-def _candidate_sets(connection: Connection, candidates: set[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
+def candidate_sets(connection: Connection, candidates: set[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
     """Return the id of each list, after storing the new ones."""
     hashes = {_hash(creative_ids): creative_ids for creative_ids in candidates}
     known = _known_sets(connection, list(hashes))
@@ -262,12 +262,12 @@ def _hash(creative_ids: tuple[int, ...]) -> str:
     return hashlib.blake2b(canonical_json(creative_ids).encode(), digest_size=16).hexdigest()
 
 
-def _written(lists: Sequence[Sequence[float]]) -> list[str]:
+def written(lists: Sequence[Sequence[float]]) -> list[str]:
     """Write lists of numbers, none of them empty, as canonical JSON; all in one call, which is faster."""
     return [f"[{numbers}]" for numbers in canonical_json(lists)[2:-2].split("],[")]
 
 
-def _settles_at(activated_at: datetime | None, window_s: float) -> datetime | None:
+def settles_at(activated_at: datetime | None, window_s: float) -> datetime | None:
     """Return when silence becomes a "no"; with window 0 it never does."""
     if activated_at is None or window_s == 0:
         return None

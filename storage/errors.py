@@ -87,6 +87,10 @@ class UnknownDecisionError(StorageError, LookupError):
     """No decision has this id."""
 
 
+class UnknownOutcomeError(StorageError, LookupError):
+    """What is to be corrected was never reported."""
+
+
 class UnknownContextFieldError(StorageError, LookupError):
     """The model has not seen this context field."""
 
@@ -109,6 +113,14 @@ class ContextKindError(StorageError, ValueError):
 
 class DecisionConflictError(StorageError, ValueError):
     """A decision id is taken by another request."""
+
+
+class SetupConflictError(StorageError, ValueError):
+    """What decisions were made with does not fit to what is here."""
+
+
+class BackupError(StorageError, ValueError):
+    """A database that cannot be copied to the place given."""
 
 
 class BacklogLostError(StorageError, RuntimeError):

@@ -1,15 +1,14 @@
 """Imported history: counts of creatives from before, by context, each import once."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, cast, func, insert, select
+from sqlalchemy import Connection, insert, select
 
-from storage.columns import BigInt, canonical_json
+from storage.columns import canonical_json, context_hash
 from storage.errors import InvalidValueError, UnknownCreativeError
-from storage.learning_records import CountRow, HistoryCountRecord
-from storage.schema import Campaign, Creative, HistoryCount, HistoryImport, PrunedCount
+from storage.learning_records import HistoryCountRecord
+from storage.schema import Campaign, Creative, HistoryCount, HistoryImport
 from storage.session import in_chunks, insert_into
 
 Summed = Mapping[tuple[int, str], tuple[int, int]]
@@ -54,24 +53,6 @@ def counts(connection: Connection, model_id: int) -> list[HistoryCountRecord]:
     return [HistoryCountRecord(**row) for row in rows.mappings()]
 
 
-def pruned(connection: Connection, model_id: int) -> list[CountRow]:
-    """Return the counts of pruned decisions of a model's creatives, by creative, slots and context."""
-    keys = (PrunedCount.creative_id, PrunedCount.slots_version, PrunedCount.context)
-    rows = connection.execute(
-        select(
-            *keys,
-            cast(func.sum(PrunedCount.impressions), BigInt).label("impressions"),
-            cast(func.sum(PrunedCount.clicks), BigInt).label("clicks"),
-        )
-        .join(Creative, Creative.creative_id == PrunedCount.creative_id)
-        .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
-        .where(Campaign.model_id == model_id)
-        .group_by(*keys)
-        .order_by(*keys)
-    )
-    return [CountRow(**row) for row in rows.mappings()]
-
-
 def imported_at(connection: Connection, model_id: int, import_id: str) -> datetime | None:
     """Return when an import was made; None when it never was."""
     query = select(HistoryImport.imported_at).where(
@@ -113,7 +94,7 @@ def add(
                 "creative_id": creative_id,
                 "import_id": import_id,
                 "slots_version": slots_version,
-                "context_hash": hashlib.blake2b(context.encode(), digest_size=16).hexdigest(),
+                "context_hash": context_hash(context),
                 "context": context,
                 "impressions": impressions,
                 "clicks": clicks,

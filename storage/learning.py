@@ -8,7 +8,7 @@ from typing import Any, Final, final
 import numpy as np
 from sqlalchemy import Connection, Select, Text, bindparam, case, exists, func, select, type_coerce
 
-from storage import context_schema, history, leases, statistics, steps
+from storage import context_schema, corrections, history, leases, statistics, steps
 from storage.border import check_text
 from storage.columns import canonical_json
 from storage.errors import DatabaseDamagedError, StepConflictError
@@ -26,7 +26,16 @@ from storage.learning_records import (
     StepRecord,
 )
 from storage.records import ContextCountRecord
-from storage.schema import ArmState, Campaign, Decision, LearnStep, ModelLog, Posterior
+from storage.schema import (
+    ArmState,
+    Campaign,
+    Creative,
+    Decision,
+    LearnStep,
+    ModelLog,
+    Posterior,
+    PrunedCount,
+)
 from storage.session import Database
 
 LEARN_ROWS: Final = (
@@ -36,7 +45,7 @@ LEARN_ROWS: Final = (
         Decision.creative_id,
         type_coerce(Decision.context, Text).label("context"),
         Decision.slots_version,
-        Decision.click,
+        corrections.SETTLED_CLICK.label("click"),
         Decision.settled_at,
     )
     # EXISTS keeps the decisions' own partial index in the lead; a join may begin at the campaigns.
@@ -120,6 +129,10 @@ class Learning:
             steps.write_snapshot(connection, model_id, step, state, created_at)
 
         self._database.write(work)
+
+    def has_corrections(self, model_id: int) -> bool:
+        """Return whether something that was learnt was corrected and no step has taken note of it."""
+        return self._database.read(lambda connection: corrections.has_unnoted(connection, model_id))
 
     def latest_step(self, model_id: int) -> int:
         """Return the newest step of the log; 0 when nothing was learnt."""
@@ -230,6 +243,8 @@ class Learning:
     def counts(self, model_id: int, *, after_step: int = 0, up_to_step: int) -> list[CountRow]:
         """Return what a refit needs: learnt decisions that share creative, slots and context, counted.
 
+        Decisions whose rows were pruned count too. Steps before the newest refit cannot be told apart then.
+
         Args:
             model_id: The model.
             after_step: The last step whose decisions do not count.
@@ -245,10 +260,6 @@ class Learning:
     def history_counts(self, model_id: int) -> list[HistoryCountRecord]:
         """Return the imported history of the model's creatives, by creative, import and context."""
         return self._database.read(lambda connection: history.counts(connection, model_id))
-
-    def pruned_counts(self, model_id: int) -> list[CountRow]:
-        """Return the counts of learnt decisions whose rows were pruned, by creative, slots and context."""
-        return self._database.read(lambda connection: history.pruned(connection, model_id))
 
     def add_history(
         self,
@@ -294,7 +305,17 @@ class Learning:
         return self._database.read(lambda connection: history.imported_at(connection, model_id, import_id))
 
     def recent_contexts(self, campaign_id: int, *, limit: int) -> list[dict[str, Any]]:
-        """Return the contexts of a campaign's latest learnt decisions, the newest first."""
+        """Return the contexts of a campaign's latest learnt decisions, the newest first.
+
+        Where all of them are pruned, those of the newest days' counts, each once.
+        """
+        pruned = (
+            select(PrunedCount.context)
+            .join(Creative, Creative.creative_id == PrunedCount.creative_id)
+            .where(Creative.campaign_id == campaign_id)
+            .order_by(PrunedCount.day.desc(), PrunedCount.impressions.desc(), PrunedCount.context_hash)
+            .limit(limit)
+        )
         query = (
             select(Decision.context)
             .where(
@@ -305,7 +326,12 @@ class Learning:
             .order_by(Decision.activated_at.desc(), Decision.decision_id.desc())
             .limit(limit)
         )
-        return self._database.read(lambda connection: list(connection.execute(query).scalars()))
+
+        def work(connection: Connection) -> list[dict[str, Any]]:
+            recent = list(connection.execute(query).scalars())
+            return recent or list(connection.execute(pruned).scalars())
+
+        return self._database.read(work)
 
     def impressions(self, model_id: int) -> dict[int, int]:
         """Return how many activated decisions each campaign has, learnt or pending."""

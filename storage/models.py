@@ -1,6 +1,6 @@
 """Models: settings of a posterior, and the schema of its contexts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, final
 
@@ -137,6 +137,32 @@ class Models:
         """
         return self._change(model_id, settings)
 
+    def change_context_policy(self, model_id: int, policy: Mapping[str, str], new_secret: str) -> ModelRecord:
+        """Change what is done with some context fields; the others stay as they are.
+
+        Args:
+            model_id: The model.
+            policy: "hash" or "drop" by field; "keep" ends it.
+            new_secret: The key of hashes, for a model that has none: of two processes the first gives it.
+
+        Returns:
+            The model as it is now.
+
+        Raises:
+            UnknownModelError: No such model.
+            InvalidValueError: A name cannot be stored.
+        """
+        canonical_json(dict(policy), what="the context policy")
+
+        def changed(settings: Mapping[str, Any]) -> dict[str, Any]:
+            merged = {**settings.get("context_policy", {}), **policy}
+            return {
+                "context_policy": {field: how for field, how in merged.items() if how != "keep"},
+                "context_secret": settings.get("context_secret", new_secret),
+            }
+
+        return self._change(model_id, changed)
+
     def context(self, model_id: int) -> ContextRecord:
         """Return the model's context schema; empty when it has seen no field."""
         return self._database.read(lambda connection: context_schema.read(connection, model_id))
@@ -226,14 +252,22 @@ class Models:
         """Return how many learnt decisions had each level, by field and level."""
         return self._database.read(lambda connection: context_schema.counts(connection, model_id))
 
-    def _change(self, model_id: int, settings: Mapping[str, Any], **values: Any) -> ModelRecord:
-        canonical_json(dict(settings), what="settings")
+    def _change(
+        self,
+        model_id: int,
+        settings: Mapping[str, Any] | Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        **values: Any,
+    ) -> ModelRecord:
+        """Change settings to given ones, or to what a function makes of those that are stored."""
+        if not callable(settings):
+            canonical_json(dict(settings), what="settings")
 
         def work(connection: Connection) -> ModelRecord:
             _lock(connection, model_id)
             query = select(Model.__table__).where(Model.model_id == model_id)
             stored = _record(connection.execute(query).mappings().one())
-            changed = {**stored.settings, **settings}
+            new = settings(stored.settings) if callable(settings) else settings
+            changed = {**stored.settings, **new}
             statement = update(Model).where(Model.model_id == model_id)
             connection.execute(statement.values(settings=changed, **values))
             return replace(stored, settings=changed, **values)

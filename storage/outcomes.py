@@ -2,7 +2,8 @@
 
 A report is one row, unique by (decision, kind, key); sent again it changes nothing. A click and the lack of
 one are reports of their own: what says "no click" is stored under the key "no-click", so that a click that is
-reported after it under the same key is a new row, and counts. A decision's click is the maximum of its rows.
+reported after it under the same key is a new row, and counts. A decision's click is the maximum of its rows
+that are valid. Reports that are taken back: corrections.py.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Final, NamedTuple, final
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from storage import corrections
 from storage.border import NO_CLICK_KEY, check_decision_ids, check_outcome
 from storage.decisions import Decisions, refuse_unknown
 from storage.grouping import Grouping
@@ -81,7 +83,7 @@ class Outcomes:
         With attribution window 0 a click or non-click settles its decision at once. Otherwise it waits for
         the end of the window. A click counts when it occurred inside the window and the decision was neither
         settled nor closed; a conversion when it occurred inside the conversion window. Others are kept as
-        late rows.
+        late rows. What is not valid takes back an earlier report, of the same list too.
 
         Args:
             outcomes: In the order in which they were reported.
@@ -92,6 +94,7 @@ class Outcomes:
 
         Raises:
             UnknownDecisionError: Names every unknown id; nothing was written.
+            UnknownOutcomeError: Names what is to be taken back and was never reported; nothing was written.
             InvalidIdError: An id is not 1 to 64 printable ASCII characters.
             InvalidValueError: A kind, value or key is wrong.
         """
@@ -128,13 +131,20 @@ class Outcomes:
             cases = _lock(connection, ids)
             refuse_unknown(names, cases.keys())
             rows: list[_Row] = []
-            answers = [
-                [_judge(cases[new.decision_id], new, call.received_at, rows) for new in call.outcomes]
-                for call in calls
-            ]
+            answers = iter(
+                [
+                    _judge(cases[new.decision_id], new, call.received_at, rows)
+                    for call in calls
+                    for new in call.outcomes
+                    if new.valid
+                ]
+            )
             # What settles or closes now does so at the time of the group's latest report.
-            _write(connection, cases, rows, max(call.received_at for call in calls))
-            return answers
+            now = max(call.received_at for call in calls)
+            _write(connection, cases, rows, now)
+            taken_back = [new for call in calls for new in call.outcomes if not new.valid]
+            corrected = iter(corrections.correct(connection, taken_back, now))
+            return [[next(answers if new.valid else corrected) for new in call.outcomes] for call in calls]
 
         return self._database.write(work)
 

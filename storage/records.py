@@ -220,6 +220,7 @@ class NewOutcome:
         key: Tells several reports of one kind apart, such as an order number.
         occurred_at: When it happened; None means when it was received.
         final: No further click report is to count.
+        valid: False takes back the report of the same kind and key.
     """
 
     decision_id: str
@@ -228,6 +229,7 @@ class NewOutcome:
     key: str = ""
     occurred_at: datetime | None = None
     final: bool = False
+    valid: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -201,6 +201,11 @@ class Decision(Base):
         _check("(click IS NULL) = (settled_at IS NULL)", "settled"),
         _check("settled_at IS NULL OR activated_at IS NOT NULL", "activated"),
         _check("learnt_batch IS NULL OR settled_at IS NOT NULL", "learnt"),
+        _check("corrected_at IS NULL OR click = 0", "corrected_at"),
+        _check(
+            "corrected_step IS NULL OR (corrected_at IS NOT NULL AND learnt_batch IS NOT NULL)",
+            "corrected_step",
+        ),
         _partial_index(
             "ix_decisions_due", "settles_at", where="settles_at IS NOT NULL AND settled_at IS NULL"
         ),
@@ -219,6 +224,11 @@ class Decision(Base):
         ),
         _partial_index(
             "ix_decisions_control", "campaign_id", "click", where="is_control AND learnt_batch IS NOT NULL"
+        ),
+        _partial_index(
+            "ix_decisions_corrected",
+            "corrected_at",
+            where="corrected_at IS NOT NULL AND corrected_step IS NULL",
         ),
         # The share of the last day is counted inside this index.
         Index("ix_decisions_recent", "campaign_id", "activated_at", "creative_id"),
@@ -247,6 +257,10 @@ class Decision(Base):
     learnt_batch: Mapped[int | None]
     list_propensity: Mapped[float | None]
     is_control: Mapped[bool] = mapped_column(server_default=text("false"))
+    # It settled with a click that was found invalid later: learnt as 1, counted as 0. Refits count it as 0
+    # from the step on that took note of it.
+    corrected_at: Mapped[datetime | None]
+    corrected_step: Mapped[int | None]
 
 
 class Outcome(Base):
@@ -258,6 +272,8 @@ class Outcome(Base):
         _check("kind IN ('click', 'conversion')", "kind"),
         _check("kind <> 'click' OR value IN (0, 1)", "value"),
         _partial_index("ix_outcomes_late", "received_at", where="late"),
+        # Of few rows; without it the database would look at all rows for each one that is pruned.
+        _partial_index("ix_outcomes_corrects", "corrects", where="corrects IS NOT NULL"),
     )
 
     outcome_id: Mapped[Key]
@@ -368,24 +384,24 @@ class HistoryImport(Base):
 
 
 class PrunedCount(Base):
-    """Counts of learnt decisions whose rows were pruned."""
+    """Counts of learnt decisions whose rows were pruned, by day of the impression (UTC) and context."""
 
     __tablename__ = "pruned_counts"
-    __table_args__ = (
-        Index("ix_pruned_counts_creative_id_day", "creative_id", "day"),
-        _check("clicks BETWEEN 0 AND impressions", "clicks"),
-    )
+    __table_args__ = (_check("clicks BETWEEN 0 AND impressions", "clicks"),)
 
-    # A context may be longer than PostgreSQL lets a key be, so the natural key is not the primary one.
-    pruned_count_id: Mapped[Key]
-    creative_id: Mapped[CreativeKey]
-    day: Mapped[date]
-    slots_version: Mapped[int]
+    creative_id: Mapped[CreativePart]
+    day: Mapped[date] = mapped_column(primary_key=True)
+    slots_version: Mapped[Number]
+    # The last step that forgot something before these were learnt; 0 before the first: a refit weighs by it.
+    forgotten_step: Mapped[Number]
+    is_control: Mapped[bool] = mapped_column(primary_key=True)
+    # Of the context's canonical text, as in history_counts.
+    context_hash: Mapped[Name]
     context: Mapped[dict[str, Any]]
-    impressions: Mapped[int]
-    clicks: Mapped[int]
-    conversions: Mapped[int]
-    value: Mapped[float]
+    impressions: Mapped[Count]
+    clicks: Mapped[Count]
+    conversions: Mapped[Count]
+    value: Mapped[Total]
 
 
 class ModelLog(Base):

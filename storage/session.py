@@ -92,6 +92,16 @@ class Database:
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translate(error, self.place) from error
 
+    def checkpoint(self) -> None:
+        """Write SQLite's write-ahead log into its file and cut it; what a reader still needs stays."""
+        if self.dialect != "sqlite":
+            return
+        try:
+            with self._engine.connect() as connection:
+                connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise translate(error, self.place) from error
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()

@@ -4,21 +4,27 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, cast, func, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, cast, func, or_, select, union_all, update
 
 from storage.columns import BigInt
 from storage.learning_records import ArmReadout, ArmRow, CountRow
-from storage.schema import ArmStatistics, Campaign, Creative, Decision, HistoryCount
+from storage.schema import ArmStatistics, Campaign, Creative, Decision, HistoryCount, PrunedCount
 from storage.session import in_chunks
 
 SHARE_SPAN: Final = timedelta(hours=24)
 
 
 def counts(connection: Connection, model_id: int, after_step: int, up_to_step: int) -> list[CountRow]:
-    """Count the learnt decisions by creative, version of the slots and context."""
+    """Count the learnt decisions by creative, version of the slots and context, pruned ones included.
+
+    Clicks that were found invalid count until the step that took note of it. Only decisions up to the newest
+    refit are pruned, so an earlier step than that one cannot be asked for any more.
+    """
     keys = (Decision.creative_id, Decision.slots_version, Decision.context)
-    rows = connection.execute(
-        select(*keys, func.count().label("impressions"), func.sum(Decision.click).label("clicks"))
+    is_noted_later = or_(Decision.corrected_step.is_(None), Decision.corrected_step > up_to_step)
+    click = case((and_(Decision.corrected_at.is_not(None), is_noted_later), 1), else_=Decision.click)
+    stored = (
+        select(*keys, func.count().label("impressions"), func.sum(click).label("clicks"))
         .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
         .where(
             Campaign.model_id == model_id,
@@ -26,14 +32,41 @@ def counts(connection: Connection, model_id: int, after_step: int, up_to_step: i
             Decision.learnt_batch <= up_to_step,
         )
         .group_by(*keys)
-        .order_by(*keys)
+    )
+    pruned = (
+        select(
+            PrunedCount.creative_id,
+            PrunedCount.slots_version,
+            PrunedCount.context,
+            PrunedCount.impressions,
+            PrunedCount.clicks,
+        )
+        .join(Creative, Creative.creative_id == PrunedCount.creative_id)
+        .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
+        .where(
+            Campaign.model_id == model_id,
+            PrunedCount.forgotten_step >= after_step,
+            PrunedCount.forgotten_step < up_to_step,
+        )
+    )
+    # One statement, so that a decision that is pruned meanwhile is seen in one of the two.
+    both = union_all(stored, pruned).subquery()
+    groups = (both.c.creative_id, both.c.slots_version, both.c.context)
+    rows = connection.execute(
+        select(
+            *groups,
+            func.sum(both.c.impressions).label("impressions"),
+            func.sum(both.c.clicks).label("clicks"),
+        )
+        .group_by(*groups)
+        .order_by(*groups)
     )
     return [
         CountRow(
             creative_id=row.creative_id,
             slots_version=row.slots_version,
             context=row.context,
-            impressions=row.impressions,
+            impressions=int(row.impressions),
             clicks=int(row.clicks),
         )
         for row in rows

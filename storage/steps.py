@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
-from storage import context_schema, leases
+from storage import context_schema, corrections, leases
 from storage.errors import StepConflictError
 from storage.learning_records import ArmStates, StepRecord
 from storage.schema import ArmState, ArmStatistics, Campaign, Decision, LearnStep, ModelLog, Posterior
@@ -72,6 +72,8 @@ def write(connection: Connection, step: StepRecord) -> None:
     )
     connection.execute(LOG_INFO, {"model_id": step.model_id, "step": step.step, "info": dict(step.info)})
     _mark_learnt(connection, step)
+    if step.kind == "correction":
+        corrections.note(connection, step.model_id, step.step)
     context_schema.add_counts(connection, step.model_id, step.context_counts)
     if step.arm_states is not None:
         write_arm_states(connection, step.model_id, step.step, step.arm_states)

@@ -1,6 +1,7 @@
 """`Store`: the one door to a database of ours."""
 
 import os
+from datetime import datetime
 from types import TracebackType
 from typing import Self, final
 
@@ -8,10 +9,13 @@ from storage.campaigns import Campaigns
 from storage.check import check
 from storage.decisions import Decisions
 from storage.embeddings import Embeddings
+from storage.exporting import Exports
+from storage.importing import Imports
 from storage.learning import Learning
 from storage.leases import Leases
 from storage.models import Models
 from storage.outcomes import Outcomes
+from storage.pruning import Pruning
 from storage.records import Finding
 from storage.session import Database, Durability
 from storage.urls import database_url, sqlite_path
@@ -31,6 +35,9 @@ class Store:
         outcomes: What was reported, and settling.
         learning: The learner's rows, log, snapshots, arm states and statistics.
         leases: Who learns a model.
+        pruning: Old decisions become counts.
+        exports: The decision log for other programs and databases.
+        imports: The decision log of another database.
     """
 
     def __init__(self, database: Database) -> None:
@@ -43,6 +50,9 @@ class Store:
         self.outcomes = Outcomes(database, self.decisions)
         self.learning = Learning(database)
         self.leases = Leases(database)
+        self.pruning = Pruning(database)
+        self.exports = Exports(database)
+        self.imports = Imports(database)
 
     @classmethod
     def open(
@@ -88,13 +98,16 @@ class Store:
             raise
         return cls(database)
 
-    def check(self) -> list[Finding]:
+    def check(self, *, now: datetime | None = None) -> list[Finding]:
         """Compare what is stored twice, and look for rows without their partners.
+
+        Args:
+            now: The time, to find what has waited for an hour to be learnt; None does not look for it.
 
         Returns:
             What is wrong; empty when all is well.
         """
-        return self._database.read(check)
+        return self._database.read(lambda connection: check(connection, now))
 
     def close(self) -> None:
         """Commit what waits for it and close all connections; the store cannot be used afterwards.

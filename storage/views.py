@@ -138,10 +138,22 @@ LEFT JOIN (
     WHERE arm_statistics.p_best IS NOT NULL AND creatives.status = 'active'
 ) AS leaders ON leaders.campaign_id = campaigns.campaign_id AND leaders.place = 1
 LEFT JOIN (
-    SELECT campaign_id, count(*) AS impressions, CAST(sum(click) AS bigint) AS clicks
-    FROM decisions
-    WHERE is_control AND learnt_batch IS NOT NULL
-    GROUP BY campaign_id
+    SELECT
+        both_kinds.campaign_id AS campaign_id,
+        CAST(sum(both_kinds.impressions) AS bigint) AS impressions,
+        CAST(sum(both_kinds.clicks) AS bigint) AS clicks
+    FROM (
+        SELECT campaign_id, count(*) AS impressions, sum(click) AS clicks
+        FROM decisions
+        WHERE is_control AND learnt_batch IS NOT NULL
+        GROUP BY campaign_id
+        UNION ALL
+        SELECT creatives.campaign_id, sum(pruned_counts.impressions), sum(pruned_counts.clicks)
+        FROM pruned_counts JOIN creatives ON creatives.creative_id = pruned_counts.creative_id
+        WHERE pruned_counts.is_control
+        GROUP BY creatives.campaign_id
+    ) AS both_kinds
+    GROUP BY both_kinds.campaign_id
 ) AS control ON control.campaign_id = campaigns.campaign_id
 ORDER BY campaigns.name
 """,
@@ -201,16 +213,34 @@ DAILY_CLICKS = View(
     """
 SELECT
     campaigns.name AS campaign,
-    $day AS day,
-    count(*) AS impressions,
-    count(decisions.click) AS settled,
-    CAST(coalesce(sum(decisions.click), 0) AS bigint) AS clicks,
+    days.day AS day,
+    CAST(sum(days.impressions) AS bigint) AS impressions,
+    CAST(sum(days.settled) AS bigint) AS settled,
+    CAST(sum(days.clicks) AS bigint) AS clicks,
     $settled_clicks AS clicks_pct
-FROM decisions
-JOIN campaigns ON campaigns.campaign_id = decisions.campaign_id
-WHERE decisions.activated_at IS NOT NULL
-GROUP BY campaigns.name, $day
-ORDER BY campaigns.name, $day
+FROM (
+    SELECT
+        decisions.campaign_id AS campaign_id,
+        $day AS day,
+        count(*) AS impressions,
+        count(decisions.click) AS settled,
+        coalesce(sum(decisions.click), 0) AS clicks
+    FROM decisions
+    WHERE decisions.activated_at IS NOT NULL
+    GROUP BY decisions.campaign_id, $day
+    UNION ALL
+    SELECT
+        creatives.campaign_id,
+        pruned_counts.day,
+        sum(pruned_counts.impressions),
+        sum(pruned_counts.impressions),
+        sum(pruned_counts.clicks)
+    FROM pruned_counts JOIN creatives ON creatives.creative_id = pruned_counts.creative_id
+    GROUP BY creatives.campaign_id, pruned_counts.day
+) AS days
+JOIN campaigns ON campaigns.campaign_id = days.campaign_id
+GROUP BY campaigns.name, days.day
+ORDER BY campaigns.name, days.day
 """,
 )
 
@@ -319,7 +349,7 @@ def _fragments(dialect: str) -> dict[str, str]:
             "1.0 * (totals.clicks - coalesce(control.clicks, 0)) "
             "/ nullif(totals.impressions - coalesce(control.impressions, 0), 0)"
         ),
-        "settled_clicks": percent("1.0 * sum(decisions.click) / nullif(count(decisions.click), 0)"),
+        "settled_clicks": percent("1.0 * sum(days.clicks) / nullif(sum(days.settled), 0)"),
         "delay": words["seconds"].format(
             "coalesce(outcomes.occurred_at, outcomes.received_at)", "decisions.activated_at"
         ),

@@ -129,8 +129,11 @@ def build(url: str) -> None:
         now[0] += timedelta(hours=2)
         engine.settle()
         engine.update(late.id, click=True)
+        engine.update("visit-2342", click=True, valid=False)
+        engine.refit()
         engine.pause("spring-sale", "gift")
         engine.select("newsletter", {"device": "desktop"}, decision_id="visit-9002")
+        engine.select("spring-sale", {"device": "mobile"}, decision_id="page", request_id="page-7", k=2)
         for campaign in ("spring-sale", "newsletter"):
             engine.arms(campaign)
 
@@ -316,18 +319,18 @@ def test_the_commands_of_the_sql_page_find_a_sound_database(
         log = connection.execute(query)
         csv.writer(file).writerows([[column[0] for column in log.description], *log])
     run = commands(SQL, PROGRAM)
-    names = [arguments[:2] for arguments in run]
-    assert names == [
-        ["import", exported],
-        ["import", "--from-database"],
-        ["storage", "check"],
-        ["storage", "upgrade"],
+    assert [arguments[:2] for arguments in run] == [
+        *[["storage", "export"], ["storage", "import"], ["storage", "export"], ["storage", "export"]],
+        *[["import", exported], ["import", "--from-database"]],
+        *[["storage", "check"], ["storage", "check"], ["storage", "backup"], ["storage", "upgrade"]],
+        *[["storage", "prune"], ["configure", "--context"]],
     ]
     for arguments in run:
         assert main(arguments) == 0, capfd.readouterr()
     out = capfd.readouterr().out
-    assert "sound" in out
-    assert out.count("1,800") == 2  # the settled decisions of spring-sale
+    assert out.count("sound") == 2
+    # The settled decisions of spring-sale: in the log of one campaign, in both imports of counts, pruned.
+    assert out.count("1,800") == 4
 
 
 LONG = [arguments for name in DOCUMENTS for arguments in commands(name, PROGRAM) if arguments[0] in TOO_LONG]

@@ -111,6 +111,7 @@ def _print_list(decisions: Sequence[Decision], *, as_json: bool) -> None:
     epilog=example(
         "update 019a1c2e-7d10-7abc-8def-0123456789ab --click",
         "update 019a1c2e-7d10-7abc-8def-0123456789ab --conversion --value 12.5 --key order-7",
+        "update 019a1c2e-7d10-7abc-8def-0123456789ab --click --invalid",
     )
 )
 def update(
@@ -130,6 +131,9 @@ def update(
         typer.Option(metavar="TIME", help="When it happened, if not now: ISO 8601 with a zone."),
     ] = None,
     final: Annotated[bool, typer.Option("--final", help="No further report of a click will come.")] = False,
+    invalid: Annotated[
+        bool, typer.Option("--invalid", help="The click or conversion was reported, and is found invalid.")
+    ] = False,
     database: Database = DEFAULT_DATABASE,
     as_json: AsJson = False,
 ) -> None:
@@ -149,12 +153,13 @@ def update(
             key=key or "",
             occurred_at=occurred_at,
             final=final,
+            valid=not invalid,
         )
         settled = engine.settle()
     if as_json:
         print_json({**asdict(record), "n_learnt": settled.learnt})
     else:
-        print_line(_what_became(record, settled, is_click=click is not None))
+        print_line(_what_became(record, settled, is_click=click is not None, is_valid=not invalid))
 
 
 @app.command(epilog=example("settle", "settle --database ads.db"))
@@ -244,9 +249,11 @@ def explain(
     print_line(explanation.sentence)
 
 
-def _what_became(record: "OutcomeRecord", settled: Settled, *, is_click: bool) -> str:
+def _what_became(record: "OutcomeRecord", settled: Settled, *, is_click: bool, is_valid: bool) -> str:
     if record.status == "repeated":
-        return "already reported; nothing changed"
+        return f"already {'reported' if is_valid else 'taken back'}; nothing changed"
+    if not is_valid:
+        return "taken back: it counts no more"
     if record.status == "late":
         window = "attribution" if is_click else "conversion"
         return f"kept, but its {window} window was over: not learnt"
@@ -254,9 +261,8 @@ def _what_became(record: "OutcomeRecord", settled: Settled, *, is_click: bool) -
         return "recorded"
     if not record.has_settled:
         return "recorded; it is learnt when its attribution window is over"
-    if settled.learnt:
-        return "recorded and learnt"
-    return "recorded; the process that learns this database will learn it"
+    learnt = "recorded and learnt"
+    return learnt if settled.learnt else "recorded; the process that learns this database will learn it"
 
 
 def _arm_row(report: ArmReport) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """`model`, `configure`: what the model is, what its last learning steps reported, and how it learns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -48,6 +48,7 @@ def model(
                 "scales": scales,
                 "learns_scales": settings.get("learn_scales", True),
                 "half_life_days": settings.get("half_life_days"),
+                "context_policy": settings.get("context_policy", {}),
                 "log": [asdict(row) for row in rows],
             }
         )
@@ -63,6 +64,7 @@ def model(
             "learnt scales": _shown(learnt) if learnt else "none yet",
             "scales are": "learnt" if settings.get("learn_scales", True) else "fixed",
             "forgetting": _half_life(settings.get("half_life_days")),
+            "context policy": _policy(settings.get("context_policy", {})),
         }
     )
     if rows:
@@ -76,7 +78,13 @@ def model(
         )
 
 
-@app.command(epilog=example("configure --half-life 30", "configure --half-life never --scales fixed"))
+@app.command(
+    epilog=example(
+        "configure --half-life 30",
+        "configure --half-life never --scales fixed",
+        "configure --context user_id=hash --context ip=drop",
+    )
+)
 def configure(
     *,
     half_life: Annotated[
@@ -86,11 +94,21 @@ def configure(
     scales: Annotated[
         Literal["learnt", "fixed"] | None, typer.Option(help="Whether the prior's scales are learnt.")
     ] = None,
+    context: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--context",
+            "-c",
+            metavar="FIELD=keep|hash|drop",
+            help="What is done with a context field before anything of it is used or written; repeatable.",
+        ),
+    ] = None,
     database: Database = DEFAULT_DATABASE,
 ) -> None:
-    """Change how the model learns, from its next step on."""
-    if half_life is None and scales is None:
-        raise typer.BadParameter("nothing to change; give --half-life or --scales")
+    """Change how the model learns, and what it may see, from now on."""
+    if half_life is None and scales is None and not context:
+        raise typer.BadParameter("nothing to change; give --half-life, --scales or --context")
+    policy = _parse_policy(context or [])
     days = _parse_half_life(half_life)
     with opened_engine(database) as engine:
         if half_life is not None:
@@ -99,6 +117,25 @@ def configure(
         if scales is not None:
             engine.set_scale_learning(scales == "learnt")
             print_line(f"scales are {scales}")
+        if policy:
+            engine.set_context_policy(policy)
+            print_line(f"context: {_policy(policy)}")
+
+
+def _parse_policy(items: Sequence[str]) -> dict[str, Any]:
+    policy = {}
+    for item in items:
+        field, equals, how = item.rpartition("=")
+        if not (field and equals and how):
+            raise typer.BadParameter(
+                f"expected FIELD=keep, hash or drop, such as ip=drop, got {item!r}", param_hint="--context"
+            )
+        policy[field] = how
+    return policy
+
+
+def _policy(policy: Mapping[str, str]) -> str:
+    return ", ".join(f"{field} {how}" for field, how in sorted(policy.items())) or "all kept"
 
 
 def _parse_half_life(text: str | None) -> float | None:

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -58,6 +59,28 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, n_word
     for row in rows:
         table.add_row(*row)
     console().print(table)
+
+
+@contextmanager
+def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on standard error, where that is a terminal.
+
+    Args:
+        what: What is counted, in the plural.
+        total: How many there are; None where that is not known.
+
+    Yields:
+        A function to call with the number that is newly done.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(is_error=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda n: bar.advance(task, n)
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

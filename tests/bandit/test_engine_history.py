@@ -117,10 +117,10 @@ def source(sqlite_template: Path, tmp_path: Path, tiny_encoder: TextEncoder) -> 
     engine.add_creatives("slow", [Creative("s", headline="slow")])
     engine.select("slow", decision_id="pending")
     engine.close()
-    pruned = "(creative_id, day, slots_version, context, impressions, clicks, conversions, value)"
     engines.execute(
-        f"INSERT INTO pruned_counts {pruned} "
-        "VALUES (1, '2026-02-01', 0, '{\"device\":\"mobile\"}', 40, 4, 0, 0)"
+        "INSERT INTO pruned_counts (creative_id, day, slots_version, forgotten_step, is_control, "
+        "context_hash, context, impressions, clicks) "
+        "VALUES (1, '2026-02-01', 0, 0, false, 'a', '{\"device\":\"mobile\"}', 40, 4)"
     )
     return engines
 

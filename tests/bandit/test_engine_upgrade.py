@@ -1,5 +1,7 @@
 """A database that older code wrote is upgraded: nothing of it changes, and the engine goes on with it."""
 
+from datetime import timedelta
+
 import pytest
 
 from bandit import ArmReport, Engine
@@ -9,8 +11,8 @@ from tests.bandit.engines import START, TABLES, Clock, Engines
 from tests.storage.old import restore
 
 DATABASES = ["sqlite", pytest.param("empty_postgres", marks=pytest.mark.postgres)]
-REBUILT = {"posteriors", "arm_states"}  # by replaying the log
-NEW = {"history_imports"}
+REBUILT = {"0001": {"posteriors", "arm_states"}, "0002": set()}  # by replaying the log
+NEW = {"0001": {"history_imports"}, "0002": set()}
 KEPT = {
     "decisions": "decision_id, campaign_id, creative_id, candidate_set_id, propensities, propensity, "
     "context, model_version, slots_version, horizon, kappa, point_set, decided_at, activated_at, settles_at, "
@@ -22,27 +24,38 @@ KEPT = {
     "learn_log": "step, kind, n_rows, logged_at",
     "outcomes": "outcome_id, decision_id, kind, key, value, late, received_at",
 }
+SINCE_0002 = {
+    **KEPT,
+    "decisions": f"{KEPT['decisions']}, list_propensity, is_control",
+    "creatives": f"{KEPT['creatives']}, floor, cap",
+    "history_counts": f"{KEPT['history_counts']}, import_id, context, slots_version",
+    "history_imports": "import_id, impressions, clicks",
+    "posteriors": "step, snapshot",
+    "arm_states": "creative_id, step, u, q, k",
+}
 
 
 @pytest.fixture(params=DATABASES)
-def old(request: pytest.FixtureRequest, tiny_encoder: TextEncoder) -> Engines:
-    """Engines on a database that schema 0001's code wrote."""
-    url = request.getfixturevalue(f"{request.param}_url")
-    restore(url, "0001")
-    return Engines(url, tiny_encoder, Clock(START.replace(day=2)))
+def place(request: pytest.FixtureRequest) -> str:
+    """The URL of a database without a table."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
-def test_rows_stay_and_the_engine_goes_on(old: Engines) -> None:
-    rows = {table: old.fetch(f"SELECT {columns} FROM {table} ORDER BY 1") for table, columns in KEPT.items()}
-    n_rows = {table: n for table, n in _row_counts(old).items() if table not in REBUILT}
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_rows_stay_and_the_engine_goes_on(place: str, revision: str, tiny_encoder: TextEncoder) -> None:
+    restore(place, revision)
+    old = Engines(place, tiny_encoder, Clock(START.replace(day=2)))
+    kept = {"0001": KEPT, "0002": SINCE_0002}[revision]
+    rows = {table: old.fetch(f"SELECT {columns} FROM {table} ORDER BY 1") for table, columns in kept.items()}
+    n_rows = _row_counts(old, revision)
     assert all(rows.values())
     assert schema_status(old.url).state == "older"
-    with pytest.raises(SchemaOlderError, match="has the older schema 0001"):
+    with pytest.raises(SchemaOlderError, match=f"has the older schema {revision}"):
         old.open()
-    assert upgrade(old.url).revision == "0001"
-    for table, columns in KEPT.items():
+    assert upgrade(old.url).revision == revision
+    for table, columns in kept.items():
         assert old.fetch(f"SELECT {columns} FROM {table} ORDER BY 1") == rows[table], table
-    assert {table: n for table, n in _row_counts(old).items() if table not in REBUILT} == n_rows
+    assert _row_counts(old, revision) == n_rows
     with Store.open(old.url) as store:
         assert store.check() == []
     engine = old.open()
@@ -52,22 +65,23 @@ def test_rows_stay_and_the_engine_goes_on(old: Engines) -> None:
     assert counts == {
         name: tuple(counts)
         for name, *counts in old.fetch(
-            "SELECT external_id, s.impressions, s.clicks, coalesce(h.impressions, 0) FROM creatives "
-            "JOIN arm_statistics s ON s.creative_id = creatives.creative_id "
-            "LEFT JOIN history_counts h ON h.creative_id = s.creative_id WHERE campaign_id = 1"
+            "SELECT creative, impressions, clicks, history_impressions FROM arm_report "
+            "WHERE campaign = 'spring'"
         )
     }
-    assert counts["calm"][2] == 300
-    _goes_on(engine, before["calm"])
+    assert counts["calm"][2] == {"0001": 300, "0002": 400}[revision]
+    _goes_on(old, engine, before["calm"], n_pending={"0001": 1, "0002": 2}[revision])
+    _takes_back(old, engine)
     old.close()
 
 
-def _goes_on(engine: Engine, before: ArmReport) -> None:
+def _goes_on(old: Engines, engine: Engine, before: ArmReport, n_pending: int) -> None:
     """Select, learn and import after an upgrade."""
     for i in range(20):
         decision = engine.select("spring", {"device": "mobile"}, decision_id=f"new-{i}", eligible=["calm"])
         engine.update(decision.id, click=i < 15)
-    assert engine.settle().learnt == 20 + 1  # with the one that was pending in the other campaign
+    old.clock.pass_(timedelta(hours=1))
+    assert engine.settle().learnt == 20 + n_pending
     (calm,) = [arm for arm in engine.arms("spring") if arm.creative_id == "calm"]
     assert calm.impressions == before.impressions + 20
     engine.refit()
@@ -76,7 +90,20 @@ def _goes_on(engine: Engine, before: ArmReport) -> None:
     assert before.ctr < min(calm.ctr, again["calm"]) < 15 / 20
 
 
-def _row_counts(engines: Engines) -> dict[str, int]:
-    return {
-        table: engines.fetch(f"SELECT count(*) FROM {table}")[0][0] for table in TABLES if table not in NEW
-    }
+def _takes_back(old: Engines, engine: Engine) -> None:
+    """Correct what was learnt before the upgrade, and prune it after a refit."""
+    learnt_clicks = "click = 1 AND learnt_batch IS NOT NULL"
+    ((name,),) = old.fetch(f"SELECT min(decision_id) FROM decisions WHERE {learnt_clicks}")
+    step = engine._learner.view.step
+    assert engine.update(name, click=True, valid=False).status == "recorded"
+    engine.refit()
+    assert engine._learner.view.step == step + 2  # the correction, then the refit
+    campaigns = engine._store.campaigns.all(engine._model.record.model_id)
+    pruned = [engine._store.pruning.prune(c.campaign_id, before=START.replace(day=3)) for c in campaigns]
+    assert sum(part.pruned for part in pruned) > 20
+    assert engine._store.check() == []
+
+
+def _row_counts(engines: Engines, revision: str) -> dict[str, int]:
+    tables = set(TABLES) - NEW[revision] - REBUILT[revision]
+    return {table: engines.fetch(f"SELECT count(*) FROM {table}")[0][0] for table in sorted(tables)}

@@ -44,6 +44,7 @@ def test_all_commands_are_there() -> None:
         *("demo", "select", "update", "settle", "arms", "import", "doctor", "simulate archive"),
         *("simulate synthetic", "explain", "model", "configure"),
         *("campaign add", "campaign pause", "campaign resume", "storage upgrade", "storage check"),
+        *("storage prune", "storage export", "storage import", "storage backup"),
         *("creative add", "creative limit", "creative pause", "creative resume", "creative retire"),
     }
 
