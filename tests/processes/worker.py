@@ -6,6 +6,7 @@ a caller would; everything else follows from the number.
 
 import os
 import time
+import zlib
 from pathlib import Path
 
 from bandit import Engine, StorageError
@@ -42,7 +43,8 @@ def serve(url: str, notes: Path) -> None:
 
 def report(engine: Engine, name: str, number: int) -> tuple[int, int]:
     """Report the outcomes of a decision, some of them twice; return its click and its conversions."""
-    click, n_orders = number % 3 == 0, number % 5 // 3
+    # Not a function of the context: clicks are to be what they are in life, not told by the device.
+    click, n_orders = zlib.crc32(name.encode()) % 4 == 0, number % 5 // 3
     for order in range(n_orders):
         engine.update(name, conversion=True, value=2.0, key=f"order-{order}")
     for _ in range(1 + (number % 7 == 0)):
