@@ -9,8 +9,10 @@ from sqlalchemy import URL, make_url
 
 from bandit import Engine
 from bandit.replaying import replay
-from storage import ServerUnreachableError
-from tests.bandit.engines import Engines, add_campaign, learnt
+from encoders import TextEncoder
+from storage import ServerUnreachableError, Store
+from tests.bandit.engines import Clock, Engines, add_campaign, learnt
+from tests.databases import OwnServer
 from tests.storage.test_grouping import at_once
 
 N_THREADS = 4
@@ -18,7 +20,9 @@ EACH = 60
 TRIES = 400  # of one call, with a pause between two
 PAUSE_S = 0.05
 SLOWEST_S = 15.0
-OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+)
 
 
 @pytest.mark.slow
@@ -49,6 +53,41 @@ def test_cut_connections_lose_and_double_nothing(postgres_engines: Engines, post
     assert errors > 0
     engine.settle()
     check(engine, postgres_engines)
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_a_server_that_crashes_loses_and_doubles_nothing(
+    own_server: OwnServer, tiny_encoder: TextEncoder, clock: Clock
+) -> None:
+    """Durability "normal" holds although the server's default here is to commit later."""
+    Store.open(own_server.url).close()
+    engines = Engines(own_server.url, tiny_encoder, clock)
+    engine = engines.open()
+    add_campaign(engine)
+    is_over = threading.Event()
+    crashes = 0
+
+    def crash() -> None:
+        nonlocal crashes
+        while not is_over.wait(0.5):
+            own_server.crash()
+            own_server.start()
+            crashes += 1
+
+    crasher = threading.Thread(target=crash)
+    crasher.start()
+    try:
+        errors = sum(at_once([lambda who=who: serve(engine, who) for who in range(N_THREADS)]))  # type: ignore[misc]
+    finally:
+        is_over.set()
+        crasher.join()
+    print(f"{crashes} crashes, {errors} calls failed and were repeated")
+    assert crashes > 0
+    assert errors > 0
+    engine.settle()
+    check(engine, engines)
+    engines.close()
 
 
 def serve(engine: Engine, who: int) -> int:

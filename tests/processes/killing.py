@@ -31,6 +31,7 @@ class Figures(NamedTuple):
         seed: Of who was killed when.
         seconds: How long it killed.
         kills: How many processes were killed, the last four at the end included.
+        kills_serving: How many of those before the end had answered something since their start.
         decisions: Decisions that were answered.
         outcomes: Reports that were answered, those sent twice counted once.
         errors: Answers that were errors; what they answered was asked again.
@@ -44,6 +45,7 @@ class Figures(NamedTuple):
     seed: int
     seconds: float
     kills: int
+    kills_serving: int
     decisions: int
     outcomes: int
     errors: int
@@ -52,6 +54,13 @@ class Figures(NamedTuple):
     learners: int
     steps: int
     largest_difference: float
+
+
+class Kills(NamedTuple):
+    """How many processes were killed in all, and how many of them while they served, not while they started."""
+
+    all: int
+    serving: int
 
 
 class Notes(NamedTuple):
@@ -88,7 +97,8 @@ def kill_and_check(url: str, folder: Path, *, seconds: float, seed: int) -> Figu
     return Figures(
         seed=seed,
         seconds=seconds,
-        kills=kills,
+        kills=kills.all,
+        kills_serving=kills.serving,
         decisions=len(answered.creatives),
         outcomes=len(answered.clicks) + sum(answered.conversions.values()),
         errors=len(answered.errors),
@@ -100,7 +110,7 @@ def kill_and_check(url: str, folder: Path, *, seconds: float, seed: int) -> Figu
     )
 
 
-def run(url: str, notes: list[Path], *, seconds: float, random: random.Random) -> int:
+def run(url: str, notes: list[Path], *, seconds: float, random: random.Random) -> Kills:
     """Run a worker for each file, kill one of them every second, and all at the end; return how many."""
     # Forked from a process that has imported everything and has no threads, a worker answers soon.
     context = multiprocessing.get_context("forkserver")
@@ -114,18 +124,22 @@ def run(url: str, notes: list[Path], *, seconds: float, random: random.Random) -
     for file in notes:
         file.touch()
     workers = [start(file) for file in notes]
-    kills = 0
+    kills = Kills(0, 0)
     try:
         wait_for(lambda: all(file.stat().st_size for file in notes), at_most_s=START_S)
         ends_at = time.monotonic() + seconds
+        began = [0] * len(notes)
         while time.monotonic() < ends_at:
             time.sleep(KILL_EVERY_S)
-            chosen = random.randrange(len(workers))
-            kills += kill(workers[chosen])
+            # One that serves, if any does: who is killed in its start has nothing to lose.
+            serving = [i for i, file in enumerate(notes) if file.stat().st_size > began[i]]
+            chosen = random.choice(serving or range(len(workers)))
+            kills = Kills(kills.all + kill(workers[chosen]), kills.serving + bool(serving))
+            began[chosen] = notes[chosen].stat().st_size
             workers[chosen] = start(notes[chosen])
     finally:
-        kills += sum(map(kill, workers))
-    return kills
+        at_end = sum(map(kill, workers))
+    return Kills(kills.all + at_end, kills.serving)
 
 
 def kill(worker: ForkServerProcess) -> int:
@@ -170,7 +184,9 @@ def check(url: str, answered: Notes) -> tuple[int, int, float]:
     assert proof.largest_difference < GUARD
 
     stored = dict(
-        fetch(url, "SELECT d.decision_id, c.external_id FROM decisions d JOIN creatives c USING (creative_id)")
+        fetch(
+            url, "SELECT d.decision_id, c.external_id FROM decisions d JOIN creatives c USING (creative_id)"
+        )
     )
     assert answered.creatives.items() <= stored.items(), "an answered decision is lost, or another one"
     assert len(stored) <= len(answered.creatives) + N_WORKERS, "more decisions than were asked for"

@@ -7,7 +7,6 @@ import pytest
 from tests.processes.killing import kill_and_check
 
 SECONDS = 20.0
-FEWEST = 200  # decisions; with fewer the kills have hit nothing but starts
 
 
 @pytest.mark.slow
@@ -15,4 +14,4 @@ def test_nothing_answered_is_lost_or_doubled_or_unlearnt(url: str, tmp_path: Pat
     figures = kill_and_check(url, tmp_path, seconds=SECONDS, seed=4)
     print(figures)
     assert figures.kills > SECONDS / 2
-    assert figures.decisions > FEWEST
+    assert figures.kills_serving > SECONDS / 4  # kills of starts alone would show little
