@@ -131,11 +131,11 @@ def run(url: str, notes: list[Path], *, seconds: float, random: random.Random) -
         began = [0] * len(notes)
         while time.monotonic() < ends_at:
             time.sleep(KILL_EVERY_S)
-            # One that serves, if any does: who is killed in its start has nothing to lose.
-            serving = [i for i, file in enumerate(notes) if file.stat().st_size > began[i]]
-            chosen = random.choice(serving or range(len(workers)))
-            kills = Kills(kills.all + kill(workers[chosen]), kills.serving + bool(serving))
-            began[chosen] = notes[chosen].stat().st_size
+            chosen = random.randrange(len(workers))
+            killed = kill(workers[chosen])
+            size = notes[chosen].stat().st_size  # who is killed in its start has answered nothing since
+            kills = Kills(kills.all + killed, kills.serving + (size > began[chosen]))
+            began[chosen] = size
             workers[chosen] = start(notes[chosen])
     finally:
         at_end = sum(map(kill, workers))

@@ -7,6 +7,7 @@ import pytest
 from tests.processes.killing import kill_and_check
 
 SECONDS = 20.0
+FEWEST_SERVING = 3  # kills of processes in their start alone would show nothing
 
 
 @pytest.mark.slow
@@ -14,4 +15,4 @@ def test_nothing_answered_is_lost_or_doubled_or_unlearnt(url: str, tmp_path: Pat
     figures = kill_and_check(url, tmp_path, seconds=SECONDS, seed=4)
     print(figures)  # noqa: T201  shown when it fails
     assert figures.kills > SECONDS / 2
-    assert figures.kills_serving > SECONDS / 4  # kills of starts alone would show little
+    assert figures.kills_serving >= FEWEST_SERVING
