@@ -6,13 +6,17 @@ STAMP   = $(VENV)/.installed
 LOCK_FILE ?= requirements-dev.lock
 PIP     = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test soak lint bench lock clean
 
 demo: $(STAMP)
 	$(BIN)/creative-bandit demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Hours; SOAK_RUNS=5 SOAK_SECONDS=20 are minutes. The figures are appended to soak.jsonl.
+soak: $(STAMP)
+	$(BIN)/python -m pytest tests/soak -s -q
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

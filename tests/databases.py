@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import final
 
 import psycopg
 import pytest
@@ -49,6 +50,42 @@ def postgres_server() -> Iterator[URL]:
     finally:
         process.send_signal(signal.SIGINT)  # "fast": it ends sessions instead of waiting for them
         process.wait(START_TIMEOUT_S)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@final
+class OwnServer:
+    """A server that a test may crash and start again; the database of its cluster is `url`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = _start(folder)
+        self._binaries = Path(self._process.args[0]).parent  # type: ignore[index]
+        self.url = _text(
+            URL.create("postgresql", "postgres", database="postgres", query={"host": str(folder)})
+        )
+
+    def crash(self) -> None:
+        """End it at once, without a checkpoint; what it knows afterwards is what its log has."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(START_TIMEOUT_S)
+
+    def start(self) -> None:
+        """Start it again."""
+        self._process = _serve(self._folder, self._binaries)
+
+
+@pytest.fixture
+def own_server(postgres_server: URL) -> Iterator[OwnServer]:
+    """A server of one's own; skipped where none can be started, also when the others' was given."""
+    if os.environ.get("TEST_DATABASE_URL"):
+        pytest.skip("the server of TEST_DATABASE_URL is not ours to crash")
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_quick_place()))
+    server = OwnServer(folder)
+    try:
+        yield server
+    finally:
+        server.crash()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -138,10 +175,16 @@ def _start(folder: Path) -> "subprocess.Popen[bytes]":
         check=True,
         capture_output=True,
     )
+    return _serve(folder, binaries)
+
+
+def _serve(folder: Path, binaries: Path) -> "subprocess.Popen[bytes]":
+    """Start the server of a cluster that was made in the folder, and wait until it answers."""
+    user = ORDINARY_USER if os.geteuid() == 0 else None
     settings = [part for setting in ("listen_addresses=", *FAST_AND_UNSAFE) for part in ("-c", setting)]
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            [binaries / "postgres", "-D", data, "-k", folder, *settings],
+            [binaries / "postgres", "-D", folder / "data", "-k", folder, *settings],
             user=user,
             cwd=folder,
             stdout=log,
