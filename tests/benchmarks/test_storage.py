@@ -1,7 +1,7 @@
 """The database alone: rows per second, threads together, a long backlog, and a file of a million decisions.
 
-Run it with `make bench`, or `python -m pytest tests/benchmarks/test_storage.py -s`. The rows of large files are
-copies of one decision, made inside the database; `BENCH_ROWS` says how many.
+Run it with `make bench`, or `python -m pytest tests/benchmarks/test_storage.py -s`. The rows of the large
+file are copies of one decision, made inside the database; `BENCH_ROWS` says how many.
 """
 
 import os
