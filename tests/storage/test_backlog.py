@@ -1,6 +1,7 @@
 """Commits after the answer: nothing is lost in silence."""
 
 import sqlite3
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -53,6 +54,30 @@ def test_what_cannot_be_stored_at_the_end_is_counted() -> None:
     backlog.add(["a", "b"])
     with pytest.raises(storage.BacklogLostError, match="2 decisions"):
         backlog.close()
+
+
+def test_a_full_queue_makes_its_caller_wait() -> None:
+    stored: list[str] = []
+    may_commit, is_taken = threading.Event(), threading.Event()
+
+    def commit(rows: Sequence[str]) -> None:
+        assert may_commit.wait(10)
+        stored.extend(rows)
+
+    def add_one_more() -> None:
+        backlog.add(["c"])
+        is_taken.set()
+
+    backlog: Backlog[str] = Backlog(commit, str, most=2)
+    backlog.add(["a", "b"])
+    caller = threading.Thread(target=add_one_more)
+    caller.start()
+    assert not is_taken.wait(0.1)
+    may_commit.set()
+    assert is_taken.wait(10)
+    caller.join()
+    backlog.close()
+    assert stored == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(("durability", "level"), [("normal", 1), ("full", 2), ("relaxed", 1)])
