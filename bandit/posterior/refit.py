@@ -21,6 +21,9 @@ from bandit.posterior.triangular import gram
 
 MAX_PASSES = 50
 TOLERANCE = 1e-4  # logits
+# Passes before steps are halved: where the context tells clicks apart almost completely, whole ones swing
+# around the fixed point for ever, by 0.02 logits.
+WHOLE_STEPS = 30
 SCALE_TOLERANCE = 0.01  # of a scale, a pass; then the scales stay and the logits settle
 
 Counts = Any  # `Rows`, or whatever else has arm, campaign, impressions and clicks, and that `design` knows
@@ -128,6 +131,7 @@ def moved(state: State, rows: Counts, fit: Fit, design: Design = given) -> Fit:
         target, variance = predict_marginals(state, design(piece), piece.arm, piece.campaign)
         step = jnp.clip(target - mean, -LARGEST_STEP, LARGEST_STEP)
         moved = jnp.max(jnp.where(piece.impressions > 0, jnp.abs(step), 0.0))
+        step *= jnp.where(fit.passes < WHOLE_STEPS, 1.0, 0.5)
         return so_far._replace(
             mean=so_far.mean.at[index].set(mean + step, mode="drop"),
             variance=so_far.variance.at[index].set(variance, mode="drop"),

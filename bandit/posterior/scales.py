@@ -7,6 +7,8 @@ of few effects stays near where it began:
     τ² ← (Σ_a e_a² + Var e_a + 5 τ_0²) / (n + 5)        σ_b² ← (Σ_g b_g² + Var b_g + 5 σ_b0²) / (m + 5)
 
 Sums run over effects that the data have touched: the others sit at their prior and would only slow the steps.
+No scale is learnt above `LARGEST_SCALE`.
+
 Scales from empirical logits instead come out far too small (0.04 for a true τ of 0.25).
 
 References:
@@ -29,6 +31,10 @@ from bandit.posterior.update import factored
 PSEUDO_WEIGHTS = 2.0  # of each group of weights, at the initial scale
 PSEUDO_EFFECTS = 5.0  # arms, and campaigns, at the initial scale
 SMALLEST_ARM_SCALE = 0.2  # until the arms have seen enough: few clicks look alike whatever τ is
+# Where the context tells clicks apart completely the likelihood has no largest scale, and the search for the
+# sites none to settle at. A weakly informative bound in logits, after A. Gelman, A. Jakulin, M. G. Pittau,
+# Y.-S. Su, Annals of Applied Statistics 2, 2008.
+LARGEST_SCALE = 2.5
 INFORMED = 8.0  # mean information of an arm from which its scale may be smaller: 400 impressions at 2 %
 TOUCHED = 1 + 1e-9  # of the prior's precision
 ARMS_AT_ONCE = 2048
@@ -52,6 +58,7 @@ def learn_weight_scales(state: State, initial: Prior, groups: Array) -> Float[Ar
     initially = jnp.max(groups * initial.scale, axis=1)
     summed = touched @ second + PSEUDO_WEIGHTS * initially**2
     learnt = jnp.sqrt(summed / (touched.sum(axis=1) + PSEUDO_WEIGHTS))
+    learnt = jnp.minimum(learnt, jnp.maximum(LARGEST_SCALE, initially))
     return jnp.where(groups.sum(axis=0) > 0, learnt @ groups, state.prior.scale)
 
 
@@ -102,7 +109,8 @@ def learn_effect_scales(state: State, initial: Prior, arm_campaign: Array) -> Ef
 
 
 def _pooled(squares: Array, count: Array, initial: Array) -> Array:
-    return jnp.sqrt((jnp.sum(squares) + PSEUDO_EFFECTS * initial**2) / (jnp.sum(count) + PSEUDO_EFFECTS))
+    learnt = jnp.sqrt((jnp.sum(squares) + PSEUDO_EFFECTS * initial**2) / (jnp.sum(count) + PSEUDO_EFFECTS))
+    return jnp.minimum(learnt, jnp.maximum(LARGEST_SCALE, initial))
 
 
 def rescale_weights(state: State, scale: Array) -> State:

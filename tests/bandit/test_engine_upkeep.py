@@ -8,6 +8,7 @@ import pytest
 from bandit import Engine, Outcome, Request
 from bandit.errors import InvalidSettingError
 from bandit.features import PriorScales
+from bandit.posterior.scales import LARGEST_SCALE
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
 from tests.bandit.test_engine_replay import history
 
@@ -195,3 +196,35 @@ def test_the_posterior_is_refitted_whenever_what_was_learnt_has_doubled(engines:
     engine.close()
     engines.forget_states()
     assert_same(posterior(engines.open()), before)
+
+
+def test_a_context_that_decides_every_click_is_learnt(engines: Engines) -> None:
+    engine = engines.open()
+    add_campaign(engine)
+    for start in range(0, 600, 50):
+        requests = [
+            Request(
+                campaign="spring",
+                context={"device": ("mobile", "desktop", "tablet")[i % 3], "hour": float(i % 24)},
+                decision_id=f"d{i}",
+            )
+            for i in range(start, start + 50)
+        ]
+        engine.select_many(requests)
+        engine.update_many(
+            [
+                Outcome(decision_id=f"d{i}", click=request.context["device"] == "mobile")
+                for i, request in enumerate(requests, start)
+            ]
+        )
+        engine.settle()
+    engine.refit()
+    told = engine._store.learning.model_log(engine._model.record.model_id, limit=1)[0].info
+    assert told["largest_step"] < 1e-4
+    assert told["scales"]["context"] == LARGEST_SCALE
+    rates = [
+        engine.explain("spring", engine.arms("spring")[0].creative_id, {"device": device}).ctr
+        for device in ("mobile", "desktop")
+    ]
+    assert rates[0] > 0.9
+    assert rates[1] < 0.1
