@@ -11,6 +11,7 @@ from storage.embeddings import Embeddings
 from storage.learning import Learning
 from storage.leases import Leases
 from storage.models import Models
+from storage.notices import Notices
 from storage.outcomes import Outcomes
 from storage.records import Finding
 from storage.session import Database, Durability
@@ -31,6 +32,7 @@ class Store:
         outcomes: What was reported, and settling.
         learning: The learner's rows, log, snapshots, arm states and statistics.
         leases: Who learns a model.
+        notices: Waits for the steps of other processes.
     """
 
     def __init__(self, database: Database) -> None:
@@ -43,6 +45,7 @@ class Store:
         self.outcomes = Outcomes(database, self.decisions)
         self.learning = Learning(database)
         self.leases = Leases(database)
+        self.notices = Notices(database)
 
     @classmethod
     def open(
@@ -105,6 +108,7 @@ class Store:
         try:
             self.decisions.backlog.close()
         finally:
+            self.notices.close()
             self._database.close()
 
     def __enter__(self) -> Self:
