@@ -1,20 +1,25 @@
-"""The engine's threads: one learns what has settled, one renews the lease."""
+"""The engine's threads: one follows other processes, one learns what has settled, one renews the lease."""
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 logger = logging.getLogger(__name__)
 
 GATHER_S = 0.2  # how long the first settled outcome waits for others
+HEARD_S = 0.05  # how long the first step of another process that was told of waits for others
 RENEW_S = 2.0
 IDLE_S = 1.0  # how often settling is looked for without any report
+FOLLOW_EVERY_S = 0.5  # half of the second in which changes are to be seen: looking and folding take time too
 
 
 class Background:
     """Calls the engine's work from threads of its own until it is stopped.
 
     Args:
+        follow: Sees what other processes have changed; called every half a second, and soon after `hear`.
+        hear: Waits at most so many seconds for a step of another process, and returns whether one came. None
+            where nobody tells.
         learn: Settles and learns all there is; called soon after `wake`, and once a second.
         renew: Renews the lease.
         begin: Called once.
@@ -23,25 +28,23 @@ class Background:
     def __init__(
         self,
         *,
+        follow: Callable[[], object] | None,
+        hear: Callable[[float], bool] | None,
         learn: Callable[[], object] | None,
         renew: Callable[[], object],
         begin: Callable[[], object] | None,
     ) -> None:
         self._stop = threading.Event()
+        self._stop_renewing = threading.Event()
         self._wake = threading.Event()
-        works = [(self._renewing, renew)]
-        works += [(self._learning, learn)] if learn is not None else []
-        works += [(_attempt, begin)] if begin is not None else []
-        self._threads = [
-            threading.Thread(
-                target=target, args=(work,), daemon=True, name=f"creative-bandit {work.__name__}"
-            )
-            for target, work in works
-        ]
+        self._hear = hear
+        works = [(self._following, follow), (self._learning, learn), (_attempt, begin)]
+        self._working = [_thread(target, work) for target, work in works if work is not None]
+        self._renewer = _thread(self._renewing, renew)
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in self._threads:
+        for thread in (*self._working, self._renewer):
             thread.start()
 
     def wake(self) -> None:
@@ -54,11 +57,32 @@ class Background:
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Stop the threads and wait for them."""
+        """Stop all threads but the one that renews the lease, and wait for them."""
         self._stop.set()
         self._wake.set()
-        for thread in self._threads:
-            thread.join()
+        _join(self._working)
+
+    def stop_renewing(self) -> None:
+        """Stop the last one too: after the last step, or a long one would lose the lease."""
+        self._stop_renewing.set()
+        _join([self._renewer])
+
+    def _following(self, work: Callable[[], object]) -> None:
+        while not self._stop.is_set():
+            if self._hears():
+                self._stop.wait(HEARD_S)
+            if not self._stop.is_set():
+                _attempt(work)
+
+    def _hears(self) -> bool:
+        """Wait for a step of another process, or until it is time to look; return whether one came."""
+        if self._hear is not None:
+            try:
+                return self._hear(FOLLOW_EVERY_S)
+            except Exception as error:
+                logger.warning("nobody tells of other processes' steps, they are looked for: %s", error)
+        self._stop.wait(FOLLOW_EVERY_S)
+        return False
 
     def _learning(self, work: Callable[[], object]) -> None:
         while not self._stop.is_set():
@@ -69,8 +93,18 @@ class Background:
                 _attempt(work)
 
     def _renewing(self, work: Callable[[], object]) -> None:
-        while not self._stop.wait(RENEW_S):
+        while not self._stop_renewing.wait(RENEW_S):
             _attempt(work)
+
+
+def _thread(target: Callable[..., object], work: Callable[..., object]) -> threading.Thread:
+    name = f"creative-bandit {getattr(work, '__name__', 'work')}"
+    return threading.Thread(target=target, args=(work,), daemon=True, name=name)
+
+
+def _join(threads: Sequence[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join()
 
 
 def _attempt(work: Callable[[], object]) -> None:
@@ -78,4 +112,4 @@ def _attempt(work: Callable[[], object]) -> None:
     try:
         work()
     except Exception:
-        logger.exception("learning failed; it is tried again")
+        logger.exception("work in the background failed; it is tried again")

@@ -96,14 +96,23 @@ class Engine:
         self._noes = NoWatch()
         self._learner = Learner(store, model, clock, owner=f"pid {self._pid}")
         self._selector = Selector(
-            store, model, self._learner, self._lock, clock, is_relaxed=durability == "relaxed"
+            store,
+            model,
+            self._learner,
+            self._lock,
+            clock,
+            is_relaxed=durability == "relaxed",
+            is_following=learn != "background",
         )
         if self._may_learn:
             self._learner.ensure_lease()
+        is_background = learn == "background"
         self._background = Background(
-            learn=self._settle_and_learn if self._may_learn and learn == "background" else None,
+            follow=self._selector.catch_up if is_background else None,
+            hear=self._hear if is_background and store.notices.are_given else None,
+            learn=self._settle_and_learn if is_background and self._may_learn else None,
             renew=self._renew,
-            begin=self.warm_up if learn == "background" and model.roster.campaigns else None,
+            begin=self.warm_up if is_background and model.roster.campaigns else None,
         )
         self._background.start()
 
@@ -125,8 +134,9 @@ class Engine:
             url: A path of an SQLite file, or a URL (`sqlite:///ads.db`, `postgresql://user@host/database`).
             role: "both" selects and learns, "select" only selects, "learn" only learns; of several processes
                 one learns at a time, the others take over when it ends.
-            learn: "background": a thread learns within a second; "inline": inside `update`; "manual": only
-                in `settle`.
+            learn: "background": threads learn, and follow other processes, within a second, and no request
+                waits for it; "inline": inside `update`; "manual": only in `settle`. With the last two the
+                calls themselves look, once a second, for what other processes have changed.
             clock: Gives the time, aware.
             seed: Seed of a new database's draws; an old one keeps its own.
             encoder: An encoder, a checkpoint's folder or hub id; None is the default one. It is loaded when
@@ -479,20 +489,26 @@ class Engine:
         first = [several[0] for several in results]
         self._noes.watch(outcomes, first)
         if self._learn_mode == "inline" and self._may_learn:
+            self._selector.follow()
             self._settle_and_learn()
         else:
             self._background.wake()
         return first
 
-    def settle(self) -> Settled:
+    def settle(self, *, at_most_s: float | None = None) -> Settled:
         """Settle what is due and learn it; the only place that learns with `learn="manual"`.
+
+        Args:
+            at_most_s: Begin no further step after so many seconds; what is left is for the next call. None
+                ends when nothing waits.
 
         Returns:
             How many decisions were settled by the clock, and how many were learnt. None are learnt while
             another process is the learner.
         """
         self._check_open()
-        return self._settle_and_learn()
+        self._selector.follow()
+        return self._settle_and_learn(at_most_s)
 
     def arms(self, campaign: str) -> list[ArmReport]:
         """Return the arms of a campaign with their statistics, as `arm_report` shows them in SQL.
@@ -676,10 +692,12 @@ class Engine:
         self._background.stop()
         try:
             if self._may_learn and self._learn_mode != "manual":
+                self._selector.catch_up()
                 self._settle_and_learn()
             with self._lock:
                 self._learner.save()
         finally:
+            self._background.stop_renewing()
             with self._lock:
                 self._learner.release()
             self._is_closed = True
@@ -729,18 +747,20 @@ class Engine:
                 ) from error
         return imported
 
-    def _settle_and_learn(self) -> Settled:
-        self._selector.follow()
+    def _settle_and_learn(self, at_most_s: float | None = None) -> Settled:
+        until = math.inf if at_most_s is None else time.monotonic() + at_most_s
         settled = learnt = 0
         while due := self._store.outcomes.settle_due(now=self._clock(), limit=SETTLE_AT_ONCE):
             settled += due
+            if time.monotonic() >= until:
+                break
         while self._may_learn:
             with self._lock:  # batch by batch, so that others come in between
                 batch = self._learner.learn()
                 if self._learner.is_due or self._learner.is_readout_due:
                     self._learner.save()
             learnt += batch
-            if batch == 0 or not self._learner.has_more:
+            if batch == 0 or not self._learner.has_more or time.monotonic() >= until:
                 break
         return Settled(settled=settled, learnt=learnt)
 
@@ -754,6 +774,9 @@ class Engine:
             else:
                 self._store.campaigns.set_creative_status(campaign, creative_id, cast(CreativeStatus, status))
             self._selector.reload()
+
+    def _hear(self, timeout_s: float) -> bool:
+        return self._store.notices.wait(self._model.record.model_id, timeout_s)
 
     def _renew(self) -> None:
         # Without the engine's lock: a long refit must not cost the lease.

@@ -20,6 +20,7 @@ from bandit.counting import count_learnt, room_to_fit
 from bandit.errors import PosteriorError
 from bandit.features import weight_prior
 from bandit.fitting import fit_counts
+from bandit.following import all_arms, forgets_of, steps_to_fold
 from bandit.model import Model
 from bandit.numerics import double_precision
 from bandit.pooling import Counted, pool
@@ -52,6 +53,7 @@ from storage import (
     ContextCountRecord,
     LearnRow,
     LeaseLostError,
+    LogRow,
     Snapshot,
     StepConflictError,
     StepRecord,
@@ -100,6 +102,7 @@ class Learner:
         self._upkeep = Upkeep(model)
         self._readouts = Readouts(store, model, lambda: self.view)
         self.lease: int | None = None
+        self._has_lost_lease = False
         self.has_more = False
         self._forgot_at: datetime | None = None
         self._n_learnt = self._n_at_refit = 0
@@ -135,14 +138,61 @@ class Learner:
         self.catch_up()
 
     def catch_up(self) -> None:
-        """Fold the steps that only the log has: its own after a failure, or another process's."""
-        log = self._store.learning.log(self._model_id, after_step=self._step)
-        if not log:
+        """Learn what only the log knows: its own steps after a failure, or those of another process."""
+        latest = self._store.learning.latest_step(self._model_id)
+        # Not built upon: what was learnt under a lost lease, and what a server lost when it crashed.
+        if self._has_lost_lease or latest < self._step:
+            self._has_lost_lease = False
+            self.resume()
+        elif latest > self._step:
+            self._follow_snapshot()
+            self._fold_log()
+
+    def _follow_snapshot(self) -> None:
+        """Take over the newest snapshot, with the arms that have changed, if it is far enough ahead."""
+        if self._from_prior:
             return
+        log = self._store.learning.log(self._model_id, after_step=self._step)
+        stored = self._stored_state(after_step=self._step, ahead=steps_to_fold(log))
+        if stored is None:
+            return
+        snapshot, arms = stored
+        # The snapshot may be newer than the log was.
+        log = self._store.learning.log(self._model_id, after_step=self._step)
+        log = [row for row in log if row.step <= snapshot.step]
+        if any(row.kind == "refit" for row in log):
+            self._model.reread_components()
+        self._model.reload()
+        forgets = forgets_of(log)
+        with double_precision():
+            n_arms, n_campaigns = self._model.capacity()
+            state = self.view.state
+            if n_arms > len(state.arm_precision):
+                state = grow(state, n_arms, n_campaigns)
+            index = np.array([self._model.roster.arm[int(i)] for i in arms.creative_ids], np.int64)
+            everything, kept = all_arms(state, arms, index, forgets)
+            arm_campaign = self._model.arm_campaign(n_arms)
+            followed = restored(
+                snapshot.state, everything, everything.creative_ids, kept, arm_campaign, n_campaigns
+            )
+            self._step = snapshot.step
+            self._touched.clear()
+            self._publish(followed)
+        self._count(log)
+        self._forgot_at = forgets[-1].logged_at if forgets else self._forgot_at
+        self.mark_unread()
+
+    def _count(self, log: Sequence[LogRow]) -> None:
         for row in log:
             self._n_learnt += row.n_rows
             if row.kind == "refit":
                 self._n_at_refit = self._n_learnt
+
+    def _fold_log(self) -> None:
+        log = self._store.learning.log(self._model_id, after_step=self._step)
+        if not log:
+            return
+        self._count(log)
         refits = [position for position, row in enumerate(log) if row.kind == "refit"]
         if refits:
             log = log[refits[-1] :]
@@ -185,7 +235,11 @@ class Learner:
         """Hold the lease longer; called every two seconds."""
         lease = self.lease
         if lease is not None and not self._store.leases.renew(self._model_id, lease) and self.lease == lease:
-            self.lease = None
+            self._lose_lease()
+
+    def _lose_lease(self) -> None:
+        self._has_lost_lease = True
+        self.lease = None
 
     def learn(self) -> int:
         """Learn one batch of settled decisions.
@@ -327,7 +381,7 @@ class Learner:
                 try:
                     self._write_snapshot(lease)
                 except LeaseLostError:
-                    self.lease = None
+                    self._lose_lease()
                     return
         self.refresh_statistics()
 
@@ -375,13 +429,18 @@ class Learner:
         """Return the posterior of a campaign's arms as people read it."""
         return self._readouts.of(entry)
 
-    def _stored_state(self) -> tuple[Snapshot, ArmStates] | None:
-        """Return the newest snapshot with the arms as of the same step; None to begin from the prior."""
+    def _stored_state(self, after_step: int = -1, ahead: int = 0) -> tuple[Snapshot, ArmStates] | None:
+        """Return the newest snapshot with the arms as of the same step; None when there is none.
+
+        Args:
+            after_step: The arms are those that have changed after this step.
+            ahead: More than so many steps after it the snapshot must be.
+        """
         for _ in range(SNAPSHOT_TRIES):
-            snapshot = self._store.learning.newest_snapshot(self._model_id)
+            snapshot = self._store.learning.newest_snapshot(self._model_id, after_step=after_step + ahead)
             if snapshot is None:
                 return None
-            arms = self._store.learning.arm_states(self._model_id)
+            arms = self._store.learning.arm_states(self._model_id, after_step=after_step)
             if arms.steps is None or max(arms.steps, default=0) <= snapshot.step:
                 return snapshot, arms
         return None

@@ -52,6 +52,8 @@ class Selector:
         lock: The engine's; held while the model or the learner changes.
         clock: Gives the time, aware.
         is_relaxed: Whether decisions whose ids are ours are answered before their commit.
+        is_following: Whether calls look for what other processes have changed; else a thread does, with
+            `catch_up`.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class Selector:
         clock: Callable[[], datetime],
         *,
         is_relaxed: bool,
+        is_following: bool,
     ) -> None:
         self._store = store
+        self._is_following = is_following
         self._is_relaxed = is_relaxed
         self._model = model
         self._learner = learner
@@ -188,26 +192,36 @@ class Selector:
         yield from warm_up(lambda: self._learner.view, self._model, self._clock())
 
     def follow(self) -> None:
-        """See, at most once a second, what other processes have changed."""
-        if time.monotonic() - self._followed_at < FOLLOW_EVERY_S or not self._lock.acquire(blocking=False):
-            return  # whoever has the lock is learning or following: the view is valid, and soon replaced
-        try:
+        """See, at most once a second, what other processes have changed, where no thread does."""
+        if not self._is_following or time.monotonic() - self._followed_at < FOLLOW_EVERY_S:
+            return
+        if self._lock.acquire(blocking=False):  # else its holder learns or follows: the view is soon replaced
+            try:
+                self.catch_up()
+            finally:
+                self._lock.release()
+
+    def catch_up(self) -> None:
+        """See what other processes have changed."""
+        with self._lock:
             self._followed_at = time.monotonic()
-            version = self._store.campaigns.version(self._model.record.model_id)
-            if version != self._roster_version:
-                self.reload()
-                self._roster_version = version
-            self._model.reread_settings()
-            if self._learner.lease is None:
-                self._learner.catch_up()
-            if self._followed_at - self._counted_at >= RECOUNT_EVERY_S:
-                self._counted_at = self._followed_at
-                self._model.recount()
-                self._learner.republish()
-        except StorageError as error:
-            logger.warning("what other processes changed could not be read, it is tried again: %s", error)
-        finally:
-            self._lock.release()
+            try:
+                self._catch_up()
+            except StorageError as error:
+                logger.warning("what other processes changed could not be read, it is tried again: %s", error)
+
+    def _catch_up(self) -> None:
+        version = self._store.campaigns.version(self._model.record.model_id)
+        if version != self._roster_version:
+            self.reload()
+            self._roster_version = version
+        self._model.reread_settings()
+        if self._learner.lease is None:
+            self._learner.catch_up()
+        if self._followed_at - self._counted_at >= RECOUNT_EVERY_S:
+            self._counted_at = self._followed_at
+            self._model.recount()
+            self._learner.republish()
 
     def reload(self) -> None:
         """Reread campaigns and creatives, and let selection see them."""

@@ -198,11 +198,11 @@ class Learning:
             lambda connection: [InfoRow(**row) for row in connection.execute(query).mappings()]
         )
 
-    def newest_snapshot(self, model_id: int) -> Snapshot | None:
-        """Return the newest snapshot; None when there is none."""
+    def newest_snapshot(self, model_id: int, *, after_step: int = -1) -> Snapshot | None:
+        """Return the newest snapshot; None when there is none as of a later step than `after_step`."""
         query = (
             select(Posterior.step, Posterior.snapshot.label("state"))
-            .where(Posterior.model_id == model_id)
+            .where(Posterior.model_id == model_id, Posterior.step > after_step)
             .order_by(Posterior.step.desc())
             .limit(1)
         )

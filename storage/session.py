@@ -5,8 +5,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
-from typing import Any, Final, Literal, TypeVar, final
+from typing import Any, Final, Literal, TypeVar, cast, final
 
+import psycopg
+import psycopg.sql
 from sqlalchemy import URL, Connection, Dialect, Double, bindparam, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
@@ -101,6 +103,15 @@ class Database:
                 connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translate(error, self.place) from error
+
+    def connect_to_listen(self, channel: str) -> psycopg.Connection[Any]:
+        """Return a PostgreSQL connection outside the pool that hears what is told on a channel."""
+        proxy = self._engine.raw_connection()
+        connection = cast("psycopg.Connection[Any]", proxy.driver_connection)
+        proxy.detach()
+        connection.autocommit = True
+        connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
+        return connection
 
     def close(self) -> None:
         """Close all connections."""

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
-from storage import context_schema, corrections, leases
+from storage import context_schema, corrections, leases, notices
 from storage.errors import StepConflictError
 from storage.learning_records import ArmStates, StepRecord
 from storage.schema import ArmState, ArmStatistics, Campaign, Decision, LearnStep, ModelLog, Posterior
@@ -79,6 +79,7 @@ def write(connection: Connection, step: StepRecord) -> None:
         write_arm_states(connection, step.model_id, step.step, step.arm_states)
     if step.snapshot is not None:
         write_snapshot(connection, step.model_id, step.step, step.snapshot, step.logged_at)
+    notices.tell(connection, step.model_id)
 
 
 def latest(connection: Connection, model_id: int) -> int:

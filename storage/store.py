@@ -14,6 +14,7 @@ from storage.importing import Imports
 from storage.learning import Learning
 from storage.leases import Leases
 from storage.models import Models
+from storage.notices import Notices
 from storage.outcomes import Outcomes
 from storage.pruning import Pruning
 from storage.records import Finding
@@ -38,6 +39,7 @@ class Store:
         pruning: Old decisions become counts.
         exports: The decision log for other programs and databases.
         imports: The decision log of another database.
+        notices: Waits for the steps of other processes.
     """
 
     def __init__(self, database: Database) -> None:
@@ -53,6 +55,7 @@ class Store:
         self.pruning = Pruning(database)
         self.exports = Exports(database)
         self.imports = Imports(database)
+        self.notices = Notices(database)
 
     @classmethod
     def open(
@@ -118,6 +121,7 @@ class Store:
         try:
             self.decisions.backlog.close()
         finally:
+            self.notices.close()
             self._database.close()
 
     def __enter__(self) -> Self:

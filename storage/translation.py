@@ -77,8 +77,8 @@ def is_transient(error: SQLAlchemyError) -> bool:
     return isinstance(cause, psycopg.Error) and cause.sqlstate in TRANSIENT_SQLSTATES
 
 
-def translate(error: SQLAlchemyError | sqlite3.Error, place: str) -> StorageError:
-    """Return our error for one that SQLAlchemy, or SQLite's driver, raised.
+def translate(error: SQLAlchemyError | sqlite3.Error | psycopg.Error, place: str) -> StorageError:
+    """Return our error for one that SQLAlchemy, or a driver, raised.
 
     Args:
         error: What was caught.

@@ -228,8 +228,8 @@ def test_a_snapshot_that_moves_while_it_is_read(engines: Engines) -> None:
     second = engines.open(role="select")
     read = second._store.learning.newest_snapshot
 
-    def interrupted(model_id: int):  # type: ignore[no-untyped-def]  as the one it stands for
-        snapshot = read(model_id)
+    def interrupted(model_id: int, **settings: int):  # type: ignore[no-untyped-def]  as the one it stands for
+        snapshot = read(model_id, **settings)
         if snapshot is not None and snapshot.step == 1:
             play(first, 10, start=10)
             first._learner.save()
