@@ -14,7 +14,7 @@ from tests.bandit.engines import TINY, Clock, add_campaign
 Statements = dict[str, Any]
 GROWING = ("decisions", "outcomes", "candidate_sets", "learn_log", "embeddings", "arm_states")
 # Indices that hold only what waits to be settled or learnt: they may be read from the beginning.
-WAITING = ("ix_decisions_due", "ix_decisions_unlearnt")
+WAITING = ("ix_decisions_due", "ix_decisions_unlearnt", "ix_decisions_corrected")
 MANY_CANDIDATE_SETS = """
 INSERT INTO candidate_sets (hash, creative_ids)
 WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 2000)
