@@ -510,6 +510,17 @@ class Engine:
         self._selector.follow()
         return self._settle_and_learn(at_most_s)
 
+    @property
+    def is_learner(self) -> bool:
+        """Whether this process learns the model now."""
+        return self._learner.lease is not None
+
+    @property
+    def learner(self) -> str | None:
+        """Who learns the model now, such as "pid 4711"; None when nobody does."""
+        self._check_open()
+        return self._store.leases.owner(self._model.record.model_id)
+
     def arms(self, campaign: str) -> list[ArmReport]:
         """Return the arms of a campaign with their statistics, as `arm_report` shows them in SQL.
 

@@ -68,6 +68,11 @@ class Leases:
         """
         return self._set_expiry(model_id, number, 0.0)
 
+    def owner(self, model_id: int) -> str | None:
+        """Return who holds the lease; None when nobody does."""
+        query = select(Lease.owner).where(Lease.model_id == model_id, Lease.expires_at > database_clock())
+        return self._database.read(lambda connection: connection.execute(query).scalar_one_or_none())
+
     def _set_expiry(self, model_id: int, number: int, after_s: float) -> bool:
         statement = (
             update(Lease)

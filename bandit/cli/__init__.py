@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from bandit.cli import campaigns, creatives, databases, decisions, doctor, importing, models, simulating
+from bandit.cli import (
+    campaigns,
+    creatives,
+    databases,
+    decisions,
+    doctor,
+    importing,
+    learning,
+    models,
+    simulating,
+)
 from bandit.cli.options import example, group, show_help
 from bandit.cli.printing import print_error, print_line
 
@@ -47,6 +57,7 @@ app.add_typer(campaigns.app, name="campaign", help="Add, pause and resume campai
 app.add_typer(creatives.app, name="creative", help="Add, pause, resume and retire creatives.")
 app.add_typer(decisions.app)
 app.add_typer(importing.app)
+app.add_typer(learning.app)
 app.add_typer(models.app)
 app.add_typer(simulating.app, name="simulate", help="Try policies on simulated or past traffic.")
 app.add_typer(databases.app, name="storage", help="Upgrade and check a database.")
