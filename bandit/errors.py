@@ -1,5 +1,20 @@
 """What can go wrong in the engine; storage's and encoders' errors are re-exported by the package."""
 
+from collections.abc import Sequence
+
+MOST_LISTED = 20  # problems; a file with a wrong separator has nothing else
+
+
+def listed(problems: Sequence[str]) -> str:
+    r"""Return problems one a line, each line begun and indented; the first twenty, and how many more.
+
+    Example:
+        >>> listed(["line 2: no id", "line 5: no id"])
+        '\n  line 2: no id\n  line 5: no id'
+    """
+    more = [f"and {len(problems) - MOST_LISTED} more"] if len(problems) > MOST_LISTED else []
+    return "".join(f"\n  {problem}" for problem in [*problems[:MOST_LISTED], *more])
+
 
 class BanditError(Exception):
     """Root of all errors of this package."""

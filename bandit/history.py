@@ -7,14 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from bandit.context import check_context, count_contexts
-from bandit.errors import ContextError, HistoryError
+from bandit.errors import ContextError, HistoryError, listed
 from bandit.model import Model
 from bandit.records import Creative, HistoryRow, Imported, ImportedCounts
 from encoders import text_hash
 from storage import CampaignRecord, ContextRecord, HistoryCountRecord, NewCreative, Store
 from storage.records import CreativeStatus
 
-MOST_SHOWN = 20
 LONGEST_ID = 200  # characters; an import's name is part of a key, and PostgreSQL limits keys
 UNKNOWN = ContextRecord(fields={}, slots=(), version=0)
 
@@ -81,10 +80,8 @@ def check_import_id(import_id: object) -> None:
 def refuse(problems: Sequence[str], place: str) -> None:
     """Raise one error for all problems, if there are any."""
     if problems:
-        shown = "\n  ".join(problems[:MOST_SHOWN])
-        more = f"\n  and {len(problems) - MOST_SHOWN} more" if len(problems) > MOST_SHOWN else ""
         plural = "problem" if len(problems) == 1 else "problems"
-        raise HistoryError(f"{place}: {len(problems)} {plural}; nothing was imported\n  {shown}{more}")
+        raise HistoryError(f"{place}: {len(problems)} {plural}; nothing was imported{listed(problems)}")
 
 
 def import_history(store: Store, model: Model, history: History, *, now: datetime) -> Imported:

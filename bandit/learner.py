@@ -145,21 +145,25 @@ class Learner:
             self._has_lost_lease = False
             self.resume()
         elif latest > self._step:
-            self._follow_snapshot()
-            self._fold_log()
+            log = self._store.learning.log(self._model_id, after_step=self._step)
+            stored = None
+            if not self._from_prior:
+                stored = self._stored_state(after_step=self._step, ahead=steps_to_fold(log))
+            if stored is not None:
+                # The snapshot may be newer than the log was.
+                log = self._store.learning.log(self._model_id, after_step=self._step)
+                self._take_over(*stored, [row for row in log if row.step <= stored[0].step])
+                log = [row for row in log if row.step > self._step]
+            self._fold(log)
 
-    def _follow_snapshot(self) -> None:
-        """Take over the newest snapshot, with the arms that have changed, if it is far enough ahead."""
-        if self._from_prior:
-            return
-        log = self._store.learning.log(self._model_id, after_step=self._step)
-        stored = self._stored_state(after_step=self._step, ahead=steps_to_fold(log))
-        if stored is None:
-            return
-        snapshot, arms = stored
-        # The snapshot may be newer than the log was.
-        log = self._store.learning.log(self._model_id, after_step=self._step)
-        log = [row for row in log if row.step <= snapshot.step]
+    def _take_over(self, snapshot: Snapshot, arms: ArmStates, log: Sequence[LogRow]) -> None:
+        """Go on from a snapshot ahead of us.
+
+        Args:
+            snapshot: The snapshot.
+            arms: The states as of it of the arms that have changed.
+            log: The steps between.
+        """
         if any(row.kind == "refit" for row in log):
             self._model.reread_components()
         self._model.reload()
@@ -188,8 +192,7 @@ class Learner:
             if row.kind == "refit":
                 self._n_at_refit = self._n_learnt
 
-    def _fold_log(self) -> None:
-        log = self._store.learning.log(self._model_id, after_step=self._step)
+    def _fold(self, log: Sequence[LogRow]) -> None:
         if not log:
             return
         self._count(log)

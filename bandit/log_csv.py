@@ -13,25 +13,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from bandit.errors import LogFileError
+from bandit.errors import LogFileError, listed
 from bandit.log_files import opened, replaced
+from bandit.records import TEXT_FIELDS
 from storage import CampaignRecord, ContextRecord, ContextSlotRecord, CreativeRecord, ModelRecord
 from storage.exporting import LoggedDecision, LoggedOutcome, Setup
 
 FORMAT = 1  # of the setup
 SETTINGS = ("scales", "components", "learn_scales")  # of the model; none of them is secret
-MOST_SHOWN = 20
 LONGEST_FIELD = 2**30
 # What people look for first; conversions and value are read off the outcomes.
 COLUMNS = (
     *("decision_id", "campaign", "creative", "decided_at", "context", "propensity", "click", "conversions"),
-    *("value", "headline", "body", "call_to_action", "candidates", "propensities", "is_control", "place"),
+    *("value", *TEXT_FIELDS, "candidates", "propensities", "is_control", "place"),
     *("list_propensity", "request_id", "activated_at", "settled_at", "closed_at", "outcomes"),
     *("model_version", "slots_version", "horizon", "kappa", "point_set"),
 )
 T = TypeVar("T")
-TEXTS = ("headline", "body", "call_to_action")
-READ = tuple(name for name in COLUMNS if name not in ("conversions", "value", *TEXTS))
+READ = tuple(name for name in COLUMNS if name not in ("conversions", "value", *TEXT_FIELDS))
 
 
 def setup_of(path: Path) -> Path:
@@ -53,8 +52,7 @@ def write_csv(
     Returns:
         How many decisions were written.
     """
-    campaigns = {campaign.campaign_id: campaign.name for campaign in setup.campaigns}
-    texts = {(campaigns[c.campaign_id], c.external_id): c.content for c in setup.creatives}
+    contents = setup.contents()
     n = 0
     with replaced(setup_of(path)) as file:
         json.dump(_setup_document(setup), file, ensure_ascii=False, indent=1)
@@ -62,8 +60,7 @@ def write_csv(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for logged in decisions:
-            content = texts[logged.campaign, logged.creative]
-            writer.writerow(_line(logged, content))
+            writer.writerow(_line(logged, contents[logged.campaign, logged.creative]))
             progress(1)
             n += 1
     return n
@@ -110,9 +107,7 @@ def read_csv(path: Path) -> Iterator[LoggedDecision]:
     finally:
         csv.field_size_limit(before)
     if problems:
-        listed = "\n  ".join(problems[:MOST_SHOWN])
-        more = f"\n  and {len(problems) - MOST_SHOWN} more" if len(problems) > MOST_SHOWN else ""
-        raise LogFileError(f"{path}: {len(problems)} bad lines; nothing was imported\n  {listed}{more}")
+        raise LogFileError(f"{path}: {len(problems)} bad lines; nothing was imported{listed(problems)}")
 
 
 def _decisions(file: TextIO, path: Path, problems: list[str]) -> Iterator[LoggedDecision]:
@@ -130,7 +125,7 @@ def _line(logged: LoggedDecision, content: dict[str, Any]) -> list[Any]:
     bought = [o.value for o in logged.outcomes if o.kind == "conversion" and o.valid and not o.late]
     fields = {
         **logged._asdict(),
-        **{name: content.get(name) for name in TEXTS},
+        **{name: content.get(name) for name in TEXT_FIELDS},
         "conversions": len(bought),
         "value": sum(bought),
         "outcomes": [outcome._asdict() for outcome in logged.outcomes],

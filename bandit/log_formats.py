@@ -5,15 +5,14 @@ Both take settled decisions only, each place of a list as a decision of its own 
 
 import csv
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bandit.errors import LogFileError
 from bandit.log_files import replaced
+from bandit.records import TEXT_FIELDS
 from storage.exporting import LoggedDecision, Setup
-
-TEXTS = ("headline", "body", "call_to_action")
 
 
 def items_of(path: Path) -> Path:
@@ -54,9 +53,9 @@ def write_open_bandit(
     n = 0
     with replaced(items_of(path)) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["", "item_id", *(f"item_feature_{i}" for i in range(2 + len(TEXTS)))])
+        writer.writerow(["", "item_id", *(f"item_feature_{i}" for i in range(2 + len(TEXT_FIELDS)))])
         for creative in setup.creatives:
-            texts = [creative.content.get(name, "") for name in TEXTS]
+            texts = [creative.content.get(name, "") for name in TEXT_FIELDS]
             number = items[creative.external_id]
             writer.writerow([number, number, len("".join(texts)), creative.external_id, *texts])
     with replaced(path) as file:
@@ -94,20 +93,19 @@ def write_dsjson(
     Returns:
         How many decisions were written.
     """
-    campaigns = {campaign.campaign_id: campaign.name for campaign in setup.campaigns}
-    texts = {(campaigns[c.campaign_id], c.external_id): c.content for c in setup.creatives}
+    contents = setup.contents()
     n = 0
     with replaced(path) as file:
         for logged in decisions:
             progress(1)
             if logged.click is not None:
-                document = _dsjson(logged, texts)
+                document = _dsjson(logged, contents)
                 file.write(json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n")
                 n += 1
     return n
 
 
-def _dsjson(logged: LoggedDecision, texts: dict[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
+def _dsjson(logged: LoggedDecision, contents: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, Any]:
     chosen = logged.candidates.index(logged.creative)
     order = [chosen, *(i for i in range(len(logged.candidates)) if i != chosen)]
     at = (logged.activated_at or logged.decided_at).strftime("%Y-%m-%dT%H:%M:%S.%f0Z")
@@ -125,7 +123,7 @@ def _dsjson(logged: LoggedDecision, texts: dict[tuple[str, str], dict[str, Any]]
             "Campaign": {"name": logged.campaign},
             "Context": logged.context,
             "_multi": [
-                {"Creative": {"id": name, **texts[logged.campaign, name]}} for name in logged.candidates
+                {"Creative": {"id": name, **contents[logged.campaign, name]}} for name in logged.candidates
             ],
         },
         "p": [logged.propensities[i] for i in order],

@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from bandit.context import check_context
-from bandit.errors import ContextError, LogFileError
+from bandit.errors import ContextError, LogFileError, listed
 from bandit.model import initial_settings
 from bandit.privacy import allowed
 from storage import ContextRecord, Store
 from storage.exporting import LoggedDecision, Setup
 
 CHUNK = 1_000  # decisions a transaction
-MOST_SHOWN = 20
 
 
 def import_log(
@@ -56,9 +55,7 @@ def import_log(
 def _check(decisions: Iterator[LoggedDecision], setup: Setup) -> None:
     problems, seen = [], set()
     known = ContextRecord(fields=dict(setup.context.fields), slots=(), version=0)
-    creatives = {creative.creative_id: creative for creative in setup.creatives}
-    campaigns = {campaign.campaign_id: campaign.name for campaign in setup.campaigns}
-    names = {(campaigns[creative.campaign_id], creative.external_id) for creative in creatives.values()}
+    names = setup.contents().keys()
     for logged in decisions:
         where = f"decision {logged.decision_id!r}"
         if logged.decision_id in seen:
@@ -72,6 +69,4 @@ def _check(decisions: Iterator[LoggedDecision], setup: Setup) -> None:
         except ContextError as error:
             problems.append(f"{where}: {error}")
     if problems:
-        listed = "\n  ".join(problems[:MOST_SHOWN])
-        more = f"\n  and {len(problems) - MOST_SHOWN} more" if len(problems) > MOST_SHOWN else ""
-        raise LogFileError(f"{len(problems)} bad decisions; nothing was imported\n  {listed}{more}")
+        raise LogFileError(f"{len(problems)} bad decisions; nothing was imported{listed(problems)}")

@@ -22,6 +22,7 @@ from bandit.context import check_context, distinct_contexts, give_slots
 from bandit.errors import ContextError, EncoderChangedError
 from bandit.features import N_CONTENT, N_CONTEXT, PriorScales
 from bandit.privacy import check_policy, new_secret
+from bandit.records import TEXT_FIELDS
 from bandit.roster import CampaignEntry, Roster, build_roster
 from bandit.selection import Tables, room_for
 from encoders import Encoder, TextEncoder, encode_fields
@@ -36,7 +37,6 @@ from storage import (
 )
 from storage.records import ContextKind
 
-TEXT_FIELDS = ("headline", "body", "call_to_action")
 TEXTS_TO_FIT = 256  # distinct texts from which components of an unknown encoder are fitted
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from bandit.errors import InvalidCreativeError
 
 LONGEST_TEXT = 10_000  # characters
+TEXT_FIELDS = ("headline", "body", "call_to_action")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Creative:
             raise InvalidCreativeError(
                 f"expected a creative's id to be a string that is not empty, got {self.id!r}"
             )
-        for name in ("headline", "body", "call_to_action"):
+        for name in TEXT_FIELDS:
             text = getattr(self, name)
             if not isinstance(text, str):
                 raise InvalidCreativeError(

@@ -178,8 +178,10 @@ class Selector:
         Ids that the caller gave are committed before the answer whatever the durability: another process may
         give the same one at the same time, and only the database knows who was first.
         """
-        later = [row for row in rows if self._is_relaxed and row.decision_id not in given]
-        now = [row for row in rows if not (self._is_relaxed and row.decision_id not in given)]
+        now: list[NewDecision] = []
+        later: list[NewDecision] = []
+        for row in rows:
+            (later if self._is_relaxed and row.decision_id not in given else now).append(row)
         self._store.decisions.record_later(later)
         records: list[Stored] = [*later, *self._store.decisions.record(now)]
         for record in records:

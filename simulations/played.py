@@ -22,7 +22,7 @@ class PolicySetting(Protocol):
     @property
     def policy(self) -> str: ...  # noqa: D102  # both are described above
     @property
-    def setting_id(self) -> str: ...  # noqa: D102
+    def setting_id(self) -> str: ...  # noqa: D102  # described above
 
 
 class Played(NamedTuple):

@@ -20,6 +20,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from bandit.components import Components
+from bandit.errors import listed
 from bandit.features import PriorScales, design_row, weight_prior
 from bandit.posterior import Gaussian, Rows, State, predict, refit
 from simulations.errors import ArchiveError
@@ -85,9 +86,7 @@ def read_archive(path: Path) -> list[PastTest]:
             pooled[0] += int(row["impressions"])
             pooled[1] += int(row["clicks"])
     if problems:
-        shown = "\n  ".join(problems[:20])
-        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise ArchiveError(f"{path}: {len(problems)} bad lines\n  {shown}{more}")
+        raise ArchiveError(f"{path}: {len(problems)} bad lines{listed(problems)}")
     return [
         _past_test(test, weeks[test], counts[test]) for test in sorted(counts, key=lambda t: (weeks[t], t))
     ]

@@ -78,17 +78,17 @@ class LiftRow(Protocol):
     @property
     def policy(self) -> str: ...  # noqa: D102  # all are described above
     @property
-    def setting(self) -> str: ...  # noqa: D102
+    def setting(self) -> str: ...  # noqa: D102  # described above
     @property
-    def per_arm(self) -> int: ...  # noqa: D102
+    def per_arm(self) -> int: ...  # noqa: D102  # described above
     @property
-    def tests(self) -> int: ...  # noqa: D102
+    def tests(self) -> int: ...  # noqa: D102  # described above
     @property
-    def clicks(self) -> float: ...  # noqa: D102
+    def clicks(self) -> float: ...  # noqa: D102  # described above
     @property
-    def share_of_lift(self) -> float: ...  # noqa: D102
+    def share_of_lift(self) -> float: ...  # noqa: D102  # described above
     @property
-    def standard_error(self) -> float: ...  # noqa: D102
+    def standard_error(self) -> float: ...  # noqa: D102  # described above
 
 
 class Band(NamedTuple):

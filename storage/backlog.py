@@ -73,8 +73,7 @@ class Backlog(Generic[Row]):
             self._changed.wait_for(
                 lambda: self._failure is not None or not any(name in self._waiting for name in wanted)
             )
-            if self._failure is not None:
-                self._tell()
+            self._tell()
 
     def flush(self) -> None:
         """Wait until all that was added is committed.

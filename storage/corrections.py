@@ -67,7 +67,7 @@ UNNOTED: Final = (
         Decision.corrected_at.is_not(None),
         Decision.corrected_step.is_(None),
         Decision.learnt_batch.is_not(None),
-        exists().where(Campaign.campaign_id == Decision.campaign_id, Campaign.model_id == bindparam("model")),
+        OF_MODEL,
     )
     .order_by(Decision.corrected_at)
 )

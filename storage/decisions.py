@@ -1,7 +1,7 @@
 """Decisions: recorded once for each id, whoever sends it again."""
 
 import hashlib
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from itertools import repeat
 from operator import attrgetter
@@ -151,7 +151,7 @@ class Decisions:
             connection.execute(
                 ACTIVATE,
                 [
-                    {"id": row.decision_id, "now": now, "due": settles_at(now, row.attribution_window_s)}
+                    {"id": row.decision_id, "now": now, "due": _settles_at(now, row.attribution_window_s)}
                     for row in deferred
                 ],
             )
@@ -198,22 +198,38 @@ def _insert(connection: Connection, ordered: Sequence[_Checked]) -> dict[str, De
     """Insert decisions, by id and each once, and return what is stored for each."""
     news = [one.new for one in ordered]
     windows = _windows(connection, {new.campaign_id for new in news})
-    sets = candidate_sets(connection, {new.candidate_creative_ids for new in news})
-    columns: dict[str, list[Any]] = {name: list(map(attrgetter(name), news)) for name in COPIED}
-    columns["settles_at"] = [settles_at(new.activated_at, windows[new.campaign_id]) for new in news]
-    rows = {
-        **columns,
-        "candidate_set_id": [sets[new.candidate_creative_ids] for new in news],
-        "propensities": written([new.propensities for new in news]),
-        "context": [one.context for one in ordered],
-    }
-    if insert_columns(connection, Decision, rows, or_skip=True) == len(ordered):
+    columns = columns_of(connection, news, [one.context for one in ordered], windows)
+    if insert_columns(connection, Decision, columns, or_skip=True) == len(ordered):
         return _new_records(news, columns)
     stored = _read(connection, columns["decision_id"])
     for one in ordered:
         there = stored[one.new.decision_id]
         _check_same(one, there, canonical_json(there.context))
     return stored
+
+
+def columns_of(
+    connection: Connection,
+    news: Sequence[NewDecision],
+    contexts: Sequence[str],
+    windows: Mapping[int, float],
+) -> dict[str, list[Any]]:
+    """Return decisions as columns of their table, after storing the lists of candidates that are new.
+
+    Args:
+        connection: Inside a write transaction.
+        news: The decisions.
+        contexts: Their contexts as canonical JSON.
+        windows: The attribution window of each campaign, in seconds.
+    """
+    sets = _candidate_sets(connection, {new.candidate_creative_ids for new in news})
+    return {
+        **{name: list(map(attrgetter(name), news)) for name in COPIED},
+        "settles_at": [_settles_at(new.activated_at, windows[new.campaign_id]) for new in news],
+        "candidate_set_id": [sets[new.candidate_creative_ids] for new in news],
+        "propensities": _written([new.propensities for new in news]),
+        "context": list(contexts),
+    }
 
 
 def refuse_unknown(wanted: Iterable[str], known: Set[str]) -> None:
@@ -239,7 +255,7 @@ def _windows(connection: Connection, campaign_ids: set[int]) -> dict[int, float]
     return windows
 
 
-def candidate_sets(connection: Connection, candidates: set[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
+def _candidate_sets(connection: Connection, candidates: set[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
     """Return the id of each list, after storing the new ones."""
     hashes = {_hash(creative_ids): creative_ids for creative_ids in candidates}
     known = _known_sets(connection, list(hashes))
@@ -262,20 +278,22 @@ def _hash(creative_ids: tuple[int, ...]) -> str:
     return hashlib.blake2b(canonical_json(creative_ids).encode(), digest_size=16).hexdigest()
 
 
-def written(lists: Sequence[Sequence[float]]) -> list[str]:
+def _written(lists: Sequence[Sequence[float]]) -> list[str]:
     """Write lists of numbers, none of them empty, as canonical JSON; all in one call, which is faster."""
     return [f"[{numbers}]" for numbers in canonical_json(lists)[2:-2].split("],[")]
 
 
-def settles_at(activated_at: datetime | None, window_s: float) -> datetime | None:
+def _settles_at(activated_at: datetime | None, window_s: float) -> datetime | None:
     """Return when silence becomes a "no"; with window 0 it never does."""
     if activated_at is None or window_s == 0:
         return None
     return activated_at + timedelta(seconds=window_s)
 
 
-def _new_records(ordered: Sequence[NewDecision], columns: dict[str, list[Any]]) -> dict[str, DecisionRecord]:
-    """Return what is stored for decisions that were not there before, given what was stored as it came."""
+def _new_records(
+    ordered: Sequence[NewDecision], columns: Mapping[str, list[Any]]
+) -> dict[str, DecisionRecord]:
+    """Return what is stored for decisions that were not there before, given their columns."""
     fields: dict[str, Iterable[Any]] = {
         **columns,
         **dict.fromkeys(LATER, repeat(None)),

@@ -111,6 +111,11 @@ class Setup:
     campaigns: tuple[CampaignRecord, ...]
     creatives: tuple[CreativeRecord, ...]
 
+    def contents(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return the content of each creative, by its campaign's name and its own."""
+        names = {campaign.campaign_id: campaign.name for campaign in self.campaigns}
+        return {(names[c.campaign_id], c.external_id): c.content for c in self.creatives}
+
 
 @final
 class Exports:

@@ -1,7 +1,7 @@
 """Decisions of another database, written as if they had been made here: settled, and not learnt yet."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, final
+from typing import Final, NamedTuple, final
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -9,10 +9,10 @@ from storage import context_schema, creatives
 from storage.border import check_decision, check_decision_ids, check_text
 from storage.campaigns import record_of, values_of
 from storage.columns import canonical_json
-from storage.decisions import candidate_sets, settles_at, written
+from storage.decisions import columns_of
 from storage.errors import DecisionConflictError, InvalidValueError, SetupConflictError
 from storage.exporting import LoggedDecision, LoggedOutcome, Setup
-from storage.outcomes import COUNT_CONVERSIONS
+from storage.outcomes import count_conversions
 from storage.records import CampaignRecord, NewCreative, NewDecision
 from storage.schema import Campaign, ContextField, ContextSlot, Decision, Model, Outcome
 from storage.session import Database, insert_columns, insert_into, is_among
@@ -226,37 +226,20 @@ def _new(logged: LoggedDecision, target: Target) -> NewDecision:
     )
 
 
-COPIED: Final = (
-    *("decision_id", "campaign_id", "creative_id", "propensity", "place", "request_id", "list_propensity"),
-    *("is_control", "model_version", "slots_version", "horizon", "kappa", "point_set", "decided_at"),
-    "activated_at",
-)
-
-
 def _write(
     connection: Connection, target: Target, rows: Sequence[tuple[LoggedDecision, NewDecision]]
 ) -> None:
     if not rows:
         return
     new = [decision for _, decision in rows]
-    sets = candidate_sets(connection, {decision.candidate_creative_ids for decision in new})
-    windows = [target.campaigns[logged.campaign].attribution_window_s for logged, _ in rows]
-    columns: dict[str, list[Any]] = {
-        **{name: [getattr(decision, name) for decision in new] for name in COPIED},
-        "candidate_set_id": [sets[decision.candidate_creative_ids] for decision in new],
-        "propensities": written([decision.propensities for decision in new]),
-        "context": [
-            canonical_json(dict(decision.context), what=f"decision {decision.decision_id!r}: its context")
-            for decision in new
-        ],
-        "settles_at": [
-            settles_at(decision.activated_at, window) for decision, window in zip(new, windows, strict=True)
-        ],
-        **{
-            name: [getattr(logged, name) for logged, _ in rows]
-            for name in ("closed_at", "settled_at", "click")
-        },
-    }
+    contexts = [
+        canonical_json(dict(decision.context), what=f"decision {decision.decision_id!r}: its context")
+        for decision in new
+    ]
+    windows = {c.campaign_id: c.attribution_window_s for c in target.campaigns.values()}
+    columns = columns_of(connection, new, contexts, windows)
+    for name in ("closed_at", "settled_at", "click"):
+        columns[name] = [getattr(logged, name) for logged, _ in rows]
     insert_columns(connection, Decision, columns)
     _write_outcomes(connection, rows)
 
@@ -283,17 +266,13 @@ def _write_outcomes(connection: Connection, rows: Sequence[tuple[LoggedDecision,
                 for theirs in [logged.outcomes[outcome.corrects]]
             ],
         )
-    totals: dict[int, tuple[int, float]] = {}
-    for logged, decision in rows:
-        for outcome in logged.outcomes:
-            if outcome.kind == "conversion" and outcome.valid and not outcome.late:
-                count, value = totals.get(decision.creative_id, (0, 0.0))
-                totals[decision.creative_id] = (count + 1, value + outcome.value)
-    if totals:
-        connection.execute(
-            COUNT_CONVERSIONS,
-            [{"arm": arm, "count": count, "amount": value} for arm, (count, value) in sorted(totals.items())],
-        )
+    bought = [
+        (decision.creative_id, outcome.value)
+        for logged, decision in rows
+        for outcome in logged.outcomes
+        if outcome.kind == "conversion" and outcome.valid and not outcome.late
+    ]
+    count_conversions(connection, bought)
 
 
 def _insert(connection: Connection, reports: Iterable[tuple[str, LoggedOutcome, int | None]]) -> None:

@@ -6,7 +6,7 @@ reported after it under the same key is a new row, and counts. A decision's clic
 that are valid. Reports that are taken back: corrections.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, final
@@ -243,19 +243,23 @@ def _write(
         connection.execute(CLOSE, closing)
     settling = [case.decision_id for case in cases.values() if case.settles]
     settle(connection, settling, received_at, is_silence_final=False)
-    _count_conversions(connection, cases, rows)
+    bought = [row for row in rows if row.kind == "conversion" and not row.late]
+    count_conversions(connection, [(cases[row.decision_id].creative_id, row.value) for row in bought])
 
 
-def _count_conversions(connection: Connection, cases: dict[str, _Case], rows: Sequence[_Row]) -> None:
-    """Add to the arms' counters, in the order of their ids, so that two who do it cannot lock each other."""
+def count_conversions(connection: Connection, bought: Iterable[tuple[int, float]]) -> None:
+    """Add conversions to the arms' counters, in the order of their ids: two who do it cannot lock each other.
+
+    Args:
+        connection: Inside a write transaction.
+        bought: The arm and the value of each.
+    """
     totals: dict[int, tuple[int, float]] = {}
-    for row in rows:
-        if row.kind == "conversion" and not row.late:
-            arm = cases[row.decision_id].creative_id
-            count, value = totals.get(arm, (0, 0.0))
-            totals[arm] = (count + 1, value + row.value)
+    for arm, value in bought:
+        count, total = totals.get(arm, (0, 0.0))
+        totals[arm] = (count + 1, total + value)
     if totals:
         connection.execute(
             COUNT_CONVERSIONS,
-            [{"arm": arm, "count": count, "amount": value} for arm, (count, value) in sorted(totals.items())],
+            [{"arm": arm, "count": count, "amount": total} for arm, (count, total) in sorted(totals.items())],
         )

@@ -4,11 +4,8 @@ import csv
 from collections.abc import Collection
 from pathlib import Path
 
-from bandit.errors import InvalidCreativeError
-from bandit.records import Creative
-
-TEXTS = ("headline", "body", "call_to_action")
-MOST_SHOWN = 20  # bad lines; a file with a wrong separator has nothing else
+from bandit.errors import InvalidCreativeError, listed
+from bandit.records import TEXT_FIELDS, Creative
 
 
 def read_creatives(path: Path, campaign: str, taken: Collection[str]) -> list[Creative]:
@@ -35,9 +32,9 @@ def read_creatives(path: Path, campaign: str, taken: Collection[str]) -> list[Cr
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
-            if "creative" not in columns or not set(TEXTS) & set(columns):
+            if "creative" not in columns or not set(TEXT_FIELDS) & set(columns):
                 raise InvalidCreativeError(
-                    f"{path}: expected the column creative and at least one of {', '.join(TEXTS)}; "
+                    f"{path}: expected the column creative and at least one of {', '.join(TEXT_FIELDS)}; "
                     f"got {', '.join(columns) or 'no line'}"
                 )
             for row in reader:
@@ -61,10 +58,9 @@ def read_creatives(path: Path, campaign: str, taken: Collection[str]) -> list[Cr
         raise InvalidCreativeError(f"{path}: expected a CSV in UTF-8: {error}") from error
     if problems:
         plural = "line" if len(problems) == 1 else "lines"
-        shown = [f"{path}: {len(problems)} bad {plural}; nothing was added", *problems[:MOST_SHOWN]]
-        if len(problems) > MOST_SHOWN:
-            shown.append(f"and {len(problems) - MOST_SHOWN} more")
-        raise InvalidCreativeError("\n  ".join(shown))
+        raise InvalidCreativeError(
+            f"{path}: {len(problems)} bad {plural}; nothing was added{listed(problems)}"
+        )
     if not creatives:
         raise InvalidCreativeError(f"{path}: no creatives below the header; nothing was added")
     return creatives
@@ -78,7 +74,7 @@ def _creative(row: dict[str, str | None]) -> Creative:
         raise InvalidCreativeError("the creative's id is empty")
     return Creative(
         row["creative"],
-        **{name: row.get(name) or "" for name in TEXTS},
+        **{name: row.get(name) or "" for name in TEXT_FIELDS},
         picture=row.get("picture") or None,
         floor=_fraction(row, "floor", 0.0),
         cap=_fraction(row, "cap", 1.0),

@@ -44,18 +44,18 @@ def learn(
 
 
 def _learn_until(stop: threading.Event, engine: "Engine") -> None:
-    learner: str | None = None
+    state = ""
     settled = learnt = 0
     told_at = time.monotonic()
     while not stop.is_set():
         done = engine.settle(at_most_s=1.0)
         settled, learnt = settled + done.settled, learnt + done.learnt
-        now = "this process" if engine.is_learner else engine.learner or "nobody"
-        if now != learner:
-            learner = now
-            print_line(
-                f"{learner} learns" if engine.is_learner else f"{learner} learns; waiting to take over"
-            )
+        now = "this process learns"
+        if not engine.is_learner:
+            now = f"{engine.learner or 'nobody'} learns; waiting to take over"
+        if now != state:
+            state = now
+            print_line(state)
         if learnt and time.monotonic() - told_at >= TELL_EVERY_S:
             print_line(f"learnt {learnt:,} decisions, settled {settled:,} by the clock")
             settled, learnt, told_at = 0, 0, time.monotonic()

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from bandit import Engine, Outcome, Settled
+from bandit import Engine, Outcome, Request, Settled
+from bandit.learner import BATCH
 from tests.bandit.engines import MINUTE, START, Engines, add_campaign, learnt, wait_for
 
 
@@ -170,3 +171,12 @@ def test_statuses_come_in_the_order_given(engines: Engines) -> None:
     clock.pass_(31 * MINUTE)
     both = Outcome(decision_id="a", click=True, conversion=True)
     assert statuses(engine, both, Outcome(decision_id="b", click=True)) == ["late", "repeated"]
+
+
+def test_settling_for_a_while_leaves_the_rest_to_the_next_call(engines: Engines) -> None:
+    engine = engines.open()
+    add_campaign(engine)
+    decisions = engine.select_many([Request(campaign="spring") for _ in range(BATCH + 10)])
+    engine.update_many([Outcome(decision_id=decision.id, click=False) for decision in decisions])
+    assert engine.settle(at_most_s=0.0).learnt == BATCH
+    assert engine.settle().learnt == 10
