@@ -768,8 +768,7 @@ class Engine:
         while self._may_learn:
             with self._lock:  # batch by batch, so that others come in between
                 batch = self._learner.learn()
-                if self._learner.is_due or self._learner.is_readout_due:
-                    self._learner.save()
+                self._learner.save_what_is_due()
             learnt += batch
             if batch == 0 or not self._learner.has_more or time.monotonic() >= until:
                 break

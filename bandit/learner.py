@@ -61,10 +61,12 @@ from storage import (
 )
 from storage.learning_records import StepKind
 
-BATCH = 256  # decisions a step learns at most
+BATCH = 256  # decisions a step learns at most, and rows of counts if more of a backlog are learnt at once
+BACKLOG = 4_096  # decisions that a step learns at most of a backlog
 ROWS = (8, 32, 64, 128, BATCH)
 SNAPSHOT_EVERY_S = 1.0
 READOUTS_EVERY_S = 1.0
+READOUT_REST = 10  # times as long as writing what people read took it is not written again
 CORRECTION_REST = 20  # times as long as a refit due to corrections took nothing else is refitted for them
 SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
 
@@ -105,10 +107,11 @@ class Learner:
         self._has_lost_lease = False
         self.has_more = False
         self._forgot_at: datetime | None = None
-        self._n_learnt = self._n_at_refit = 0
+        self._n_learnt = self._n_at_refit = self._n_in_batch = 0
         self._touched: set[int] = set()
         self._unread: set[int] = set()
-        self._saved_at = self._read_out_at = time.monotonic()
+        self._saved_at = time.monotonic()
+        self._reads_out_at = self._saved_at + READOUTS_EVERY_S
         self._corrects_at = -math.inf
         self.resume()
 
@@ -304,8 +307,10 @@ class Learner:
 
     def _learn_batch(self) -> int:
         # One row more than is learnt says whether others wait: the last batch needs no read to find that out.
-        waiting = self._store.learning.unlearnt(self._model_id, limit=BATCH + 1)
-        rows, self.has_more = waiting[:BATCH], len(waiting) > BATCH
+        most = batch_limit(self._n_learnt, self._n_in_batch) if self.has_more else BATCH
+        waiting = self._store.learning.unlearnt(self._model_id, limit=most + 1)
+        rows = leading_rows(waiting[:most])
+        self.has_more, self._n_in_batch = len(waiting) > len(rows), len(rows)
         if not rows:
             return 0
         if not self._model.knows(rows):
@@ -317,7 +322,7 @@ class Learner:
             after = with_shared(self.view.state, change)
             told = {**_told(after, info), "clicks": sum(row.click for row in rows)}
             counts = count_contexts([row.context for row in rows], self._model.schema)
-            arms = self._arm_states(after, change) if self.is_due else None
+            arms = self._arm_states(after, change) if self._is_snapshot_due else None
             if not self._write(after, "batch", told, tuple(row.decision_id for row in rows), counts, arms):
                 return 0
             self._apply(change)
@@ -376,17 +381,26 @@ class Learner:
 
     def save(self) -> None:
         """Write a snapshot of what was learnt since the last one, and what people read."""
+        self._save_snapshot()
+        if self.lease is not None:
+            self.refresh_statistics()
+
+    def save_what_is_due(self) -> None:
+        """Write a snapshot and what people read, each when its time has come."""
+        if self._is_snapshot_due:
+            self._save_snapshot()
+        if self.lease is not None and time.monotonic() >= self._reads_out_at:
+            self.refresh_statistics()
+
+    def _save_snapshot(self) -> None:
         lease = self.lease
-        if lease is None:
+        if lease is None or not self._touched:
             return
-        if self._touched:
-            with double_precision():
-                try:
-                    self._write_snapshot(lease)
-                except LeaseLostError:
-                    self._lose_lease()
-                    return
-        self.refresh_statistics()
+        with double_precision():
+            try:
+                self._write_snapshot(lease)
+            except LeaseLostError:
+                self._lose_lease()
 
     def warm_up(self) -> Iterator[None]:
         """Compile, or load, the programs of learning; stop after each. A batch of padding changes nothing."""
@@ -419,7 +433,8 @@ class Learner:
 
     def refresh_statistics(self) -> None:
         """Write what people read of the campaigns that have learnt since it was last written."""
-        self._read_out_at = time.monotonic()
+        began = time.monotonic()
+        self._reads_out_at = began + READOUTS_EVERY_S
         if not self._unread:
             return
         entries = [e for e in self._model.roster.campaigns.values() if e.record.campaign_id in self._unread]
@@ -427,6 +442,8 @@ class Learner:
         if readouts:
             self._store.learning.refresh_statistics(readouts, refreshed_at=self._clock())
         self._unread.clear()
+        took = time.monotonic() - began
+        self._reads_out_at = began + max(READOUTS_EVERY_S, READOUT_REST * took)
 
     def readouts(self, entry: CampaignEntry) -> list[ArmReadout]:
         """Return the posterior of a campaign's arms as people read it."""
@@ -501,14 +518,8 @@ class Learner:
         self._unread.update(row.campaign_id for row in rows)
 
     @property
-    def is_due(self) -> bool:
-        """Whether a second has passed since the last snapshot."""
+    def _is_snapshot_due(self) -> bool:
         return time.monotonic() - self._saved_at >= SNAPSHOT_EVERY_S
-
-    @property
-    def is_readout_due(self) -> bool:
-        """Whether a second has passed since what people read was last written."""
-        return time.monotonic() - self._read_out_at >= READOUTS_EVERY_S
 
     def _write(
         self,
@@ -592,6 +603,30 @@ class Learner:
                 column[is_changed] = np.asarray(values)[place[is_changed]]
         columns[1] -= float(state.prior.arm_scale) ** -2
         return ArmStates(ids, *columns)
+
+
+def batch_limit(n_learnt: int, n_before: int) -> int:
+    """Return how many decisions of a backlog are read to be learnt at once.
+
+    No more than a quarter of those learnt so far: a step finds its sites in two passes from what is known,
+    which is near enough while it adds little. No more than half again as many as the batch before had, which
+    may have been cut short by `leading_rows`.
+
+    Example:
+        >>> batch_limit(10_000, 256), batch_limit(10_000, 4_000), batch_limit(1_000_000, 4_096)
+        (384, 2500, 4096)
+    """
+    return max(BATCH, min(n_learnt // 4, n_before + n_before // 2, BACKLOG))
+
+
+def leading_rows(rows: Sequence[LearnRow]) -> Sequence[LearnRow]:
+    """Return the first rows of which no more than `BATCH` differ in creative or context."""
+    kinds = set()
+    for n, row in enumerate(rows):
+        kinds.add((row.creative_id, row.slots_version, *row.context.items()))
+        if len(kinds) > BATCH:
+            return rows[:n]
+    return rows
 
 
 def _told(state: State, info: SiteInfo | RefitInfo | None = None) -> dict[str, Any]:

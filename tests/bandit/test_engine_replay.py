@@ -1,23 +1,34 @@
 """Resume equals never stopped: reopened, replayed or rebuilt without the engine, one posterior."""
 
 import json
+from datetime import UTC, datetime
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bandit import Creative, Engine, HistoryRow
+from bandit import Creative, Engine, HistoryRow, Outcome, Request
 from bandit.components import components_from_bytes
 from bandit.context import context_vector
 from bandit.features import PriorScales, scale_groups, weight_prior
+from bandit.learner import leading_rows
 from bandit.limits import odds_of
 from bandit.numerics import double_precision
 from bandit.points import normal_points
 from bandit.posterior import Rows, State, initial_state, predict, refit, update
 from bandit.thompson import NOISE, OPTIMISM, best_shares, is_best, lookahead
 from encoders import TextEncoder, encode_fields
-from tests.bandit.engines import MINUTE, Engines, add_campaign, assert_same, creatives, play, posterior
+from storage import LearnRow
+from tests.bandit.engines import (
+    MINUTE,
+    Engines,
+    add_campaign,
+    assert_same,
+    creatives,
+    play,
+    posterior,
+)
 from tests.bandit.small import named_arrays
 
 TOLERANCE = 1e-9  # of a posterior sd
@@ -72,6 +83,36 @@ def test_steps_after_the_last_snapshot_are_folded(engines: Engines) -> None:
     (snapshot,) = engines.fetch("SELECT max(step) FROM posteriors")[0]
     assert 0 < snapshot < before["step"]
     assert_same(posterior(engines.open(role="select")), before, TOLERANCE)
+
+
+def test_a_backlog_is_learnt_in_larger_steps(engines_on_both: Engines) -> None:
+    engine = engines_on_both.open()
+    add_campaign(engine, attribution_window=0)
+    devices = ("mobile", "desktop", "tablet")
+    requests = [Request(campaign="spring", context={"device": devices[i % 3]}) for i in range(5_000)]
+    engine.update_many(
+        [
+            Outcome(decision_id=decision.id, click=i % 9 == 0)
+            for i, decision in enumerate(engine.select_many(requests))
+        ]
+    )
+    assert engine.settle().learnt == 5_000
+    sizes = [
+        n for (n,) in engines_on_both.fetch("SELECT n_rows FROM learn_log WHERE kind = 'batch' ORDER BY step")
+    ]
+    assert sizes[:4] == [256] * 4
+    assert all(size <= max(256, sum(sizes[:n]) // 4) for n, size in enumerate(sizes))
+    assert max(sizes) > 512
+    before = posterior(engine)
+    assert_same(replayed(engines_on_both, engine), before, TOLERANCE)
+
+
+def test_a_large_step_holds_few_kinds_of_outcomes() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [LearnRow(f"d{i}", 1, i % 300 // 2, {"is_new": i % 2 == 0}, 1, 0, at) for i in range(400)]
+    assert [row.decision_id for row in leading_rows(rows)] == [f"d{i}" for i in range(256)]
+    assert len(leading_rows(rows[:256] * 3)) == 768
+    assert leading_rows([]) == []
 
 
 def test_slots_given_on_the_way_do_not_move_what_was_learnt_before(engines: Engines) -> None:
