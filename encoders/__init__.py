@@ -11,6 +11,7 @@ from .errors import (
     TextTypeError,
 )
 from .fields import FIELD_WEIGHTS, encode_fields
+from .filling import Filled, fill_cache
 from .locate import DEFAULT_MODEL, ENVIRONMENT_VARIABLE, Found, find_default, find_model
 from .text import EncodeReport, TextEncoder
 
@@ -26,6 +27,7 @@ __all__ = [
     "EncoderError",
     "FieldError",
     "FileCache",
+    "Filled",
     "Found",
     "MissingEncoderError",
     "TextEncoder",
@@ -33,6 +35,7 @@ __all__ = [
     "VectorCache",
     "encode_cached",
     "encode_fields",
+    "fill_cache",
     "find_default",
     "find_model",
     "text_hash",

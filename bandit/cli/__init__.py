@@ -12,6 +12,7 @@ from bandit.cli import (
     databases,
     decisions,
     doctor,
+    encoding,
     importing,
     learning,
     models,
@@ -56,6 +57,7 @@ app.add_typer(simulating.demo_app)
 app.add_typer(campaigns.app, name="campaign", help="Add, pause and resume campaigns.")
 app.add_typer(creatives.app, name="creative", help="Add, pause, resume and retire creatives.")
 app.add_typer(decisions.app)
+app.add_typer(encoding.app)
 app.add_typer(importing.app)
 app.add_typer(learning.app)
 app.add_typer(models.app)
