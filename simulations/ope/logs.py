@@ -1,6 +1,7 @@
 """A decision log as arrays, from a database of ours or a file with Open Bandit's columns."""
 
 import csv
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -107,7 +108,7 @@ def read_open_bandit(path: Path) -> Log:
             if missing := [name for name in COLUMNS if name not in names]:
                 raise LogError(f"{path}: these columns are missing: {', '.join(missing)}")
             lines = list(reader)
-    except (UnicodeDecodeError, csv.Error, EOFError, OSError) as error:
+    except (UnicodeDecodeError, csv.Error, EOFError, OSError, zlib.error) as error:
         if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
             raise
         raise LogError(
@@ -163,17 +164,17 @@ def _problems(line: Mapping[str, str | None]) -> tuple[list[str], datetime | Non
         if not 0 < propensity <= 1:
             found.append(f"expected a propensity above 0 and up to 1, got {line['propensity_score']}")
     except ValueError:
-        found.append(f"expected a propensity above 0 and up to 1, got {line['propensity_score'] or 'none'!r}")
+        found.append(f"expected a propensity above 0 and up to 1, got {line['propensity_score'] or 'none'}")
     if line["click"] not in ("0", "1"):
-        found.append(f"expected a click of 0 or 1, got {line['click']!r}")
+        found.append(f"expected a click of 0 or 1, got {line['click'] or 'none'}")
     if not line["item_id"]:
         found.append("it has no item_id")
     if not (line["position"] or "").isdecimal():
-        found.append(f"expected a position that is a whole number, got {line['position']!r}")
+        found.append(f"expected a position that is a whole number, got {line['position'] or 'none'}")
     try:
         return found, datetime.fromisoformat(line["timestamp"] or "")
     except ValueError:
-        return [*found, f"expected an ISO 8601 timestamp, got {line['timestamp']!r}"], None
+        return [*found, f"expected an ISO 8601 timestamp, got {line['timestamp'] or 'none'}"], None
 
 
 def _is_before(at: datetime, before: datetime) -> bool:
