@@ -100,6 +100,7 @@ def _print(found: "Evaluation", policy: str) -> None:
             "largest weight": f"{found.largest_weight:,.1f}",
             "mean weight": f"{found.mean_weight:.3f}",
             "without support": percent(found.unsupported, 2),
+            "too rare in the log": percent(found.rare, 2),
         }
     )
     print_line("")

@@ -90,6 +90,7 @@ class Evaluation:
         largest_weight: of any row.
         mean_weight: 1 when the propensities are right.
         unsupported: share of the target's choices that the log cannot know about.
+        rare: share with weights above √n, of which a log of n rows has hardly any; 0 where it does not say.
         estimates: in the order asked for.
         doubts: why the estimates cannot be trusted, in words; empty when they can.
     """
@@ -101,6 +102,7 @@ class Evaluation:
     largest_weight: float
     mean_weight: float
     unsupported: float
+    rare: float
     estimates: tuple[Estimate, ...]
     doubts: tuple[str, ...]
 
@@ -169,6 +171,7 @@ def _evaluation(batch: LoggedBatch, names: Sequence[str], unsupported: float, ke
         largest_weight=float(weights.max()),
         mean_weight=float(weights.mean()),
         unsupported=unsupported,
+        rare=_rare(batch),
         estimates=tuple(
             Estimate(
                 estimator=name,
@@ -184,6 +187,11 @@ def _evaluation(batch: LoggedBatch, names: Sequence[str], unsupported: float, ke
         doubts=(),
     )
     return Evaluation(**{**vars(found), "doubts": _doubts(found, weights, rewards)})
+
+
+def _rare(batch: LoggedBatch) -> float:
+    is_rare = batch.eligible & (batch.target > _root(batch) * batch.logging)  # False for NaN
+    return float(jnp.mean(jnp.sum(jnp.where(is_rare, batch.target, 0.0), axis=1)))
 
 
 def _known(number: Array) -> float | None:
@@ -214,11 +222,16 @@ def _doubts(
         doubts.append(f"one decision carries {100 * found.largest_weight / total:.0f} % of all weight")
     if found.unsupported > 0:
         doubts.append(f"{100 * found.unsupported:.2f} % of the policy's choices are never made in this log")
+    if found.rare > MOST_UNSUPPORTED:
+        doubts.append(
+            f"{100 * found.rare:.1f} % of the policy's choices are too rare in this log to be learnt from "
+            f"(weights above {found.rows**0.5:.0f})"
+        )
     spread = float(weights.std(ddof=1)) / found.rows**0.5
-    if abs(found.mean_weight - 1) > 4 * spread + found.unsupported:
+    if abs(found.mean_weight - 1) > 4 * spread + found.unsupported + found.rare:
         doubts.append(
             f"the mean weight is {found.mean_weight:.2f} ± {spread:.2f} and should be 1: "
-            "the propensities are wrong, or the log is too short for its largest weights"
+            "the propensities are wrong, or the log is too short"
         )
     if not (weights * rewards).any():
         doubts.append("no click fell on what the policy would have shown")

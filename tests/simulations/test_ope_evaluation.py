@@ -46,7 +46,7 @@ def test_what_is_found_of_a_policy() -> None:
     assert found.effective_rows == pytest.approx(taken.sum())
     assert found.largest_weight == pytest.approx(5)
     assert found.mean_weight == pytest.approx(5 * taken.mean())
-    assert found.unsupported == 0
+    assert found.unsupported == found.rare == 0
     assert found.doubts == ()
     by_name = {one.estimator: one for one in found.estimates}
     assert by_name["snips"].value == pytest.approx(log.reward[taken].mean())
@@ -80,6 +80,17 @@ def test_a_policy_without_support_is_refused() -> None:
 )
 def test_doubts_are_told(log: Log, action: int, doubt: str) -> None:
     assert any(doubt in one for one in evaluate(log, always(log, action)).doubts)
+
+
+def test_choices_that_the_log_hardly_has_are_told() -> None:
+    log = some_log(logging=(0.495, 0.495, 0.01))
+    found = evaluate(log, 0.6 * always(log, 0) + 0.4 * always(log, 2))  # a weight of 40, below √2000
+    assert found.rare == 0
+    found = evaluate(log, 0.4 * always(log, 0) + 0.6 * always(log, 2))
+    assert found.rare == pytest.approx(0.6)
+    assert any("60.0 % of the policy's choices are too rare" in doubt for doubt in found.doubts)
+    unknown = log._replace(logging=np.full((2_000, 3), np.nan))
+    assert evaluate(unknown, always(log, 2)).rare == 0
 
 
 def test_what_cannot_be_asked() -> None:
