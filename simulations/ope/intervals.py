@@ -1,5 +1,6 @@
 """How far an estimate may be from the truth."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ class Interval(NamedTuple):
     high: Float[Array, "..."]
 
 
+@partial(jax.jit, static_argnames=("confidence", "n_resamples"))
 def bootstrap(
     terms: Terms, key: Array, *, confidence: float = 0.95, n_resamples: int = 1_000
 ) -> tuple[Interval, Array]:

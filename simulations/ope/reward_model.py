@@ -3,6 +3,8 @@
 The engine's posterior is not used: that of a database has learnt from the rows that it would score.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -10,9 +12,10 @@ from jaxtyping import Float, Int
 
 SHARED_SD = 0.3  # prior sd of a context's effect in logits, as the engine's first scale
 ACTION_SD = 0.25  # of what is an action's own, likewise
-N_STEPS = 12  # of Newton's method; click rates from 0.1 % on converge to rounding in 8
+N_STEPS = 12  # of Newton's method; 10,000 rows at a click rate of 0.7 % are at rounding after 6
 
 
+@partial(jax.jit, static_argnames="n_actions")
 def fit(
     context: Float[Array, "rows slots"],
     action: Int[Array, "rows"],
@@ -76,6 +79,7 @@ def predict(
     return jax.nn.sigmoid(context @ (shared[:, None] + own.T))
 
 
+@partial(jax.jit, static_argnames=("n_actions", "n_folds"))
 def cross_fitted(
     context: Float[Array, "rows slots"],
     action: Int[Array, "rows"],

@@ -71,8 +71,8 @@ def test_a_policy_without_support_is_refused() -> None:
 @pytest.mark.parametrize(
     ("log", "action", "doubt"),
     [
-        (some_log(200, (0.45, 0.45, 0.1)), 2, "are needed"),
-        (some_log(60, (0.495, 0.495, 0.01), seed=0), 2, "of all weight"),
+        (some_log(logging=(0.49, 0.49, 0.02)), 2, "are needed"),
+        (some_log(logging=(0.499, 0.5, 0.001), seed=0), 2, "of all weight"),
         (some_log()._replace(propensity=np.full(2_000, 0.9)), 0, "the propensities are wrong"),
         (some_log()._replace(reward=np.zeros(2_000)), 0, "no click fell"),
     ],
