@@ -40,7 +40,7 @@ DOCUMENTS = (
 SQL = "docs/sql.md"
 FENCE = re.compile(r"^```([a-z]*)[ ]?([a-z]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAM = "creative-bandit"
-TOO_LONG = ("demo", "simulate")  # these have tests of their own
+TOO_LONG = ("demo", "evaluate", "simulate")  # these have tests of their own
 MONDAY = datetime(2026, 3, 2, 8, tzinfo=UTC)
 DECISIONS, ROUND, GAP = 2_400, 240, timedelta(minutes=144)
 

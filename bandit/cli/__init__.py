@@ -13,6 +13,7 @@ from bandit.cli import (
     decisions,
     doctor,
     encoding,
+    evaluating,
     importing,
     learning,
     models,
@@ -62,6 +63,7 @@ app.add_typer(importing.app)
 app.add_typer(learning.app)
 app.add_typer(models.app)
 app.add_typer(simulating.app, name="simulate", help="Try policies on simulated or past traffic.")
+app.add_typer(evaluating.app)
 app.add_typer(databases.app, name="storage", help="Upgrade and check a database.")
 app.add_typer(doctor.app)
 

@@ -1,0 +1,141 @@
+"""`evaluate`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bandit.cli.opening import opened_store
+from bandit.cli.options import AsJson, example, group, parse_integer
+from bandit.cli.printing import counted, percent, print_fields, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from simulations.ope.evaluation import Estimate, Evaluation
+    from simulations.ope.logs import Log
+
+app = group()
+FILES = (".csv", ".csv.gz")
+
+
+@app.command(
+    epilog=example(
+        "evaluate ads.db --campaign spring-sale --policy greedy",
+        "evaluate ads.db --campaign spring-sale --policy uniform --json",
+        "evaluate random.csv.gz --policy bts.csv.gz --estimators snips,dr,switch-dr",
+    )
+)
+def evaluate(
+    log: Annotated[
+        str,
+        typer.Argument(metavar="LOG", help="A database, or a .csv or .csv.gz with Open Bandit's columns."),
+    ],
+    *,
+    policy: Annotated[
+        str,
+        typer.Option(
+            metavar="POLICY",
+            help="uniform; greedy (learns from the first half of the log, judged on the second); or a file "
+            "with Open Bandit's columns: the policy that made it.",
+        ),
+    ],
+    campaign: Annotated[str | None, typer.Option(metavar="NAME", help="Needed with a database.")] = None,
+    estimators: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Which estimators; all when not given.")
+    ] = None,
+    seed: Annotated[str, typer.Option(metavar="N", help="Seed of the bootstrap and the replay.")] = "0",
+    as_json: AsJson = False,
+) -> None:
+    """Estimate what another policy would have earned, from decisions that were logged with propensities."""
+    number = parse_integer(seed, "--seed")
+    if log.endswith(FILES) == (campaign is not None):
+        needed = "has one campaign: leave it out" if campaign else "is needed with a database"
+        raise typer.BadParameter(f"{needed}, got {log!r}", param_hint="--campaign")
+    if policy not in ("uniform", "greedy") and not policy.endswith(FILES):
+        raise typer.BadParameter(
+            f"expected uniform, greedy or a .csv or .csv.gz file, got {policy!r}", param_hint="--policy"
+        )
+    from simulations.ope import targets
+    from simulations.ope.evaluation import ESTIMATORS
+    from simulations.ope.evaluation import evaluate as evaluate_policy
+    from simulations.ope.logs import read_open_bandit
+
+    rows = _read(log, campaign)
+    if policy == "uniform":
+        target = targets.uniform(rows)
+    elif policy == "greedy":
+        half = len(rows.action) // 2
+        past, rows = rows.part(slice(None, half)), rows.part(slice(half, None))
+        target = targets.greedy(past, rows)
+    else:
+        target = targets.shares_of(read_open_bandit(Path(policy)), rows)
+    names = list(ESTIMATORS) if estimators is None else estimators.split(",")
+    found = evaluate_policy(rows, target, estimators=names, seed=number)
+    if as_json:
+        print_json({"log": log, "campaign": campaign, "policy": policy, **asdict(found)})
+        return
+    _print(found, Path(policy).name)
+
+
+def _read(log: str, campaign: str | None) -> "Log":
+    from simulations.ope.logs import read_database, read_open_bandit
+
+    if campaign is None:
+        return read_open_bandit(Path(log))
+    with opened_store(log) as store:
+        return read_database(store, campaign)
+
+
+def _print(found: "Evaluation", policy: str) -> None:
+    print_table(
+        ("estimator", "CTR", "95 % interval", "Bernstein"),
+        [_row(one) for one in found.estimates],
+    )
+    print_line("")
+    print_fields(
+        {
+            "logged policy": f"{percent(found.on_policy, 2)} ± {percent(found.on_policy_error, 2)} "
+            f"on {counted(found.rows, 'decision')}",
+            "effective decisions": f"{found.effective_rows:,.0f}",
+            "largest weight": f"{found.largest_weight:,.1f}",
+            "mean weight": f"{found.mean_weight:.3f}",
+            "without support": percent(found.unsupported, 2),
+            "too rare in the log": percent(found.rare, 2),
+        }
+    )
+    print_line("")
+    for sentence in _conclusion(found, policy):
+        print_line(sentence)
+
+
+def _row(one: "Estimate") -> tuple[str, ...]:
+    return (
+        one.estimator,
+        "none" if one.value is None else percent(one.value, 2),
+        _between(one.low, one.high),
+        _between(one.bernstein_low, one.bernstein_high),
+    )
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "" if low is None else f"{percent(low, 2)} – {percent(high, 2)}"
+
+
+def _conclusion(found: "Evaluation", policy: str) -> list[str]:
+    """Return what to make of it, by the first of the estimators that are neither wild nor only a model."""
+    if found.doubts:
+        return ["Do not trust these estimates:", *(f"- {doubt}" for doubt in found.doubts)]
+    usable = {one.estimator: one for one in found.estimates}
+    one = next((usable[name] for name in ("dr", "switch-dr", "snips") if name in usable), found.estimates[0])
+    if one.low is None or one.high is None:
+        return [f"By {one.estimator}, nothing can be said: no decision counts."]
+    if one.low > found.on_policy:
+        verdict = "better than"
+    elif one.high < found.on_policy:
+        verdict = "worse than"
+    else:
+        verdict = "not to be told from"
+    return [
+        f"By {one.estimator}, {policy} would earn {percent(one.value, 2)} "
+        f"({_between(one.low, one.high)}): {verdict} the logged policy's {percent(found.on_policy, 2)}."
+    ]

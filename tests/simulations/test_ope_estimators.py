@@ -1,0 +1,154 @@
+"""Estimators against NumPy sums, and their expectation over all logs of a world of two by two."""
+
+from collections.abc import Callable
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+from numpy.testing import assert_allclose
+
+from simulations.ope.estimators import (
+    LoggedBatch,
+    Terms,
+    direct_method,
+    doubly_robust,
+    dr_optimistic_shrinkage,
+    ips,
+    largest_weight,
+    rejection_replay,
+    snips,
+    switch_dr,
+    value_of,
+)
+
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+CONTEXT = np.array([0.3, 0.7])
+LOGGING = np.array([[0.8, 0.2], [0.1, 0.9]])
+TARGET = np.array([[0.25, 0.75], [0.6, 0.4]])
+REWARD = np.array([[0.1, 0.5], [0.7, 0.2]])
+WRONG = np.array([[0.9, 0.2], [0.3, 0.3]])
+TRUTH = float(CONTEXT @ (TARGET * REWARD).sum(axis=1))
+
+
+def some_batch(seed: int = 0, size: int = 40, n_actions: int = 3) -> LoggedBatch:
+    rng = np.random.default_rng(seed)
+    logging, target = (rng.dirichlet(np.full(n_actions, 4.0), size) for _ in range(2))
+    action = np.array([rng.choice(n_actions, p=row) for row in logging])
+    return LoggedBatch(
+        action=jnp.asarray(action),
+        reward=jnp.asarray((rng.random(size) < 0.4).astype(float)),
+        propensity=jnp.asarray(logging[np.arange(size), action]),
+        logging=jnp.asarray(logging),
+        eligible=jnp.ones((size, n_actions), bool),
+        target=jnp.asarray(target),
+        estimates=jnp.asarray(rng.random((size, n_actions))),
+    )
+
+
+def test_every_estimator_is_the_sum_of_its_equation() -> None:
+    batch = some_batch()
+    luck = np.random.default_rng(1).random(len(batch.reward))
+    total = dict.fromkeys(("ips", "clipped", "dm", "dr", "switch", "shrunk", "w", "kept", "kept_r"), 0.0)
+    bound = np.max(np.asarray(batch.target) / np.asarray(batch.logging))
+    for i, a in enumerate(np.asarray(batch.action)):
+        r, q = float(batch.reward[i]), np.asarray(batch.estimates[i])
+        w = float(batch.target[i, a]) / float(batch.propensity[i])
+        model = sum(float(batch.target[i, b]) * q[b] for b in range(3))
+        total["ips"] += w * r
+        total["clipped"] += min(w, 1.5) * r
+        total["w"] += w
+        total["dm"] += model
+        total["dr"] += model + w * (r - q[a])
+        total["switch"] += model + (w * (r - q[a]) if w <= 1.5 else 0)
+        total["shrunk"] += model + 2 * w / (w * w + 2) * (r - q[a])
+        total["kept"] += luck[i] < w / bound
+        total["kept_r"] += r * (luck[i] < w / bound)
+    n = len(luck)
+    assert_allclose(value_of(ips(batch)), total["ips"] / n, rtol=1e-13)
+    assert_allclose(value_of(ips(batch, 1.5)), total["clipped"] / n, rtol=1e-13)
+    assert_allclose(value_of(snips(batch)), total["ips"] / total["w"], rtol=1e-13)
+    assert_allclose(value_of(direct_method(batch)), total["dm"] / n, rtol=1e-13)
+    assert_allclose(value_of(doubly_robust(batch)), total["dr"] / n, rtol=1e-13)
+    assert_allclose(value_of(switch_dr(batch, 1.5)), total["switch"] / n, rtol=1e-13)
+    assert_allclose(value_of(dr_optimistic_shrinkage(batch, 2.0)), total["shrunk"] / n, rtol=1e-13)
+    assert total["kept_r"] > 0
+    assert_allclose(value_of(rejection_replay(batch, jnp.asarray(luck))), total["kept_r"] / total["kept"])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "estimates"),
+    [
+        (ips, WRONG),
+        (doubly_robust, WRONG),
+        (direct_method, REWARD),
+        (doubly_robust, REWARD),
+        (lambda batch: switch_dr(batch, 1.0), REWARD),
+        (lambda batch: dr_optimistic_shrinkage(batch, 1.0), REWARD),
+    ],
+    ids=["ips", "dr, wrong model", "dm, true", "dr, true", "switch-dr, true", "dr-os, true"],
+)
+def test_the_expectation_over_all_logs_is_the_truth(
+    estimator: Callable[[LoggedBatch], Terms], estimates: np.ndarray
+) -> None:
+    assert_allclose(expectation(estimator, estimates), TRUTH, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "estimates"),
+    [
+        (direct_method, WRONG),
+        (lambda batch: ips(batch, 1.0), WRONG),
+        (lambda batch: switch_dr(batch, 1.0), WRONG),
+        (lambda batch: dr_optimistic_shrinkage(batch, 1.0), WRONG),
+    ],
+    ids=["dm", "clipped ips", "switch-dr", "dr-os"],
+)
+def test_what_is_biased_is_seen_to_be(
+    estimator: Callable[[LoggedBatch], Terms], estimates: np.ndarray
+) -> None:
+    assert abs(expectation(estimator, estimates) - TRUTH) > 0.01
+
+
+def expectation(estimator: Callable[[LoggedBatch], Terms], estimates: np.ndarray) -> float:
+    """Over all 64 logs of two rows, each by its probability."""
+    rows = list(product(range(2), range(2), (0.0, 1.0)))
+    chance = [CONTEXT[x] * LOGGING[x, a] * (REWARD[x, a] if r else 1 - REWARD[x, a]) for x, a, r in rows]
+    assert sum(chance) == pytest.approx(1)
+    pairs = list(product(range(8), repeat=2))
+    x, a, r = (np.array([[rows[i][k] for i in pair] for pair in pairs]) for k in range(3))
+    batches = LoggedBatch(
+        action=jnp.asarray(a.astype(int)),
+        reward=jnp.asarray(r),
+        propensity=jnp.asarray(LOGGING[x, a]),
+        logging=jnp.asarray(LOGGING[x]),
+        eligible=jnp.ones((*x.shape, 2), bool),
+        target=jnp.asarray(TARGET[x]),
+        estimates=jnp.asarray(estimates[x]),
+    )
+
+    def value(batch: LoggedBatch) -> Array:
+        return value_of(estimator(batch))
+
+    return float(np.array([chance[i] * chance[j] for i, j in pairs]) @ jax.vmap(value)(batches))
+
+
+def test_limits_that_are_known() -> None:
+    batch = some_batch()
+    own = batch._replace(target=batch.logging)
+    assert_allclose(value_of(ips(own)), np.mean(batch.reward))
+    assert_allclose(value_of(snips(own)), np.mean(batch.reward))
+    assert_allclose(value_of(switch_dr(batch, jnp.inf)), value_of(doubly_robust(batch)), rtol=1e-13)
+    assert_allclose(value_of(dr_optimistic_shrinkage(batch, 0.0)), value_of(direct_method(batch)), rtol=1e-13)
+    silent = batch._replace(estimates=jnp.zeros_like(batch.estimates))
+    assert_allclose(value_of(doubly_robust(silent)), value_of(ips(batch)), rtol=1e-13)
+
+
+@pytest.mark.parametrize("row", [0, 17, 39])
+def test_the_largest_weight_is_unknown_when_a_propensity_is(row: int) -> None:
+    batch = some_batch()
+    assert largest_weight(batch) == np.max(np.asarray(batch.target / batch.logging))
+    assert np.isnan(largest_weight(batch._replace(logging=batch.logging.at[row, 1].set(jnp.nan))))
