@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bandit.cli.options import AsJson, example, group
-from bandit.cli.printing import print_json, print_line, print_table
+from bandit.cli.printing import print_json, print_line, print_table, progress_bar
 from bandit.records import HistoryRow
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def tune(
         held_out=held_out,
         seed=seed,
     )
-    report = tune_encoder(past_campaigns(read_history(history)), out, settings, encoder)
+    campaigns = past_campaigns(read_history(history))
+    with progress_bar("epochs", epochs + 1) as advance:  # the encoder as it was is looked at too
+        report = tune_encoder(campaigns, out, settings, encoder, told=lambda _: advance(1))
     if as_json:
         measures = [asdict(measure) | {"verdict": measure.verdict} for measure in report.measures]
         print_json(asdict(report) | {"folder": str(report.folder), "measures": measures})

@@ -66,6 +66,7 @@ def export(
         (unfinished / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n")
         for path in unfinished.rglob("*"):
             if path.is_file():
+                path.chmod(0o644)  # safetensors keeps others from reading
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
         unfinished.chmod(0o755)

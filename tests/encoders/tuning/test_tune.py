@@ -53,6 +53,10 @@ def test_folder_is_an_encoder_that_an_engine_opens(tuned: TuningReport, tmp_path
         engine.add_campaign("shoes", attribution_window=0)
         engine.add_creatives("shoes", [Creative("a", headline="free shoes"), Creative("b", headline="coat")])
         assert engine.select("shoes").creative_id in {"a", "b"}
+        engine.update(engine.select("shoes").id, click=True)
+    with Engine.open(tmp_path / "new.db", learn="inline", encoder=TINY) as engine:
+        engine.warm_start_from(tmp_path / "ads.db")  # to another encoder, without losing a count
+        assert sum(arm.history_clicks for arm in engine.arms("shoes")) == 1
     encoder, before = TextEncoder(tuned.folder), TextEncoder(TINY)
     assert encoder.fingerprint != before.fingerprint
     assert np.abs(encoder.encode(["free shoes"]) - before.encode(["free shoes"])).max() > 0.01
@@ -60,6 +64,7 @@ def test_folder_is_an_encoder_that_an_engine_opens(tuned: TuningReport, tmp_path
     assert notes["tuned_from"]["weights_sha256"] == before.weights_sha256
     assert notes["held_out"][0]["gain"] == tuned.measures[0].gain
     assert [path.name for path in tuned.folder.parent.iterdir()] == [tuned.folder.name]
+    assert {path.stat().st_mode & 0o777 for path in tuned.folder.iterdir()} == {0o644}
 
 
 def test_only_what_trains_has_changed(tuned: TuningReport) -> None:
