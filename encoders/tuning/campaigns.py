@@ -83,7 +83,7 @@ def discounted(campaign: PastCampaign, own_effect: float) -> PastCampaign:
 
     A creative's logit has an effect of its own, of standard deviation τ. What n impressions at rate p tell
     about the text is then 1 / (1 / np + τ²) and not np: as much as n / (1 + τ² np) impressions would tell
-    without it. Undiscounted, a few campaigns with thousands of clicks drown all others.
+    without it. Undiscounted, the largest campaigns drown the others.
 
     Args:
         campaign: Its counts.
