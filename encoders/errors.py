@@ -27,3 +27,7 @@ class FieldError(EncoderError, ValueError):
 
 class CacheError(EncoderError, ValueError):
     """A cache of vectors is damaged, or holds vectors that do not fit its encoder."""
+
+
+class TuningError(EncoderError, ValueError):
+    """A history, a setting or a folder with which an encoder cannot be tuned."""

@@ -39,9 +39,30 @@ def _forward(
     ids: Int[Array, "texts tokens"],
     n_tokens: Int[Array, "texts"],
 ) -> Float[Array, "texts dim"]:
-    bert: Bert = nnx.merge(graph, state)
+    return unit_vectors(nnx.merge(graph, state), pooling, ids, n_tokens)
+
+
+def unit_vectors(
+    bert: Bert,
+    pooling: Pooling,
+    ids: Int[Array | np.ndarray, "texts tokens"],
+    n_tokens: Int[Array | np.ndarray, "texts"],
+    rngs: nnx.Rngs | None = None,
+) -> Float[Array, "texts dim"]:
+    """Compute the vectors of a batch of texts.
+
+    Args:
+        bert: The model.
+        pooling: How token vectors become the vector of a text.
+        ids: Token ids.
+        n_tokens: Tokens of each text, each at least 1.
+        rngs: Source of the dropout masks; None means no dropout.
+
+    Returns:
+        Vectors of length 1, float32.
+    """
     is_token = jnp.arange(ids.shape[1]) < n_tokens[:, None]
-    last = bert(ids, is_token).last
+    last = bert(jnp.asarray(ids), is_token, rngs=rngs).last
     # The direction alone matters, so the sum over tokens does for their mean.
     vector = last[:, 0] if pooling == "cls" else jnp.where(is_token[..., None], last, 0.0).sum(axis=1)
     # The floor keeps a vector of zeros from becoming NaN; it is what PyTorch's normalize uses.

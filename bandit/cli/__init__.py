@@ -18,6 +18,7 @@ from bandit.cli import (
     learning,
     models,
     simulating,
+    tuning,
 )
 from bandit.cli.options import example, group, show_help
 from bandit.cli.printing import print_error, print_line
@@ -65,6 +66,7 @@ app.add_typer(models.app)
 app.add_typer(simulating.app, name="simulate", help="Try policies on simulated or past traffic.")
 app.add_typer(evaluating.app)
 app.add_typer(databases.app, name="storage", help="Upgrade and check a database.")
+app.add_typer(tuning.app)
 app.add_typer(doctor.app)
 
 

@@ -1,0 +1,59 @@
+"""`tune`: from a history file to an encoder's folder."""
+
+from pathlib import Path
+
+import numpy as np
+
+from bandit.cli.tuning import past_campaigns
+from bandit.history_file import read_history
+from encoders import TextEncoder
+from tests.bandit.cli.conftest import TINY, Run
+
+HEADLINES = (
+    "Free returns, always",
+    "48 hour flash sale",
+    "New arrivals for you",
+    "Winter coat",
+    "Warm shoes",
+)
+
+
+def write(path: Path, n_campaigns: int) -> None:
+    lines = ["campaign,creative,headline,impressions,clicks"]
+    for number in range(n_campaigns):
+        for row in range(2):
+            headline = f"{HEADLINES[(number + row) % 5]} {'!' * number}"
+            lines.append(f'week-{number},{row},"{headline}",500,{10 + 3 * row + number}')
+    path.write_text("\n".join(lines))
+
+
+def test_from_a_file_to_an_encoder(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "history.csv", 12)
+    shown = run(
+        *("tune", "--history", str(tmp_path / "history.csv"), "--out", str(tmp_path / "tuned")),
+        *("--encoder", str(TINY), "--epochs", "1", "--held-out", "0.3"),
+    )
+    assert shown.code == 0, shown.err
+    assert "7 campaigns trained, 1 stopped the training, 4 later ones are reported on" in shown.out
+    assert "log-likelihood" in shown.out
+    assert shown.out.endswith(f"the tuned encoder is in {tmp_path / 'tuned'}\n")
+    assert TextEncoder(tmp_path / "tuned").dim == 24
+
+
+def test_too_little_history_is_one_line(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "history.csv", 2)
+    command = ("tune", "--history", str(tmp_path / "history.csv"), "--out", str(tmp_path / "tuned"))
+    assert run(*command).error.startswith("of 2 campaigns, 2 have two creatives with different texts")
+    assert run(*command, "--epochs", "0").error == "epochs 0: expected 1 or more"
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_history_becomes_campaigns_in_order(tmp_path: Path) -> None:
+    write(tmp_path / "history.csv", 2)
+    first, second = past_campaigns(read_history(tmp_path / "history.csv"))
+    assert (first.name, second.name) == ("week-0", "week-1")
+    assert [texts["headline"] for texts in first.creatives] == [
+        "Free returns, always ",
+        "48 hour flash sale ",
+    ]
+    np.testing.assert_array_equal(second.clicks, [11, 14])
