@@ -2,6 +2,7 @@
 
 import math
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -94,7 +95,7 @@ class Engine:
         self._may_learn = role != "select"
         self._learn_mode = learn
         self._noes = NoWatch()
-        self._learner = Learner(store, model, clock, owner=f"pid {self._pid}")
+        self._learner = Learner(store, model, clock, owner=f"{socket.gethostname()}, pid {self._pid}")
         self._selector = Selector(
             store,
             model,
@@ -517,7 +518,7 @@ class Engine:
 
     @property
     def learner(self) -> str | None:
-        """Who learns the model now, such as "pid 4711"; None when nobody does."""
+        """Who learns the model now, such as "ads-1, pid 4711"; None when nobody does."""
         self._check_open()
         return self._store.leases.owner(self._model.record.model_id)
 

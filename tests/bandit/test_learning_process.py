@@ -1,6 +1,7 @@
 """`creative-bandit learn`: a process of its own learns, another waits, both end in order."""
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_one_process_learns_another_takes_over(engines_on_both: Engines, tmp_pat
         wait_for(lambda: unlearnt(engines_on_both) == 0, at_most_s=60.0)
         second.send_signal(signal.SIGINT)
         assert second.wait(60) == 0
-    assert f"pid {first.pid} learns" in logs[1].read_text()
+    assert f"{socket.gethostname()}, pid {first.pid} learns" in logs[1].read_text()
     assert all("stopped; what was learnt is stored" in log.read_text() for log in logs)
     ((expired,),) = engines_on_both.fetch("SELECT count(*) FROM leases WHERE number = 2")
     assert expired == 1
