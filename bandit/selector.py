@@ -233,11 +233,14 @@ class Selector:
         self._learner.mark_unread(before)
 
     def entry(self, campaign: str) -> CampaignEntry:
-        """Return a campaign as selection sees it; rereads once when it is not known yet."""
+        """Return a campaign as selection sees it; one that is unknown or empty here is reread."""
         known = self._learner.view.roster.campaigns.get(campaign)
-        if known is not None:
+        if known is not None and known.creatives:
             return known
         with self._lock:
+            if known is not None:  # read between a campaign and its first creatives, of another process
+                self.reload()
+                return self._learner.view.roster.campaigns[campaign]
             entry = self._model.entry(campaign)
             self._learner.republish()
         return entry

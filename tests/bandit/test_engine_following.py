@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from bandit import Engine
+from bandit.errors import NoCandidatesError
 from bandit.following import STEPS_AHEAD
 from storage.errors import ServerUnreachableError
 from tests.bandit.engines import Engines, add_campaign, assert_same, creatives, play, posterior, wait_for
@@ -90,6 +91,15 @@ def test_a_step_and_a_new_campaign_are_seen_without_any_call(engines_on_both: En
         play(learner, 3, start=3 * step)
         wait_for(lambda step=step: follower._learner.view.step == step, at_most_s=5.0)
     assert_same(posterior(follower), posterior(learner))
+
+
+def test_first_creatives_of_a_campaign_that_was_known_empty(engines: Engines) -> None:
+    first, other = engines.open(), engines.open(role="select")
+    first.add_campaign("spring", horizon=1_000)
+    with pytest.raises(NoCandidatesError, match="'spring' has no creatives"):
+        other.select("spring")
+    first.add_creatives("spring", creatives("calm"))
+    assert other.select("spring").creative_id == "calm"
 
 
 def test_a_request_does_not_follow_where_a_thread_does(engines: Engines) -> None:
