@@ -622,7 +622,7 @@ def batch_limit(n_learnt: int, n_before: int) -> int:
 def leading_rows(rows: Sequence[LearnRow]) -> Sequence[LearnRow]:
     """Return the first rows of which no more than `BATCH` differ in creative or context."""
     kinds = set()
-    for n, row in enumerate(rows):
+    for n, row in enumerate(rows if len(rows) > BATCH else ()):
         kinds.add((row.creative_id, row.slots_version, *row.context.items()))
         if len(kinds) > BATCH:
             return rows[:n]

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .cache import Encoder, VectorCache, encode_cached, text_hash
+from .cache import Encoder, VectorCache, text_hash
 from .progress import progress_bar
 from .text import check_texts
 
@@ -52,10 +52,11 @@ def fill_cache(
     began = time.perf_counter()
     by_hash = {text_hash(text): text for text in texts}
     kept = cache.get(list(by_hash), encoder.fingerprint)
-    missing = [text for key, text in by_hash.items() if key not in kept]
+    missing = [key for key in by_hash if key not in kept]
     with progress_bar(len(missing), progress) as advance:
         for start in range(0, len(missing), PART):
             part = missing[start : start + PART]
-            encode_cached(encoder, part, cache)
+            vectors = encoder.encode([by_hash[key] for key in part])
+            cache.add(encoder.fingerprint, dict(zip(part, vectors, strict=True)))
             advance(len(part))
     return Filled(len(by_hash), len(missing), time.perf_counter() - began)

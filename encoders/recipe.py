@@ -1,10 +1,11 @@
 """How a checkpoint wants its texts encoded: its tokenizer, its longest text, its pooling."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from .config import BertConfig, read_json
@@ -98,6 +99,16 @@ def load_tokenizer(folder: Path, config: BertConfig, max_tokens: int) -> tuple[T
     tokenizer.enable_truncation(max_tokens)
     tokenizer.no_padding()
     return tokenizer, hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def tokenise(tokenizer: Tokenizer, recipe: Recipe, texts: Sequence[str]) -> list[Encoding]:
+    """Tokenise texts as a recipe wants them; half a surrogate pair, which is no character, becomes "?"."""
+    if recipe.is_lowered:
+        texts = [text.lower() for text in texts]
+    # JSON can carry half a pair.
+    clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+    encodings: list[Encoding] = tokenizer.encode_batch_fast(clean)
+    return encodings
 
 
 def _read_pooling(folder: Path) -> Pooling:

@@ -16,7 +16,7 @@ from .config import parse_config, read_json
 from .errors import CheckpointError, TextTypeError
 from .locate import DEFAULT_MODEL, Found, find_default, find_model
 from .progress import progress_bar
-from .recipe import load_tokenizer, read_recipe
+from .recipe import load_tokenizer, read_recipe, tokenise
 
 if TYPE_CHECKING:
     from jax import Array
@@ -194,11 +194,7 @@ class TextEncoder:
 
     def _tokenise(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Give each text's token ids, and how many texts were cut."""
-        if self._recipe.is_lowered:
-            texts = [text.lower() for text in texts]
-        # Half a surrogate pair, which JSON can carry, is no character: it becomes a question mark.
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(clean)
+        encodings = tokenise(self._tokenizer, self._recipe, texts)
         return [encoding.ids for encoding in encodings], sum(
             bool(encoding.overflowing) for encoding in encodings
         )

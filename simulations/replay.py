@@ -6,12 +6,9 @@ scored.
 """
 
 import csv
-import gzip
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +19,7 @@ from jaxtyping import Bool, Float
 from bandit.components import Components
 from bandit.errors import listed
 from bandit.features import PriorScales, design_row, weight_prior
+from bandit.log_files import opened_csv
 from bandit.posterior import Gaussian, Rows, State, predict, refit
 from simulations.errors import ArchiveError
 
@@ -68,7 +66,7 @@ def read_archive(path: Path) -> list[PastTest]:
     weeks: dict[str, int] = {}
     counts: dict[str, dict[str, list[int]]] = {}
     problems: list[str] = []
-    with _opened(path) as file:
+    with opened_csv(path, ArchiveError) as file:
         reader = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
         if missing:
@@ -90,17 +88,6 @@ def read_archive(path: Path) -> list[PastTest]:
     return [
         _past_test(test, weeks[test], counts[test]) for test in sorted(counts, key=lambda t: (weeks[t], t))
     ]
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[str]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        # utf-8-sig: spreadsheets begin a file with a mark that would join the first column's name.
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            yield file
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as error:
-        raise ArchiveError(f"{path}: expected a CSV in UTF-8 (gzipped if named .gz): {error}") from error
 
 
 def _problem(row: Mapping[str | None, str | None]) -> str | None:

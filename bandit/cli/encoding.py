@@ -83,24 +83,19 @@ def read_texts(file: Path, columns: list[str] | None) -> list[str]:
         FileNotFoundError: There is no such file.
     """
     from bandit.errors import HistoryError
-    from bandit.log_files import opened
+    from bandit.log_files import opened_csv
 
-    try:
-        with opened(file) as lines:
-            reader = csv.DictReader(lines)
-            there = list(reader.fieldnames or [])
-            wanted = columns or [name for name in TEXT_COLUMNS if name in there]
-            missing = [name for name in wanted if name not in there]
-            if missing or not wanted:
-                raise HistoryError(
-                    f"{file}: expected the columns {', '.join(missing or TEXT_COLUMNS[:1])}, got "
-                    f"{', '.join(there) or 'none'}; name those with texts by --column"
-                )
-            texts = dict.fromkeys(line[name] for line in reader for name in wanted if line[name])
-    except (UnicodeDecodeError, csv.Error, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
-            raise
-        raise HistoryError(f"{file}: expected a CSV in UTF-8: {error}") from error
+    with opened_csv(file, HistoryError) as lines:
+        reader = csv.DictReader(lines)
+        there = list(reader.fieldnames or [])
+        wanted = columns or [name for name in TEXT_COLUMNS if name in there]
+        missing = [name for name in wanted if name not in there]
+        if missing or not wanted:
+            raise HistoryError(
+                f"{file}: expected the columns {', '.join(missing or TEXT_COLUMNS[:1])}, got "
+                f"{', '.join(there) or 'none'}; name those with texts by --column"
+            )
+        texts = dict.fromkeys(line[name] for line in reader for name in wanted if line[name])
     if not texts:
         raise HistoryError(f"{file}: expected texts in {', '.join(wanted)}, found none")
     return list(texts)

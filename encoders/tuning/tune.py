@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from encoders.checkpoint import load_bert, weight_files, weights_hash
 from encoders.config import parse_config, read_json
 from encoders.locate import Found, find_default, find_model
-from encoders.recipe import load_tokenizer, read_recipe
+from encoders.recipe import load_tokenizer, read_recipe, tokenise
 
 from .campaigns import Parts, PastCampaign, discounted, divide
 from .evaluation import Measure, compare
@@ -108,11 +108,8 @@ def tune(
         made = []
         for campaign in some:
             texts = texts_of(campaign)
-            clean = [text.encode("utf-8", "replace").decode("utf-8") for text, _, _ in texts]
-            if recipe.is_lowered:
-                clean = [text.lower() for text in clean]
-            ids = [encoded.ids for encoded in tokenizer.encode_batch_fast(clean)]
-            made.append(Tokens([(own, *t[1:]) for own, t in zip(ids, texts, strict=True)], campaign))
+            encodings = tokenise(tokenizer, recipe, [text for text, _, _ in texts])
+            made.append(Tokens([(e.ids, *t[1:]) for e, t in zip(encodings, texts, strict=True)], campaign))
         return made
 
     tokens = Parts(*map(tokenised, parts))

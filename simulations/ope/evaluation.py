@@ -1,7 +1,7 @@
 """One target policy on one log: estimates with intervals, and whether they can be trusted."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -186,7 +186,7 @@ def _evaluation(batch: LoggedBatch, names: Sequence[str], unsupported: float, ke
         ),
         doubts=(),
     )
-    return Evaluation(**{**vars(found), "doubts": _doubts(found, weights, rewards)})
+    return replace(found, doubts=_doubts(found, weights, rewards))
 
 
 def _rare(batch: LoggedBatch) -> float:

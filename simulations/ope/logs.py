@@ -1,7 +1,6 @@
 """A decision log as arrays, from a database of ours or a file with Open Bandit's columns."""
 
 import csv
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bandit.errors import listed
-from bandit.log_files import opened
+from bandit.log_files import opened_csv
 from simulations.errors import SimulationError
 from storage import Store
 from storage.exporting import LoggedDecision
@@ -101,19 +100,12 @@ def read_open_bandit(path: Path) -> Log:
         LogError: columns are missing or lines are bad; up to twenty are named.
         FileNotFoundError: there is no such file.
     """
-    try:
-        with opened(path) as file:
-            reader = csv.DictReader(file)
-            names = reader.fieldnames or []
-            if missing := [name for name in COLUMNS if name not in names]:
-                raise LogError(f"{path}: these columns are missing: {', '.join(missing)}")
-            lines = list(reader)
-    except (UnicodeDecodeError, csv.Error, EOFError, OSError, zlib.error) as error:
-        if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
-            raise
-        raise LogError(
-            f"{path}: expected a CSV in UTF-8, gzipped when its name ends in .gz: {error}"
-        ) from error
+    with opened_csv(path, LogError) as file:
+        reader = csv.DictReader(file)
+        names = reader.fieldnames or []
+        if missing := [name for name in COLUMNS if name not in names]:
+            raise LogError(f"{path}: these columns are missing: {', '.join(missing)}")
+        lines = list(reader)
     if not lines:
         raise LogError(f"{path}: expected one decision a line below the header, found none")
     _refuse_bad(path, lines)
