@@ -13,18 +13,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+import bandit
+import simulations
 from simulations.errors import SimulationError
 
 TRIES = 3  # workers that one cell may cost before it is given up
 FORMAT = 1  # of a kept cell; another number makes all old ones unknown
 
-EngineName = Literal["here", "local", "ray"]
-ENGINES: tuple[EngineName, ...] = ("here", "local", "ray")
+ENGINES = ("here", "local", "ray")
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -57,7 +59,7 @@ class Workers:
             Ray on this machine.
     """
 
-    engine: EngineName = "here"
+    engine: str = "here"
     n_workers: int = 1
     address: str | None = None
 
@@ -70,11 +72,14 @@ class Workers:
             raise SweepError(f"an address is for the engine ray, got {self.address!r} for {self.engine}")
 
 
+HERE = Workers()
+
+
 def run_cells(
     work: Work[C],
     cells: Sequence[C],
     *,
-    workers: Workers = Workers(),
+    workers: Workers = HERE,
     kept: Path | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Arrays]:
@@ -106,6 +111,17 @@ def run_cells(
             _write(_place(kept, cells[i]), arrays)
         advance()
     return [results[i] for i in range(len(cells))]
+
+
+@cache
+def code_digest() -> str:
+    """Return a digest of this package's sources and of the bandit's: numbers of other code are not reused."""
+    digest = hashlib.sha256()
+    for package in (bandit, simulations):
+        folder = Path(package.__path__[0])
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _here(work: Work[C], cells: Mapping[int, C], _: Workers) -> Found:
@@ -176,7 +192,7 @@ def _ray(work: Work[C], cells: Mapping[int, C], workers: Workers) -> Found:
             ray.shutdown()
 
 
-_COMPUTING: Mapping[EngineName, Callable[..., Found]] = {"here": _here, "local": _local, "ray": _ray}
+_COMPUTING: Mapping[str, Callable[..., Found]] = {"here": _here, "local": _local, "ray": _ray}
 
 
 def _place(folder: Path, cell: Cell) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import ray
 
-from simulations.cells import ENGINES, EngineName, SweepError, Workers, run_cells
+from simulations.cells import ENGINES, SweepError, Workers, run_cells
 from tests.simulations.cell_work import Squared, pids_of, square
 
 N = 6
@@ -70,9 +70,7 @@ def test_a_broken_file_is_computed_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_a_worker_that_is_killed_costs_only_its_cell(
-    cluster: None, engine: EngineName, tmp_path: Path
-) -> None:
+def test_a_worker_that_is_killed_costs_only_its_cell(cluster: None, engine: str, tmp_path: Path) -> None:
     workers = Workers(engine=engine, n_workers=2)
     results = run_cells(square, cells(tmp_path / "diary", deaths=1), workers=workers)
     assert [float(arrays["square"]) for arrays in results] == [i**2 for i in range(N)]
@@ -83,9 +81,7 @@ def test_a_worker_that_is_killed_costs_only_its_cell(
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
-def test_a_cell_that_kills_every_worker_is_given_up(
-    cluster: None, engine: EngineName, tmp_path: Path
-) -> None:
+def test_a_cell_that_kills_every_worker_is_given_up(cluster: None, engine: str, tmp_path: Path) -> None:
     workers, kept = Workers(engine=engine, n_workers=1), tmp_path / "kept"
     with pytest.raises(SweepError, match="3 times"):
         run_cells(square, cells(tmp_path / "diary", deaths=9), workers=workers, kept=kept)
