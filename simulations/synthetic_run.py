@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from bandit.features import PriorScales
 from bandit.numerics import keep_compiled_programs
+from simulations.changes import Changes
 from simulations.page import Section, Table
 from simulations.played import (
     Comparison,
@@ -46,6 +47,7 @@ class Plan:
         creatives: of each world.
         batch: impressions between two updates.
         sizes: how strong the worlds' effects are.
+        changes: how the worlds change while they are played; None for not at all.
         is_tuned: whether rivals' settings are first chosen from their grids, on other such worlds.
     """
 
@@ -55,6 +57,7 @@ class Plan:
     creatives: int = 20
     batch: int = 500
     sizes: EffectSizes = field(default_factory=EffectSizes)
+    changes: Changes | None = None
     is_tuned: bool = False
 
     def __post_init__(self) -> None:
@@ -107,7 +110,14 @@ def run_synthetic(plan: Plan, out: Path, *, console: Console | None = None) -> l
 
         def play(setting: AnySetting, first_seed: int, n_seeds: int) -> Played:
             progress.update(task, description=setting.policy)
-            worlds = draw_worlds(first_seed, n_worlds=n_seeds, n_creatives=plan.creatives, sizes=plan.sizes)
+            worlds = draw_worlds(
+                first_seed,
+                n_worlds=n_seeds,
+                n_creatives=plan.creatives,
+                sizes=plan.sizes,
+                changes=plan.changes,
+                impressions=plan.impressions,
+            )
             return play_worlds(
                 worlds,
                 setting,
@@ -167,6 +177,7 @@ def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequ
         if plan.is_tuned
         else "as shipped",
         "effects": ", ".join(f"{name} {value}" for name, value in asdict(plan.sizes).items()),
+        **({"changes": plan.changes.setting_id} if plan.changes else {}),
         "engine's prior": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
         "jax": jax.__version__,
     }

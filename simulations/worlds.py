@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from bandit.features import N_CONTENT, N_CONTEXT, design_row
+from simulations.changes import Course, eligible_at
 from simulations.policies import Request
 from simulations.run import Traffic
 from simulations.visits import Context, WorldError, context_vectors, draw_visits, vector_of
@@ -80,6 +81,7 @@ class World(NamedTuple):
         context: effect of each context slot.
         appeal: of each creative: content, words and residual.
         interaction: effect of each context slot on each creative, beyond the above.
+        course: how it changes; None when it does not.
     """
 
     content: Float[Array, "arms content"]
@@ -87,6 +89,7 @@ class World(NamedTuple):
     context: Float[Array, "slots"]
     appeal: Float[Array, "arms"]
     interaction: Float[Array, "arms slots"]
+    course: Course | None = None
 
 
 def draw_truth(key: Array, n_words: int, sizes: EffectSizes) -> Truth:
@@ -120,7 +123,8 @@ def make_world(key: Array, truth: Truth, content: Array, words: Array, sizes: Ef
         sizes: how strong the effects are.
 
     Returns:
-        The world; appeals and interactions are differences from the campaign's mean.
+        The world, without changes; appeals and interactions are differences from the mean of all its
+        creatives, those included that a course lets arrive later.
     """
     key_campaign, key_residual = jax.random.split(key)
     content = jnp.asarray(content, float)
@@ -141,16 +145,31 @@ def click_rates(world: World, vectors: Array) -> Float[Array, "visits arms"]:
     return jax.nn.sigmoid(shared[:, None] + world.appeal + vectors @ world.interaction.T)
 
 
+def eligible_in(world: World, impression: Array) -> Bool[Array, "arms"]:
+    """Return which creatives may be shown at an impression, counted from 0."""
+    if world.course is None:
+        return jnp.ones(world.appeal.shape, bool)
+    return eligible_at(world.course, impression)
+
+
+def launch_mean(world: World) -> Float[Array, "content"]:
+    """Return the campaign's mean content as the engine has it: of those there at its first decision."""
+    if world.course is None:
+        return world.content.mean(axis=0)
+    there = eligible_in(world, jnp.zeros(()))
+    return there @ world.content / there.sum()
+
+
 def traffic_of(world: World, batch: int) -> Callable[[Array, Array], Traffic]:
     """Return the world's `traffic_at` for `simulations.run.play`: (batch number, key) -> the batch."""
-    n_arms = world.appeal.shape[0]
-    mean = world.content.mean(axis=0)
+    mean = launch_mean(world)
     rows_of_one = jax.vmap(design_row, in_axes=(None, 0, None))
 
     def traffic_at(number: Array, key: Array) -> Traffic:
         vectors = context_vectors(draw_visits(key, batch))
         features = jax.vmap(lambda vector: rows_of_one(vector, world.content, mean))(vectors)
-        requests = Request(features, jnp.ones((batch, n_arms), bool))
+        eligible = jnp.broadcast_to(eligible_in(world, number * batch), features.shape[:2])
+        requests = Request(features, eligible)
         return Traffic(requests, click_rates(world, vectors), batch)
 
     return traffic_at
@@ -162,7 +181,7 @@ class HostView:
 
     Attributes:
         creative_ids: in the order of the world's arms.
-        world: the world; its arrays are read on the host.
+        world: the world, without changes; its arrays are read on the host.
     """
 
     creative_ids: tuple[str, ...]
@@ -183,7 +202,7 @@ class HostView:
 
     def true_rates(self, contexts: Sequence[Context]) -> Float[np.ndarray, "contexts arms"]:
         """Return the exact expected click rates of all creatives; errors as in `true_rate`."""
-        _, base, effect, appeal, interaction = (np.asarray(part, float) for part in self.world)
+        _, base, effect, appeal, interaction = (np.asarray(part, float) for part in self.world[:5])
         vectors = np.stack([vector_of(context) for context in contexts])
         logits = (base + vectors @ effect)[:, None] + appeal + vectors @ interaction.T
         return np.asarray(1 / (1 + np.exp(-logits)))
