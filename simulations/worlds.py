@@ -7,20 +7,30 @@ only: it knows nothing of words, and lets contexts interact with the first conte
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from bandit.features import N_CONTENT, N_CONTEXT, design_row
-from simulations.changes import Course, eligible_at
+from simulations.changes import (
+    Course,
+    Now,
+    advanced,
+    at_the_start,
+    eligible_at,
+    on_the_clock,
+    season_at,
+)
 from simulations.policies import Request
-from simulations.run import Traffic
+from simulations.run import Scene, Traffic, steady
 from simulations.visits import Context, WorldError, context_vectors, draw_visits, vector_of
+
+DRIFT = 1  # folded into a batch's key of visits
 
 
 class UnknownCreativeError(WorldError, LookupError):
@@ -140,39 +150,53 @@ def make_world(key: Array, truth: Truth, content: Array, words: Array, sizes: Ef
 
 
 def click_rates(world: World, vectors: Array) -> Float[Array, "visits arms"]:
-    """Return the exact expected click rate of every creative in every context."""
+    """Return the exact expected click rate of every creative in every context, before the world changes."""
+    return jax.nn.sigmoid(_logits(world, vectors))
+
+
+def _logits(world: World, vectors: Array) -> Float[Array, "visits arms"]:
     shared = world.base + vectors @ world.context
-    return jax.nn.sigmoid(shared[:, None] + world.appeal + vectors @ world.interaction.T)
-
-
-def eligible_in(world: World, impression: Array) -> Bool[Array, "arms"]:
-    """Return which creatives may be shown at an impression, counted from 0."""
-    if world.course is None:
-        return jnp.ones(world.appeal.shape, bool)
-    return eligible_at(world.course, impression)
+    return shared[:, None] + world.appeal + vectors @ world.interaction.T
 
 
 def launch_mean(world: World) -> Float[Array, "content"]:
     """Return the campaign's mean content as the engine has it: of those there at its first decision."""
     if world.course is None:
         return world.content.mean(axis=0)
-    there = eligible_in(world, jnp.zeros(()))
+    there = eligible_at(world.course, jnp.zeros(()))
     return there @ world.content / there.sum()
 
 
-def traffic_of(world: World, batch: int) -> Callable[[Array, Array], Traffic]:
-    """Return the world's `traffic_at` for `simulations.run.play`: (batch number, key) -> the batch."""
+def traffic_of(world: World, batch: int) -> Scene:
+    """Return the world as `simulations.run.play` takes it, in batches of some impressions."""
     mean = launch_mean(world)
     rows_of_one = jax.vmap(design_row, in_axes=(None, 0, None))
 
+    def requests_of(vectors: Array, eligible: Array) -> Request:
+        features = jax.vmap(lambda vector: rows_of_one(vector, world.content, mean))(vectors)
+        return Request(features, jnp.broadcast_to(eligible, features.shape[:2]))
+
     def traffic_at(number: Array, key: Array) -> Traffic:
         vectors = context_vectors(draw_visits(key, batch))
-        features = jax.vmap(lambda vector: rows_of_one(vector, world.content, mean))(vectors)
-        eligible = jnp.broadcast_to(eligible_in(world, number * batch), features.shape[:2])
-        requests = Request(features, eligible)
-        return Traffic(requests, click_rates(world, vectors), batch)
+        there = jnp.ones(world.appeal.shape, bool)
+        return Traffic(requests_of(vectors, there), click_rates(world, vectors), batch)
 
-    return traffic_at
+    course = world.course
+    if course is None:
+        return steady(traffic_at)
+    differing = world.content - world.content.mean(axis=0)
+
+    def changed_traffic_at(now: Now, number: Array, key: Array) -> Traffic:
+        impressions = number * batch + jnp.arange(batch)
+        vectors = context_vectors(on_the_clock(course, draw_visits(key, batch), impressions))
+        logits = _logits(world, vectors) + season_at(course, impressions)[:, None] + differing @ now.drifted
+        eligible = eligible_at(course, impressions[0])
+        return Traffic(requests_of(vectors, eligible), jax.nn.sigmoid(logits), batch)
+
+    def advance(now: Now, number: Array, key: Array, shown: Array) -> Now:
+        return advanced(course, now, jax.random.fold_in(key, DRIFT), batch)
+
+    return Scene(at_the_start(), changed_traffic_at, advance)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

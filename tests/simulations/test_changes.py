@@ -8,11 +8,20 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from bandit.features import design_row
-from simulations.changes import Changes, Course, draw_course, eligible_at, parse_changes
+from bandit.features import N_CONTEXT, design_row
+from simulations.changes import (
+    Changes,
+    Course,
+    Now,
+    at_the_start,
+    draw_course,
+    eligible_at,
+    parse_changes,
+)
+from simulations.run import Traffic
 from simulations.settings import WORLD_SETTINGS
 from simulations.synthetic import draw_worlds, play_worlds
-from simulations.visits import WorldError, context_vectors, draw_visits
+from simulations.visits import FIRST_SLOT, WorldError, context_vectors, draw_visits
 from simulations.worlds import World, launch_mean, traffic_of
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -71,10 +80,8 @@ def test_times_of_arrival_are_even_over_the_run() -> None:
 
 
 def test_eligible_by_hand() -> None:
-    lives = Course(
-        per_day=jnp.asarray(100.0),
-        arrives=jnp.asarray([0.0, 2.0, 0.0]),
-        retires=jnp.asarray([jnp.inf, 4.0, 3.0]),
+    lives = draw_course(jax.random.key(0), Changes(per_day=100), 3, 500)._replace(
+        arrives=jnp.asarray([0.0, 2.0, 0.0]), retires=jnp.asarray([jnp.inf, 4.0, 3.0])
     )
     at = {day: np.asarray(eligible_at(lives, jnp.asarray(100 * day))).tolist() for day in (0, 2, 3, 4)}
     assert at == {
@@ -112,9 +119,81 @@ def test_design_rows_are_centred_on_those_there_at_the_start() -> None:
     mean = np.asarray(world.content)[first].mean(axis=0)
     assert_allclose(launch_mean(world), mean, rtol=1e-12)
     key = jax.random.key(2)
-    late = traffic_of(world, 5)(jnp.asarray(300), key)
+    late = traffic_of(world, 5).traffic_at(at_the_start(), jnp.asarray(300), key)
     vector = context_vectors(draw_visits(key, 5))[3]
     assert_allclose(late.requests.features[3, 5], design_row(vector, world.content[5], jnp.asarray(mean)))
+
+
+def traffic_at(world: World, impression: int, now: Now | None = None) -> tuple[Traffic, np.ndarray]:
+    """Return a batch of 700 from an impression on, and its logits without changes, by NumPy."""
+    scene, key = traffic_of(world, 700), jax.random.key(8)
+    traffic = scene.traffic_at(now or scene.start, jnp.asarray(impression / 700), key)
+    vectors = np.asarray(traffic.requests.features)[:, 0, 1 : 1 + N_CONTEXT]
+    logits = float(world.base) + (vectors @ np.asarray(world.context))[:, None] + np.asarray(world.appeal)
+    return traffic, logits + vectors @ np.asarray(world.interaction).T
+
+
+def test_seasons_move_every_rate_by_the_hour_and_the_day() -> None:
+    (world,) = worlds(per_day=700, daily=0.4, weekly=0.2)
+    day = np.arange(700) / 700  # from a Monday morning on, and from a Sunday
+    for first, weekday in ((0, 0), (6 * 700, 6)):
+        traffic, logits = traffic_at(world, first)
+        season = 0.4 * np.cos(2 * np.pi * (day - 0.65))
+        season += 0.2 * np.cos(2 * np.pi * (weekday + day - 6) / 7)
+        assert_allclose(traffic.truth, 1 / (1 + np.exp(-logits - season[:, None])), rtol=1e-9)
+    # At the height of the evening of the weekend's middle both are at their highest.
+    assert season.max() == pytest.approx(0.4 + 0.2 * np.cos(2 * np.pi * 0.65 / 7), rel=1e-4)
+
+
+def test_dayparts_and_weekends_are_those_of_the_clock_where_there_are_seasons() -> None:
+    (world,) = worlds(per_day=700, daily=0.4)
+    slots = np.asarray(traffic_at(world, 0)[0].requests.features)[:, 0, 1 : 1 + N_CONTEXT]
+    first = FIRST_SLOT["daypart"] + 1
+    parts = slots[:, first : first + 4].argmax(axis=1)
+    assert_array_equal(np.bincount(parts), [140, 175, 280, 105])
+    assert (np.diff(parts) >= 0).all()
+    assert (slots[:, FIRST_SLOT["weekend"]] == -0.5).all()
+    for weekday, sign in ((4, -0.5), (5, 0.5), (6, 0.5), (7, -0.5)):
+        traffic, _ = traffic_at(world, weekday * 700)
+        assert (traffic.requests.features[:, 0, 1 + FIRST_SLOT["weekend"]] == sign).all()
+
+
+def test_drift_moves_appeals_by_contents_that_differ() -> None:
+    (world,) = worlds(drift=0.3)
+    drifted = np.random.default_rng(0).normal(size=64)
+    traffic, logits = traffic_at(world, 0, at_the_start()._replace(drifted=jnp.asarray(drifted)))
+    content = np.asarray(world.content)
+    moved = logits + (content - content.mean(axis=0)) @ drifted
+    assert_allclose(traffic.truth, 1 / (1 + np.exp(-moved)), rtol=1e-9)
+
+
+def test_drift_is_a_brownian_motion_that_all_policies_meet_alike() -> None:
+    (world,) = worlds(per_day=1_000, drift=0.3)
+    scene = traffic_of(world, BATCH)
+
+    @jax.jit
+    def path(key: jax.Array) -> jax.Array:
+        def body(now: Now, number: jax.Array) -> tuple[Now, jax.Array]:
+            after = scene.advance(now, number, jax.random.fold_in(key, number), jnp.zeros(N_ARMS))
+            return after, after.drifted
+
+        return jax.lax.scan(body, scene.start, jnp.arange(200))[1]
+
+    steps = np.diff(np.asarray(path(jax.random.key(1))), axis=0)  # 199 × 64 of a tenth of a day
+    assert steps.std() == pytest.approx(0.3 * np.sqrt(0.1), rel=4 / np.sqrt(2 * steps.size))
+    assert abs(np.corrcoef(steps[1:].ravel(), steps[:-1].ravel())[0, 1]) < 4 / np.sqrt(steps.size)
+    counts, bayes = (
+        play_worlds([world], BY_NAME[name], IMPRESSIONS, batch=BATCH) for name in ("beta-thompson", "ucb1")
+    )
+    assert_allclose(counts.best, bayes.best, rtol=1e-12)
+    still = play_worlds(
+        [world._replace(course=course(world)._replace(drift=jnp.zeros(())))],
+        BY_NAME["ucb1"],
+        IMPRESSIONS,
+        batch=BATCH,
+    )
+    assert counts.best[0, 0] == pytest.approx(still.best[0, 0], rel=1e-12)
+    assert (np.abs(counts.best - still.best)[0, 1:] > 1e-3).all()
 
 
 @pytest.mark.parametrize(
