@@ -86,14 +86,32 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
     return policy.learn(state, Outcomes(features, chosen, clicks)), step
 
 
-def play(
-    policy: Policy, traffic_at: Callable[[Array, Array], Traffic], n_batches: int, key: Array
-) -> tuple[Any, Step]:
+class Scene(NamedTuple):
+    """A world that remembers: what it has become is carried from batch to batch.
+
+    Attributes:
+        start: what it is before the first batch.
+        traffic_at: (what it has become, batch number, key) -> the batch.
+        advance: (what it has become, batch number, key, impressions of each arm in the batch) -> what it is
+            at the next batch; the key is the one that `traffic_at` had.
+    """
+
+    start: Any
+    traffic_at: Callable[[Any, Array, Array], Traffic]
+    advance: Callable[[Any, Array, Array, Array], Any]
+
+
+def steady(traffic_at: Callable[[Array, Array], Traffic]) -> Scene:
+    """Return the scene of a world that remembers nothing: (batch number, key) -> the batch."""
+    return Scene((), lambda _, number, key: traffic_at(number, key), lambda now, *_: now)
+
+
+def play(policy: Policy, scene: Scene, n_batches: int, key: Array) -> tuple[Any, Step]:
     """Let a policy play a number of batches.
 
     Args:
         policy: who plays.
-        traffic_at: (batch number, key) -> the batch.
+        scene: the world.
         n_batches: how many.
         key: all randomness of this run.
 
@@ -101,11 +119,14 @@ def play(
         The policy's last state and every batch's `Step`, leaves [batches, …].
     """
 
-    def body(state: Any, number: Array) -> tuple[Any, Step]:
+    def body(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], Step]:
+        state, now = carry
         key_traffic, key_play = jax.random.split(jax.random.fold_in(key, number))
-        return play_batch(policy, state, traffic_at(number, key_traffic), key_play)
+        state, step = play_batch(policy, state, scene.traffic_at(now, number, key_traffic), key_play)
+        return (state, scene.advance(now, number, key_traffic, step.shown)), step
 
-    return jax.lax.scan(body, policy.start, jnp.arange(n_batches))
+    (state, _), steps = jax.lax.scan(body, (policy.start, scene.start), jnp.arange(n_batches))
+    return state, steps
 
 
 def play_total(

@@ -14,6 +14,7 @@ from bandit.numerics import double_precision
 from bandit.points import normal_points
 from bandit.posterior import Prior, initial_state, learn_scales
 from bandit.upkeep import SCALES_EVERY
+from simulations.changes import Changes, Course, draw_course
 from simulations.contextual import thompson_on_contents
 from simulations.played import Played
 from simulations.policies import ContextualState, Outcomes, Policy, beta_thompson, ucb1
@@ -21,10 +22,11 @@ from simulations.rivals import RIVALS, RivalNumbers, RivalSetting
 from simulations.run import Step, play
 from simulations.settings import FIXED_SCALES, WORLD_SETTINGS, Numbers, Setting
 from simulations.visits import WorldError
-from simulations.worlds import EffectSizes, World, draw_truth, make_world, traffic_of
+from simulations.worlds import EffectSizes, World, draw_truth, launch_mean, make_world, traffic_of
 
 BATCH = 200  # impressions between two updates
 N_SEEDS = 8
+COURSE = 1  # folded into a world's key for its changes, so that they leave the rest of it as it is
 CONTENT_LENGTH = (
     0.7  # root mean square distance of an ad from its campaign's mean, in the catalogue by MiniLM
 )
@@ -33,7 +35,13 @@ POLICIES = (*(setting.policy for setting in WORLD_SETTINGS), *RIVALS)
 
 
 def draw_worlds(
-    seed: int, *, n_worlds: int = N_SEEDS, n_creatives: int = 20, sizes: EffectSizes | None = None
+    seed: int,
+    *,
+    n_worlds: int = N_SEEDS,
+    n_creatives: int = 20,
+    sizes: EffectSizes | None = None,
+    changes: Changes | None = None,
+    impressions: int = 100_000,
 ) -> list[World]:
     """Draw worlds of different shops, one campaign each, for runs without an encoder.
 
@@ -44,6 +52,8 @@ def draw_worlds(
         n_worlds: how many.
         n_creatives: creatives of each.
         sizes: how strong the effects are.
+        changes: how the worlds change; None for not at all. The worlds are otherwise the same.
+        impressions: of the run over which they change.
 
     Raises:
         WorldError: a number is out of range.
@@ -56,7 +66,16 @@ def draw_worlds(
     sizes = sizes or EffectSizes()
     with double_precision():
         keys = jax.random.split(jax.random.key(seed), n_worlds)
-        return [_drawn_world(key, n_creatives, sizes) for key in keys]
+        worlds = [_drawn_world(key, n_creatives, sizes) for key in keys]
+        if changes is None:
+            return worlds
+        courses = [_drawn_course(key, changes, n_creatives, impressions) for key in keys]
+        return [world._replace(course=course) for world, course in zip(worlds, courses, strict=True)]
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _drawn_course(key: Array, changes: Changes, n_creatives: int, impressions: int) -> Course:
+    return draw_course(jax.random.fold_in(key, COURSE), changes, n_creatives, impressions)
 
 
 @partial(jax.jit, static_argnames=("n_creatives", "sizes"))
@@ -166,7 +185,14 @@ def own_policy(name: str, world: World, horizon: float, batch: int, settings: Nu
     points = jnp.asarray(normal_points(n_arms))
     posterior = initial_state(prior, n_arms, 1)
     policy = thompson_on_contents(
-        name, posterior, world.content, reach, points, settings["kappa"], settings["uniform"]
+        name,
+        posterior,
+        world.content,
+        launch_mean(world),
+        reach,
+        points,
+        settings["kappa"],
+        settings["uniform"],
     )
     return policy if name == FIXED_SCALES else _learning_scales(policy, prior, batch)
 

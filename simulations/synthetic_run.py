@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from bandit.features import PriorScales
 from bandit.numerics import keep_compiled_programs
 from simulations.cells import HERE, Arrays, Workers, code_digest, run_cells
+from simulations.changes import Changes
 from simulations.page import Section, Table
 from simulations.played import (
     Comparison,
@@ -48,6 +49,7 @@ class Plan:
         creatives: of each world.
         batch: impressions between two updates.
         sizes: how strong the worlds' effects are.
+        changes: how the worlds change while they are played; None for not at all.
         is_tuned: whether rivals' settings are first chosen from their grids, on other such worlds.
     """
 
@@ -57,6 +59,7 @@ class Plan:
     creatives: int = 20
     batch: int = 500
     sizes: EffectSizes = field(default_factory=EffectSizes)
+    changes: Changes | None = None
     is_tuned: bool = False
 
     def __post_init__(self) -> None:
@@ -114,7 +117,12 @@ def play_run(run: Run) -> Arrays:
     keep_compiled_programs()
     plan, seed = run.plan, run.first_seed + run.number
     worlds = draw_worlds(
-        run.first_seed, n_worlds=run.number + 1, n_creatives=plan.creatives, sizes=plan.sizes
+        run.first_seed,
+        n_worlds=run.number + 1,
+        n_creatives=plan.creatives,
+        sizes=plan.sizes,
+        changes=plan.changes,
+        impressions=plan.impressions,
     )
     played = play_worlds(worlds[-1:], run.setting, plan.impressions, seeds=[seed], batch=plan.batch)
     return {name: getattr(played, name)[0] for name in _ARRAYS}
@@ -235,6 +243,7 @@ def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequ
         if plan.is_tuned
         else "as shipped",
         "effects": ", ".join(f"{name} {value}" for name, value in asdict(plan.sizes).items()),
+        **({"changes": plan.changes.setting_id} if plan.changes else {}),
         "engine's prior": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
         "jax": jax.__version__,
     }

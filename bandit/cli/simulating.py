@@ -113,6 +113,7 @@ def _tried_row(row: "Tried") -> tuple[str, ...]:
         "simulate synthetic --out out",
         "simulate synthetic --policies lin-ucb,lin-ts --base-rate 0.04 --residual 0.4 --tune --out out",
         "simulate synthetic --seeds 50 --tune --engine local --workers 8 --out out",
+        "simulate synthetic --changes arriving=0.5,retiring=0.2 --out out",
     )
 )
 def synthetic(
@@ -131,6 +132,10 @@ def synthetic(
     residual: Annotated[
         str, typer.Option(metavar="SD", help="Sd of what is each creative's own, in logits.")
     ] = "0.25",
+    changes: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=NUMBER,…", help="How the worlds change; see docs/simulations.md."),
+    ] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="First choose each rival's setting from a grid, on other worlds.")
     ] = False,
@@ -150,6 +155,7 @@ def synthetic(
     Finished runs are kept in the folder; the same command goes on where an earlier one was stopped.
     """
     from simulations.cells import Workers
+    from simulations.changes import parse_changes
     from simulations.synthetic_run import HEADER, Plan, row_of, run_synthetic
     from simulations.worlds import EffectSizes
 
@@ -164,6 +170,7 @@ def synthetic(
         creatives=parse_integer(creatives, "--creatives"),
         batch=parse_integer(batch, "--batch"),
         sizes=sizes,
+        changes=None if changes is None else parse_changes(changes),
         is_tuned=tune,
     )
     workers = Workers(engine=engine, n_workers=parse_integer(n_workers, "--workers"), address=address)
