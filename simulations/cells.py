@@ -6,6 +6,7 @@ sweep gives the same numbers wherever its cells are computed and however often i
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import zipfile
@@ -170,7 +171,11 @@ def _ray(work: Work[C], cells: Mapping[int, C], workers: Workers) -> Found:
     if is_ours:
         n_cpus = workers.n_workers if workers.address is None else None
         ray.init(
-            address=workers.address or "local", num_cpus=n_cpus, include_dashboard=False, log_to_driver=False
+            address=workers.address or "local",
+            num_cpus=n_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
         )
     try:
         remote = ray.remote(max_retries=TRIES - 1)(work)
