@@ -30,6 +30,7 @@ Durability = Literal["normal", "full", "relaxed"]
 MAX_ATTEMPTS: Final = 5
 FIRST_PAUSE_S: Final = 0.01  # doubled each time, with jitter: five attempts take less than half a second
 CONNECT_TIMEOUT_S: Final = 10
+CHECKPOINT_PAUSE_S: Final = 0.05
 MAX_IDLE_S: Final = 5  # inside a transaction: less than a lease's 8 s, or a stopped process delays a takeover
 MAX_LOCK_WAIT_S: Final = 3 * MAX_IDLE_S  # stopped processes are waited for, one that waits for another too
 SYNCHRONOUS_COMMIT_IS_OFF: Final = "current_setting('synchronous_commit') = 'off'"
@@ -98,12 +99,21 @@ class Database:
             raise translate(error, self.place) from error
 
     def checkpoint(self) -> None:
-        """Write SQLite's write-ahead log into its file and cut it; what a reader still needs stays."""
+        """Write SQLite's write-ahead log into its file and cut it; what a reader still needs stays.
+
+        It is tried again while there are readers, without a lock: SQLite's own waiting for them would keep
+        all writers out.
+        """
         if self.dialect != "sqlite":
             return
+        deadline = time.monotonic() + self._busy_timeout_s
         try:
             with self._engine.connect() as connection:
-                connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                cursor = connection.connection.cursor()
+                cursor.execute("PRAGMA busy_timeout=0")
+                while _is_checkpoint_busy(cursor) and time.monotonic() < deadline:
+                    time.sleep(CHECKPOINT_PAUSE_S)
+                cursor.execute(f"PRAGMA busy_timeout={round(1000 * self._busy_timeout_s)}")
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translate(error, self.place) from error
 
@@ -140,7 +150,7 @@ class Database:
 
 
 def allow_idling(connection: Connection) -> None:
-    """Let this transaction rest between its statements for as long as it likes; for one that locks nothing."""
+    """Let this transaction rest between its statements as long as it likes; for one that locks nothing."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
 
@@ -286,6 +296,12 @@ def _is_wal(cursor: DBAPICursor) -> bool:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
             return False
         raise
+
+
+def _is_checkpoint_busy(cursor: DBAPICursor) -> bool:
+    """Try a checkpoint once; return whether a reader or a writer kept it from cutting the log."""
+    (is_busy, _, _) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return bool(is_busy)
 
 
 def _prepare_sqlite(durability: Durability, connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

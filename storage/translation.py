@@ -60,6 +60,11 @@ SQLITE_ERRORS: Final[dict[int, tuple[type[StorageError], str]]] = {
 }
 POSTGRES_ERRORS: Final[tuple[tuple[type[psycopg.Error], type[StorageError], str], ...]] = (
     (
+        psycopg.errors.DiskFull,
+        DatabaseFailedError,
+        "{place}: the server's disk is full; free some space there, then try again",
+    ),
+    (
         psycopg.errors.LockNotAvailable,
         DatabaseHeldError,
         "{place}: rows are held by another session; see pg_stat_activity for whose",
