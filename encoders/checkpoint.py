@@ -133,6 +133,19 @@ def load_bert(
     return bert
 
 
+def in_float32(bert: Bert, config: BertConfig) -> Bert:
+    """Return the same model, its parameters shared, with matrix products in float32.
+
+    Args:
+        bert: A model without pooler.
+        config: Its configuration.
+    """
+    graph, _ = nnx.split(nnx.eval_shape(partial(_build, config, False, jnp.float32)))
+    _, state = nnx.split(bert)
+    same: Bert = nnx.merge(graph, state)
+    return same
+
+
 def name_table(config: BertConfig, *, has_pooler: bool) -> dict[_Path, tuple[str, ...]]:
     """Say which of a checkpoint's tensors make each parameter.
 
