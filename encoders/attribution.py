@@ -166,7 +166,7 @@ def attribute(
     words = tuple(
         Word(name, start, end, float(tokens[row, places].sum()))
         for row, (name, field) in enumerate(fields.items())
-        for start, end, places in words_of(field.encoding)
+        for start, end, places in words_of(field.text, field.encoding)
     )
     cut = tuple(name for name, field in fields.items() if field.encoding.overflowing)
     return Attribution(
@@ -174,14 +174,18 @@ def attribute(
     )
 
 
-def words_of(encoding: Encoding) -> list[tuple[int, int, list[int]]]:
+def words_of(text: str, encoding: Encoding) -> list[tuple[int, int, list[int]]]:
     """List the words of a text: where each begins and ends, and the places of its tokens."""
     places: dict[int, list[int]] = {}
     for place, word in enumerate(encoding.word_ids):
         if word is not None:
             places.setdefault(word, []).append(place)
-    offsets = encoding.offsets
-    return [(offsets[own[0]][0], offsets[own[-1]][1], own) for own in places.values()]
+    words = []
+    for own in places.values():
+        start, end = encoding.offsets[own[0]][0], encoding.offsets[own[-1]][1]
+        # To some tokenizers the space before a word is a part of it.
+        words.append((end - len(text[start:end].lstrip()), end, own))
+    return words
 
 
 def _laid_out(fields: Sequence[Read], mask_id: int, max_tokens: int) -> _Creative:

@@ -5,6 +5,8 @@ Shapes are those of a batch, `texts tokens …`; a single text is a batch of one
 References:
     Devlin, Chang, Lee, Toutanova (2019), BERT: Pre-training of Deep Bidirectional Transformers for
     Language Understanding.
+    Liu et al. (2019), RoBERTa: A Robustly Optimized BERT Pretraining Approach; as a model, a BERT whose
+    positions are counted from elsewhere.
 """
 
 # mypy: disable-error-code="misc, no-any-return"
@@ -122,6 +124,7 @@ class Embeddings(nnx.Module):
         self.type = nnx.Embed(config.type_vocab_size, config.hidden_size, rngs=rngs)
         self.norm = _norm(config, rngs)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
+        self.position_offset, self.max_tokens = config.position_offset, config.max_tokens
 
     def __call__(
         self,
@@ -131,10 +134,10 @@ class Embeddings(nnx.Module):
     ) -> Float[Array, "texts tokens dim"]:
         """Compute the input of the first layer."""
         n_tokens = words.shape[1]
-        if n_tokens > self.position.num_embeddings:
-            raise ValueError(f"{n_tokens} tokens, but only {self.position.num_embeddings} positions")
-        # The first rows as a slice: a lookup by constant indices would be a gather at run time.
-        position = self.position.embedding[:n_tokens]
+        if n_tokens > self.max_tokens:
+            raise ValueError(f"{n_tokens} tokens, but only {self.max_tokens} positions")
+        # The rows as a slice: a lookup by constant indices would be a gather at run time.
+        position = self.position.embedding[self.position_offset : self.position_offset + n_tokens]
         kind = self.type.embedding[0] if types is None else self.type(types)
         return _drop(self.dropout, self.norm(words + position + kind), rngs)
 

@@ -47,7 +47,7 @@ _LAYER = {
 }
 _POOLER = {"kernel": ("dense.weight",), "bias": ("dense.bias",)}
 
-_PREFIX = "bert."
+_PREFIXES = ("bert.", "roberta.")
 # Position numbers that older versions of transformers stored beside the weights.
 _NO_PARAMETERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 _NOT_READ = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
@@ -232,11 +232,13 @@ def _tensors(files: tuple[Path, ...], opened: ExitStack) -> Iterator[tuple[str, 
                 f"{path} cannot be read as safetensors ({error}); fetch the file again"
             ) from error
         found += [_Tensor(file, name) for name in file.keys()]  # noqa: SIM118 (no mapping, it only has keys())
-    has_prefix = any(tensor.name.startswith(_PREFIX) for tensor in found)
+    has_prefix = any(tensor.name.startswith(_PREFIXES) for tensor in found)
     for tensor in found:
         # In a checkpoint with a head, all that is not under the prefix belongs to the head.
-        if not has_prefix or tensor.name.startswith(_PREFIX):
-            name = tensor.name.removeprefix(_PREFIX)
+        if not has_prefix or tensor.name.startswith(_PREFIXES):
+            name = tensor.name
+            for prefix in _PREFIXES:
+                name = name.removeprefix(prefix)
             yield (
                 name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
                     "LayerNorm.beta", "LayerNorm.bias"

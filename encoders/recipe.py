@@ -61,7 +61,7 @@ def read_recipe(folder: Path, config: BertConfig) -> Recipe:
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0]
     return Recipe(
         pooling=_read_pooling(folder),
-        max_tokens=min([config.max_position_embeddings, *known]),
+        max_tokens=min([config.max_tokens, *known]),
         is_lowered=bool(sentence.get("do_lower_case", False)),
     )
 

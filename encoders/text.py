@@ -110,7 +110,10 @@ class TextEncoder:
         self._fingerprint = _short_hash(
             weights=weights,
             tokenizer=tokenizer_hash,
-            config=asdict(config),
+            # Without what came later and changes nothing: old databases keep their vectors.
+            config={
+                name: value for name, value in asdict(config).items() if value or name != "position_offset"
+            },
             recipe=recipe._asdict(),
             dtype=dtype,
         )
