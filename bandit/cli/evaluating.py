@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from simulations.ope.logs import Log
 
 app = group()
-FILES = (".csv", ".csv.gz")
 
 
 @app.command(
@@ -23,23 +22,32 @@ FILES = (".csv", ".csv.gz")
         "evaluate ads.db --campaign spring-sale --policy greedy",
         "evaluate ads.db --campaign spring-sale --policy uniform --json",
         "evaluate random.csv.gz --policy bts.csv.gz --estimators snips,dr,switch-dr",
+        "evaluate decisions.dsjson --policy mine.csv",
     )
 )
 def evaluate(
     log: Annotated[
         str,
-        typer.Argument(metavar="LOG", help="A database, or a .csv or .csv.gz with Open Bandit's columns."),
+        typer.Argument(
+            metavar="LOG",
+            help="A database; a .csv of storage export, or with Open Bandit's columns; a .dsjson of Vowpal "
+            "Wabbit. Files may be gzipped (.gz).",
+        ),
     ],
     *,
     policy: Annotated[
         str,
         typer.Option(
             metavar="POLICY",
-            help="uniform; greedy (learns from the first half of the log, judged on the second); or a file "
-            "with Open Bandit's columns: the policy that made it.",
+            help="uniform; greedy (learns from the first half of the log, judged on the second); a .csv of "
+            "the policy's own probabilities (creative, probability, and decision_id where they differ); or "
+            "another log: the policy that made it.",
         ),
     ],
-    campaign: Annotated[str | None, typer.Option(metavar="NAME", help="Needed with a database.")] = None,
+    campaign: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Needed with a database, and with a file of several campaigns."),
+    ] = None,
     estimators: Annotated[
         str | None, typer.Option(metavar="NAME,…", help="Which estimators; all when not given.")
     ] = None,
@@ -48,18 +56,16 @@ def evaluate(
 ) -> None:
     """Estimate what another policy would have earned, from decisions that were logged with propensities."""
     number = parse_integer(seed, "--seed")
-    if log.endswith(FILES) == (campaign is not None):
-        needed = "has one campaign: leave it out" if campaign else "is needed with a database"
-        raise typer.BadParameter(f"{needed}, got {log!r}", param_hint="--campaign")
-    if policy not in ("uniform", "greedy") and not policy.endswith(FILES):
-        raise typer.BadParameter(
-            f"expected uniform, greedy or a .csv or .csv.gz file, got {policy!r}", param_hint="--policy"
-        )
     from simulations.ope import targets
     from simulations.ope.evaluation import ESTIMATORS
     from simulations.ope.evaluation import evaluate as evaluate_policy
-    from simulations.ope.logs import read_open_bandit
+    from simulations.ope.reading import FILES
 
+    if policy not in ("uniform", "greedy") and not policy.endswith(FILES):
+        raise typer.BadParameter(
+            f"expected uniform, greedy or a file that ends in {', '.join(FILES)}, got {policy!r}",
+            param_hint="--policy",
+        )
     rows = _read(log, campaign)
     if policy == "uniform":
         target = targets.uniform(rows)
@@ -68,7 +74,7 @@ def evaluate(
         past, rows = rows.part(slice(None, half)), rows.part(slice(half, None))
         target = targets.greedy(past, rows)
     else:
-        target = targets.shares_of(read_open_bandit(Path(policy)), rows)
+        target = targets.of_file(Path(policy), rows)
     names = list(ESTIMATORS) if estimators is None else estimators.split(",")
     found = evaluate_policy(rows, target, estimators=names, seed=number)
     if as_json:
@@ -78,10 +84,18 @@ def evaluate(
 
 
 def _read(log: str, campaign: str | None) -> "Log":
-    from simulations.ope.logs import read_database, read_open_bandit
+    from simulations.ope.own_logs import read_database
+    from simulations.ope.reading import FILES, read_log
 
+    if log.endswith(FILES):
+        return read_log(Path(log), campaign)
+    if log.endswith((".parquet", ".pq")):
+        raise typer.BadParameter(
+            f"parquet is not read, got {log!r}; give the .csv or .dsjson of creative-bandit storage export",
+            param_hint="LOG",
+        )
     if campaign is None:
-        return read_open_bandit(Path(log))
+        raise typer.BadParameter(f"is needed with a database, got {log!r}", param_hint="--campaign")
     with opened_store(log) as store:
         return read_database(store, campaign)
 

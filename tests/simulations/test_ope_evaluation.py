@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose
 
 from bandit.cli import main
 from simulations.ope.evaluation import ESTIMATORS, Evaluation, evaluate
-from simulations.ope.logs import Log, LogError, read_open_bandit
+from simulations.ope.logs import Log, LogError
+from simulations.ope.open_bandit import read_open_bandit
 from simulations.ope.targets import greedy, shares_of, uniform
 
 RATES = np.array([0.05, 0.1, 0.5])
@@ -21,6 +22,7 @@ def some_log(n_rows: int = 2_000, logging: tuple[float, ...] = (0.4, 0.4, 0.2), 
     everywhere = np.tile(logging, (n_rows, 1))
     return Log(
         ("a", "b", "c"),
+        np.arange(n_rows).astype(str),
         action,
         (rng.random(n_rows) < RATES[action]).astype(float),
         everywhere[0, action],
@@ -170,8 +172,8 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ("arguments", "problem"),
     [
         (["ads.db", "--policy", "greedy"], "--campaign: is needed with a database, got 'ads.db'"),
-        (["log.csv", "--policy", "greedy", "--campaign", "x"], "leave it out"),
-        (["log.csv", "--policy", "best"], "expected uniform, greedy or a .csv or .csv.gz file, got 'best'"),
+        (["log.csv", "--policy", "best"], "expected uniform, greedy or a file that ends in .csv, .csv.gz"),
+        (["log.parquet", "--policy", "greedy"], "parquet is not read, got 'log.parquet'"),
         (["log.csv", "--policy", "uniform"], "log.csv: no such file or directory"),
         (["no.db", "--policy", "uniform", "--campaign", "x"], "there is no creative-bandit database"),
     ],
