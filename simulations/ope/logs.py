@@ -26,6 +26,7 @@ class Log(NamedTuple):
 
     Attributes:
         actions: names of the actions.
+        content: what is known of each action beside its name; None where nothing is.
         decision: names of the decisions; their numbers from 1 in a file without ids.
         action: the action taken.
         reward: 1 for a click.
@@ -37,6 +38,7 @@ class Log(NamedTuple):
     """
 
     actions: tuple[str, ...]
+    content: Float[np.ndarray, "actions dim"] | None
     decision: Shaped[np.ndarray, "rows"]
     action: Int[np.ndarray, "rows"]
     reward: Float[np.ndarray, "rows"]
@@ -48,7 +50,7 @@ class Log(NamedTuple):
 
     def part(self, rows: slice) -> "Log":
         """Return some of the rows."""
-        return Log(self.actions, *(values[rows] for values in self[1:]))
+        return Log(self.actions, self.content, *(values[rows] for values in self[2:]))
 
 
 class Row(NamedTuple):
@@ -75,8 +77,13 @@ class Row(NamedTuple):
     context: Mapping[str, Any]
 
 
-def log_of(rows: Sequence[Row]) -> Log:
-    """Return rows, in the order of their times, as a log; a candidate of propensity 0 could not be shown."""
+def log_of(rows: Sequence[Row], contents: Mapping[str, np.ndarray] | None = None) -> Log:
+    """Return rows as a log; a candidate of propensity 0 could not be shown.
+
+    Args:
+        rows: in the order of their times.
+        contents: what is known of each candidate.
+    """
     actions = tuple(sorted({name for row in rows for name in row.candidates}))
     index = {name: i for i, name in enumerate(actions)}
     logging = np.zeros((len(rows), len(actions)))
@@ -84,6 +91,7 @@ def log_of(rows: Sequence[Row]) -> Log:
         logging[number, [index[name] for name in row.candidates]] = row.propensities
     return Log(
         actions,
+        None if contents is None else np.stack([contents[name] for name in actions]),
         np.array([row.decision for row in rows]),
         np.array([index[row.creative] for row in rows]),
         np.array([float(row.click) for row in rows]),

@@ -42,6 +42,7 @@ def read_open_bandit(path: Path) -> Log:
     ]
     return Log(
         tuple(items),
+        None,
         np.array([str(number) for number in rows + 1]),
         action,
         np.array([float(line["click"]) for line in lines]),

@@ -5,8 +5,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from bandit.engine import utc_now
+from bandit.model import Model
 from simulations.ope.logs import (
     Log,
     LogError,
@@ -18,7 +20,7 @@ from simulations.ope.logs import (
     refuse,
 )
 from storage import Store
-from storage.exporting import LoggedDecision, Setup
+from storage.exporting import LoggedDecision
 
 COLUMNS = (
     *("decision_id", "creative", "decided_at", "context", "propensity", "click"),
@@ -27,15 +29,8 @@ COLUMNS = (
 T = TypeVar("T")
 
 
-class Settled(NamedTuple):
-    """The settled decisions of a campaign in the order of their times, and what they were made with."""
-
-    setup: Setup
-    decisions: list[LoggedDecision]
-
-
-def read_settled(store: Store, campaign: str) -> Settled:
-    """Read the settled decisions of one campaign.
+def read_settled(store: Store, campaign: str) -> list[LoggedDecision]:
+    """Read the settled decisions of one campaign, in the order of their times.
 
     Args:
         store: the database.
@@ -56,12 +51,13 @@ def read_settled(store: Store, campaign: str) -> Settled:
             f"expected settled decisions of campaign {campaign!r}, found none; report outcomes, "
             "or wait until its attribution window has passed and a process has learnt"
         )
-    decisions.sort(key=lambda one: (one.decided_at, one.decision_id, one.place))
-    return Settled(setup, decisions)
+    return sorted(decisions, key=lambda one: (one.decided_at, one.decision_id, one.place))
 
 
-def log_of_decisions(decisions: Sequence[LoggedDecision]) -> Log:
-    """Return the decisions of a database as arrays."""
+def log_of_decisions(decisions: Sequence[LoggedDecision], model: Model) -> Log:
+    """Return decisions of one campaign as a log with the contents of its creatives."""
+    roster = model.roster
+    creatives = roster.campaigns[decisions[0].campaign].creatives
     return log_of(
         [
             Row(
@@ -69,13 +65,14 @@ def log_of_decisions(decisions: Sequence[LoggedDecision]) -> Log:
                 *(one.candidates, one.propensities, one.place, one.context),
             )
             for one in decisions
-        ]
+        ],
+        {creative.external_id: roster.content[roster.arm[creative.creative_id]] for creative in creatives},
     )
 
 
 def read_database(store: Store, campaign: str) -> Log:
     """Read the settled decisions of one campaign as a log; arguments and errors as of `read_settled`."""
-    return log_of_decisions(read_settled(store, campaign).decisions)
+    return log_of_decisions(read_settled(store, campaign), Model(store, utc_now, 0, None))
 
 
 def read_export(path: Path, campaign: str | None = None) -> Log:

@@ -12,6 +12,7 @@ from simulations.ope.probabilities import read_probabilities
 
 LOG = Log(
     ("cold", "warm"),
+    None,
     np.array(["a", "b", "c"]),
     np.array([0, 1, 1]),
     np.array([0.0, 1.0, 0.0]),

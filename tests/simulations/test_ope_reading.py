@@ -70,7 +70,7 @@ def written_dsjson(path: Path, *lines: Mapping[str, Any]) -> Path:
 def assert_same(log: Log, other: Log) -> None:
     assert log.actions == other.actions
     assert log.decision.tolist() == other.decision.tolist()
-    for one, another in zip(log[2:], other[2:], strict=True):
+    for one, another in zip(log[3:], other[3:], strict=True):
         assert_allclose(one, another, rtol=1e-12)
 
 
@@ -92,6 +92,8 @@ def test_exports_are_what_the_database_says(url: str, tmp_path: Path) -> None:
     with Store.open(url) as store:
         log = read_database(store, "spring")
     assert log.decision.tolist() == ids
+    assert log.content is not None
+    assert log.content.shape == (2, 64)
     assert_same(read_log(tmp_path / "log.csv.gz", "spring"), log)
     from_vw = read_log(tmp_path / "log.dsjson.gz", "spring")
     # Its context has other names, so that its columns are in another order.
