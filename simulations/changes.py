@@ -1,14 +1,15 @@
 """How a synthetic world changes while it is played: every effect a number, of which 0 switches it off.
 
-    logit p_a(x, t) = base + season(t) + x·c + appeal_a + content_a·W(t) + x·G content_a
+    logit p_a(x, t) = base + season(t) + x·c + appeal_a + content_a·W(t) + x·G content_a − tired_a(t)
 
     arrivals   only creatives with arrives_a ≤ t < retires_a can be shown
     season     season(t) = daily cos 2π(t − 0.65) + weekly cos 2π(t − 6)/7
     drift      W(t) is a Brownian motion: W(0) = 0, W(t + h) − W(t) ~ N(0, drift² h I)
+    fatigue    tired_a = fatigue f_a/(1 + f_a)    f_a(t + h) = f_a(t) 2^(−h/recovery) + impressions_a/wear
 
 Contents are differences from the mean of all creatives. Time t is in days; a day is a number of impressions
-and begins in the morning, a week on Monday. Seasons go by the impression; who is there and how far weights
-have drifted is settled at a batch's first impression.
+and begins in the morning, a week on Monday. Seasons go by the impression; who is there, how far weights
+have drifted and how tired creatives are is settled at a batch's first impression.
 """
 
 import dataclasses
@@ -44,6 +45,9 @@ class Changes:
             seasons, `daypart` and `weekend` are those of the clock; else they are drawn.
         weekly: amplitude over a week, in logits; highest between the days of the weekend.
         drift: standard deviation of what each content's weight changes by in a day, in logits.
+        fatigue: logits that a creative loses when it has been shown without end.
+        wear: impressions after which it has lost half of that, if none were forgotten.
+        recovery: days in which half of its impressions are forgotten.
     """
 
     per_day: float = 10_000.0
@@ -52,14 +56,17 @@ class Changes:
     daily: float = 0.0
     weekly: float = 0.0
     drift: float = 0.0
+    fatigue: float = 0.0
+    wear: float = 2_000.0
+    recovery: float = 1.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not (np.isfinite(value) and value >= 0):
                 raise WorldError(f"{field.name} must be a finite number of at least 0, got {value}")
-        if self.per_day <= 0:
-            raise WorldError(f"per_day must be above 0, got {self.per_day}")
+            if value == 0 and field.name in DIVISORS:
+                raise WorldError(f"{field.name} must be above 0, got {value}")
         for name in SHARES:
             if getattr(self, name) > 1:
                 raise WorldError(f"{name} is a share and must be at most 1, got {getattr(self, name)}")
@@ -77,7 +84,9 @@ class Changes:
 
 
 SHARES = ("arriving", "retiring")
-NUMBERS = ("per_day", "daily", "weekly", "drift")  # what a course takes over as it is
+DIVISORS = ("per_day", "wear", "recovery")
+# What a course takes over as it is.
+NUMBERS = ("per_day", "daily", "weekly", "drift", "fatigue", "wear", "recovery")
 
 
 def parse_changes(text: str) -> Changes:
@@ -128,6 +137,9 @@ class Course(NamedTuple):
     daily: Float[Array, ""]
     weekly: Float[Array, ""]
     drift: Float[Array, ""]
+    fatigue: Float[Array, ""]
+    wear: Float[Array, ""]
+    recovery: Float[Array, ""]
 
 
 class Now(NamedTuple):
@@ -135,9 +147,11 @@ class Now(NamedTuple):
 
     Attributes:
         drifted: W, how far the weights of contents have drifted.
+        worn: f, how much each creative has been shown of late.
     """
 
     drifted: Float[Array, "content"]
+    worn: Float[Array, "arms"]
 
 
 def draw_course(key: Array, changes: Changes, n_arms: int, impressions: int) -> Course:
@@ -191,19 +205,28 @@ def on_the_clock(course: Course, visits: Visits, impressions: Array) -> Visits:
     )
 
 
-def at_the_start() -> Now:
+def at_the_start(course: Course) -> Now:
     """Return what a world is before its first batch."""
-    return Now(drifted=jnp.zeros(N_CONTENT))
+    return Now(drifted=jnp.zeros(N_CONTENT), worn=jnp.zeros_like(course.arrives))
 
 
-def advanced(course: Course, now: Now, key: Array, size: int) -> Now:
+def tired(course: Course, now: Now) -> Float[Array, "arms"]:
+    """Return the logits that each creative has lost to fatigue."""
+    return course.fatigue * now.worn / (1 + now.worn)
+
+
+def advanced(course: Course, now: Now, key: Array, shown: Array) -> Now:
     """Return what a world is after some more impressions.
 
     Args:
         course: the world's.
         now: what it was.
         key: randomness of the drift.
-        size: impressions since.
+        shown: impressions of each creative since.
     """
-    step = course.drift * jnp.sqrt(size / course.per_day) * jax.random.normal(key, now.drifted.shape)
-    return Now(drifted=now.drifted + step)
+    days = shown.sum() / course.per_day
+    step = course.drift * jnp.sqrt(days) * jax.random.normal(key, now.drifted.shape)
+    return Now(
+        drifted=now.drifted + step,
+        worn=now.worn * 2 ** (-days / course.recovery) + shown / course.wear,
+    )

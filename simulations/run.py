@@ -106,6 +106,16 @@ def steady(traffic_at: Callable[[Array, Array], Traffic]) -> Scene:
     return Scene((), lambda _, number, key: traffic_at(number, key), lambda now, *_: now)
 
 
+def truthful(scene: Scene) -> Scene:
+    """Return the same world for `policies.oracle`: requests have the true click rates as their features."""
+
+    def traffic_at(now: Any, number: Array, key: Array) -> Traffic:
+        traffic = scene.traffic_at(now, number, key)
+        return traffic._replace(requests=traffic.requests._replace(features=traffic.truth[..., None]))
+
+    return scene._replace(traffic_at=traffic_at)
+
+
 def play(policy: Policy, scene: Scene, n_batches: int, key: Array) -> tuple[Any, Step]:
     """Let a policy play a number of batches.
 

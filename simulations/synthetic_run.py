@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from bandit.features import PriorScales
 from bandit.numerics import keep_compiled_programs
 from simulations.changes import Changes
+from simulations.errors import unknown
 from simulations.page import Section, Table
 from simulations.played import (
     Comparison,
@@ -25,7 +26,7 @@ from simulations.played import (
 from simulations.report import regret_section, shares_section, write_csv, write_html
 from simulations.rivals import GRIDS, RIVALS, TUNED, RivalSetting
 from simulations.settings import WORLD_SETTINGS, Setting
-from simulations.synthetic import POLICIES, draw_worlds, play_worlds
+from simulations.synthetic import ENDS, POLICIES, draw_worlds, play_worlds
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes
 
@@ -61,9 +62,9 @@ class Plan:
     is_tuned: bool = False
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.policies if name not in POLICIES]
-        if unknown:
-            raise WorldError(f"expected policies out of {', '.join(POLICIES)}, got {', '.join(unknown)}")
+        strange = [unknown("policy", name, POLICIES) for name in self.policies if name not in POLICIES]
+        if strange:
+            raise WorldError("; ".join(strange))
         if len(set(self.policies)) < len(self.policies):
             raise WorldError(f"expected each policy once, got {', '.join(self.policies)}")
         if self.creatives < 1:
@@ -96,7 +97,8 @@ def run_synthetic(plan: Plan, out: Path, *, console: Console | None = None) -> l
         console: Where progress is shown; None shows none.
 
     Returns:
-        A row per policy, the engine's first; uniform and oracle are exact and come last.
+        A row per policy, the engine's first; uniform and oracle come last. They are exact, but in worlds
+        with fatigue, where they play.
 
     Raises:
         WorldError: numbers of the plan are out of range.
@@ -131,9 +133,15 @@ def run_synthetic(plan: Plan, out: Path, *, console: Console | None = None) -> l
         for name in tuned:
             settings[name], tried = _tune(GRIDS[name], lambda one: play(one, TUNING_SEED, N_TUNING))
             trials += tried
+
+        def ends(engine: Played) -> list[Played]:
+            if plan.changes and plan.changes.fatigue:  # what a moment offers depends on who played before it
+                return [play(Setting(policy=name), 0, plan.seeds) for name in ENDS]
+            return [uniform_of(engine), oracle_of(engine)]
+
         chosen = [_setting(name, settings) for name in (ENGINE, *others)]
         outcomes = [play(setting, 0, plan.seeds) for setting in chosen]
-    outcomes += [uniform_of(outcomes[0]), oracle_of(outcomes[0])]
+        outcomes += ends(outcomes[0])
     rows = compare(outcomes)
     if trials:
         write_csv(trials, out / "tuning.csv")

@@ -19,7 +19,7 @@ from simulations.changes import (
     parse_changes,
 )
 from simulations.run import Traffic
-from simulations.settings import WORLD_SETTINGS
+from simulations.settings import WORLD_SETTINGS, Setting
 from simulations.synthetic import draw_worlds, play_worlds
 from simulations.visits import FIRST_SLOT, WorldError, context_vectors, draw_visits
 from simulations.worlds import World, launch_mean, traffic_of
@@ -118,16 +118,20 @@ def test_design_rows_are_centred_on_those_there_at_the_start() -> None:
     first = np.asarray(course(world).arrives) == 0
     mean = np.asarray(world.content)[first].mean(axis=0)
     assert_allclose(launch_mean(world), mean, rtol=1e-12)
-    key = jax.random.key(2)
-    late = traffic_of(world, 5).traffic_at(at_the_start(), jnp.asarray(300), key)
-    vector = context_vectors(draw_visits(key, 5))[3]
+    late = batch_of_700(world, at_the_start(course(world)), jnp.asarray(300.0), jax.random.key(2))
+    vector = late.requests.features[3, 0, 1 : 1 + N_CONTEXT]
     assert_allclose(late.requests.features[3, 5], design_row(vector, world.content[5], jnp.asarray(mean)))
+
+
+@jax.jit
+def batch_of_700(world: World, now: Now, number: jax.Array, key: jax.Array) -> Traffic:
+    return traffic_of(world, 700).traffic_at(now, number, key)
 
 
 def traffic_at(world: World, impression: int, now: Now | None = None) -> tuple[Traffic, np.ndarray]:
     """Return a batch of 700 from an impression on, and its logits without changes, by NumPy."""
-    scene, key = traffic_of(world, 700), jax.random.key(8)
-    traffic = scene.traffic_at(now or scene.start, jnp.asarray(impression / 700), key)
+    now = now or at_the_start(course(world))
+    traffic = batch_of_700(world, now, jnp.asarray(impression / 700), jax.random.key(8))
     vectors = np.asarray(traffic.requests.features)[:, 0, 1 : 1 + N_CONTEXT]
     logits = float(world.base) + (vectors @ np.asarray(world.context))[:, None] + np.asarray(world.appeal)
     return traffic, logits + vectors @ np.asarray(world.interaction).T
@@ -141,8 +145,6 @@ def test_seasons_move_every_rate_by_the_hour_and_the_day() -> None:
         season = 0.4 * np.cos(2 * np.pi * (day - 0.65))
         season += 0.2 * np.cos(2 * np.pi * (weekday + day - 6) / 7)
         assert_allclose(traffic.truth, 1 / (1 + np.exp(-logits - season[:, None])), rtol=1e-9)
-    # At the height of the evening of the weekend's middle both are at their highest.
-    assert season.max() == pytest.approx(0.4 + 0.2 * np.cos(2 * np.pi * 0.65 / 7), rel=1e-4)
 
 
 def test_dayparts_and_weekends_are_those_of_the_clock_where_there_are_seasons() -> None:
@@ -161,7 +163,7 @@ def test_dayparts_and_weekends_are_those_of_the_clock_where_there_are_seasons() 
 def test_drift_moves_appeals_by_contents_that_differ() -> None:
     (world,) = worlds(drift=0.3)
     drifted = np.random.default_rng(0).normal(size=64)
-    traffic, logits = traffic_at(world, 0, at_the_start()._replace(drifted=jnp.asarray(drifted)))
+    traffic, logits = traffic_at(world, 0, at_the_start(course(world))._replace(drifted=jnp.asarray(drifted)))
     content = np.asarray(world.content)
     moved = logits + (content - content.mean(axis=0)) @ drifted
     assert_allclose(traffic.truth, 1 / (1 + np.exp(-moved)), rtol=1e-9)
@@ -194,6 +196,39 @@ def test_drift_is_a_brownian_motion_that_all_policies_meet_alike() -> None:
     )
     assert counts.best[0, 0] == pytest.approx(still.best[0, 0], rel=1e-12)
     assert (np.abs(counts.best - still.best)[0, 1:] > 1e-3).all()
+
+
+def test_fatigue_takes_appeal_and_gives_it_back() -> None:
+    (world,) = worlds(per_day=1_000, fatigue=1.5, wear=500, recovery=2.0)
+    scene = traffic_of(world, 1_000)
+    advance = jax.jit(scene.advance)
+    first = jnp.zeros(N_ARMS).at[2].set(1_000)
+    nobody = jnp.zeros(N_ARMS).at[0].set(1_000)
+    now = advance(scene.start, jnp.asarray(0), jax.random.key(0), first)
+    later = advance(now, jnp.asarray(1), jax.random.key(0), nobody)
+    # 1,000 impressions are twice the wear: 2/3 of 1.5 logits. A day later 2/√2 of them are remembered.
+    for known, lost in ((now, 1.0), (later, 1.5 * np.sqrt(2) / (1 + np.sqrt(2)))):
+        traffic, logits = traffic_at(world, 0, known)
+        logits[:, 2] -= lost
+        logits[:, 0] -= 0 if known is now else 1.0
+        assert_allclose(traffic.truth, 1 / (1 + np.exp(-logits)), rtol=1e-9)
+
+
+def test_where_creatives_tire_uniform_and_oracle_play_and_each_meets_its_own_moments() -> None:
+    tiring = worlds(n_worlds=2, per_day=1_000, fatigue=1.5, wear=100)
+    fresh = worlds(n_worlds=2, per_day=1_000)
+    counts, even, best = (
+        play_worlds(tiring, Setting(policy=name), IMPRESSIONS, batch=BATCH)
+        for name in ("beta-thompson", "uniform", "oracle")
+    )
+    untired = play_worlds(fresh, Setting(policy="oracle"), IMPRESSIONS, batch=BATCH)
+    assert_allclose(best.earned, best.best, rtol=1e-12)
+    assert_allclose(untired.earned, untired.best, rtol=1e-12)
+    assert (best.earned.sum(axis=1) < untired.earned.sum(axis=1)).all()
+    assert (best.earned.sum(axis=1) > even.earned.sum(axis=1)).all()
+    assert_allclose(counts.best[:, 0], best.best[:, 0], rtol=1e-12)
+    assert (np.abs(counts.best - best.best)[:, 1:] > 1e-6).all()
+    assert_allclose(even.earned.sum(), even.uniform.sum(), rtol=0.05)
 
 
 @pytest.mark.parametrize(
