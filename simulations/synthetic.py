@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from bandit.features import N_CONTENT, PriorScales, scale_groups, weight_prior
+from bandit.features import DIM, N_CONTENT, PriorScales, scale_groups, weight_prior
 from bandit.numerics import double_precision
 from bandit.points import normal_points
 from bandit.posterior import Prior, initial_state, learn_scales
 from bandit.upkeep import SCALES_EVERY
-from simulations.changes import Changes, Course, draw_course
+from simulations.changes import Changes, Course, batches_to_wait, draw_course
 from simulations.contextual import thompson_on_contents
+from simulations.delay import delayed, known_as_of
 from simulations.errors import unknown
 from simulations.played import Played
 from simulations.policies import ContextualState, Outcomes, Policy, beta_thompson, oracle, ucb1, uniform
@@ -119,7 +120,10 @@ def play_worlds(
     seeds = range(len(worlds)) if seeds is None else seeds
     _check(worlds, setting, impressions, seeds, batch)
     by_name = (*BY_COUNTS, *ENDS, FIXED_SCALES, *RIVALS)
-    run = _compiled(setting.policy if setting.policy in by_name else "thompson", batch, impressions // batch)
+    name = setting.policy if setting.policy in by_name else "thompson"
+    course = worlds[0].course
+    wait = 0 if course is None else batches_to_wait(course, batch)
+    run = _compiled(name, batch, impressions // batch, wait)
     steps = []
     with double_precision():
         settings = setting_numbers(setting)
@@ -155,15 +159,17 @@ def _check(
 
 
 @cache
-def _compiled(name: str, batch: int, n_batches: int) -> Callable[..., Step]:
+def _compiled(name: str, batch: int, n_batches: int, wait: int) -> Callable[..., Step]:
     def one(numbers: Any, world: World, key: Array) -> Step:
-        make = (
-            partial(RIVALS[name], world.content)
-            if name in RIVALS
-            else partial(own_policy, name, world, batch * n_batches, batch)
-        )
-        scene = traffic_of(world, batch)
-        return play(make(numbers), truthful(scene) if name == "oracle" else scene, n_batches, key)[1]
+        scene, horizon = traffic_of(world, batch), batch * n_batches
+        if name in RIVALS:
+            policy = delayed(RIVALS[name](world.content, numbers), wait, batch, DIM)
+        else:
+            policy = own_policy(name, world, horizon, batch, numbers)
+            if name not in ENDS:  # these learn nothing
+                as_of = known_as_of if name in BY_COUNTS else posterior_as_of
+                policy = delayed(policy, wait, batch, DIM, as_of)
+        return play(policy, truthful(scene) if name == "oracle" else scene, n_batches, key)[1]
 
     return jax.jit(one)
 
@@ -202,6 +208,11 @@ def own_policy(name: str, world: World, horizon: float, batch: int, settings: Nu
         settings["uniform"],
     )
     return policy if name == FIXED_SCALES else _learning_scales(policy, prior, batch)
+
+
+def posterior_as_of(known: ContextualState, played: Array) -> ContextualState:
+    """Return the state with all traffic counted, also what is not learnt yet; as the engine counts it."""
+    return known._replace(so_far=played)
 
 
 def _learning_scales(policy: Policy, initial: Prior, batch: int) -> Policy:

@@ -24,6 +24,7 @@ from simulations.changes import (
     at_the_start,
     eligible_at,
     on_the_clock,
+    reported,
     season_at,
     tired,
 )
@@ -193,7 +194,8 @@ def traffic_of(world: World, batch: int) -> Scene:
         logits = _logits(world, vectors) + season_at(course, impressions)[:, None]
         logits += differing @ now.drifted - tired(course, now)
         eligible = eligible_at(course, impressions[0])
-        return Traffic(requests_of(vectors, eligible), jax.nn.sigmoid(logits), batch)
+        rates = jax.nn.sigmoid(logits)
+        return Traffic(requests_of(vectors, eligible), rates, batch, reported(course, rates))
 
     def advance(now: Now, number: Array, key: Array, shown: Array) -> Now:
         return advanced(course, now, jax.random.fold_in(key, DRIFT), shown)

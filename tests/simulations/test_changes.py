@@ -14,6 +14,7 @@ from simulations.changes import (
     Course,
     Now,
     at_the_start,
+    batches_to_wait,
     draw_course,
     eligible_at,
     parse_changes,
@@ -231,12 +232,35 @@ def test_where_creatives_tire_uniform_and_oracle_play_and_each_meets_its_own_mom
     assert_allclose(even.earned.sum(), even.uniform.sum(), rtol=0.05)
 
 
+def test_clicks_after_the_window_are_not_reported() -> None:
+    (world,) = worlds(per_day=1_000, window=0.2, delay=0.1)
+    traffic, logits = traffic_at(world, 0)
+    rates = 1 / (1 + np.exp(-logits))
+    assert_allclose(traffic.truth, rates, rtol=1e-9)
+    assert traffic.reported is not None
+    assert_allclose(traffic.reported, 0.75 * rates, rtol=1e-9)  # two half-lives
+    assert batches_to_wait(course(world), 100) == 2
+    assert batches_to_wait(course(world), 150) == 2
+    assert batches_to_wait(course(*worlds(per_day=1_000)), 150) == 0
+
+
+def test_policies_learn_late_where_they_wait() -> None:
+    late, prompt = worlds(per_day=1_000, window=0.4), worlds(per_day=1_000)
+    waited, at_once = (play_worlds(one, BY_NAME["ucb1"], IMPRESSIONS, batch=BATCH) for one in (late, prompt))
+    # UCB1 shows the first arm until it knows of an impression of it.
+    assert_array_equal(waited.shown[0, :5, 0], BATCH)
+    assert_array_equal(at_once.shown[0, :2, 0], [BATCH, 0])
+    assert_allclose(waited.best, at_once.best, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"arriving": -0.1}, "arriving must be a finite number of at least 0, got -0.1"),
         ({"retiring": 1.5}, "retiring is a share and must be at most 1, got 1.5"),
         ({"per_day": 0}, "per_day must be above 0, got 0"),
+        ({"delay": 0.5}, "delay needs a window above 0 for clicks to come in, got delay=0.5"),
+        ({"wear": 0}, "wear must be above 0, got 0"),
         ({"per_day": float("nan")}, "per_day must be a finite number of at least 0, got nan"),
     ],
 )
