@@ -1,18 +1,22 @@
 """How a synthetic world changes while it is played: every effect a number, of which 0 switches it off.
 
-    logit p_a(x, t) = base + season(t) + x·c + appeal_a + content_a·W(t) + x·G content_a
+    logit p_a(x, t) = base + season(t) + x·c + appeal_a + content_a·W(t) + x·G content_a − tired_a(t)
 
     arrivals   only creatives with arrives_a ≤ t < retires_a can be shown
     season     season(t) = daily cos 2π(t − 0.65) + weekly cos 2π(t − 6)/7
     drift      W(t) is a Brownian motion: W(0) = 0, W(t + h) − W(t) ~ N(0, drift² h I)
+    fatigue    tired_a = fatigue f_a/(1 + f_a)    f_a(t + h) = f_a(t) 2^(−h/recovery) + impressions_a/wear
+
+    delay      a click counts as one with the chance in_time = 1 − 2^(−window/delay) that it comes in time
 
 Contents are differences from the mean of all creatives. Time t is in days; a day is a number of impressions
-and begins in the morning, a week on Monday. Seasons go by the impression; who is there and how far weights
-have drifted is settled at a batch's first impression.
+and begins in the morning, a week on Monday. Seasons go by the impression; who is there, how far weights
+have drifted and how tired creatives are is settled at a batch's first impression.
 """
 
 import dataclasses
 import itertools
+import math
 from typing import NamedTuple
 
 import jax
@@ -44,6 +48,11 @@ class Changes:
             seasons, `daypart` and `weekend` are those of the clock; else they are drawn.
         weekly: amplitude over a week, in logits; highest between the days of the weekend.
         drift: standard deviation of what each content's weight changes by in a day, in logits.
+        fatigue: logits that a creative loses when it has been shown without end.
+        wear: impressions after which it has lost half of that, if none were forgotten.
+        recovery: days in which half of its impressions are forgotten.
+        window: days that policies wait for clicks: an impression is learnt when they are over.
+        delay: days in which half of the clicks come; those after the window are missed. Needs a window.
     """
 
     per_day: float = 10_000.0
@@ -52,14 +61,21 @@ class Changes:
     daily: float = 0.0
     weekly: float = 0.0
     drift: float = 0.0
+    fatigue: float = 0.0
+    wear: float = 2_000.0
+    recovery: float = 1.0
+    window: float = 0.0
+    delay: float = 0.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not (np.isfinite(value) and value >= 0):
                 raise WorldError(f"{field.name} must be a finite number of at least 0, got {value}")
-        if self.per_day <= 0:
-            raise WorldError(f"per_day must be above 0, got {self.per_day}")
+            if value == 0 and field.name in DIVISORS:
+                raise WorldError(f"{field.name} must be above 0, got {value}")
+        if self.delay > 0 and self.window == 0:
+            raise WorldError(f"delay needs a window above 0 for clicks to come in, got delay={self.delay:g}")
         for name in SHARES:
             if getattr(self, name) > 1:
                 raise WorldError(f"{name} is a share and must be at most 1, got {getattr(self, name)}")
@@ -77,7 +93,9 @@ class Changes:
 
 
 SHARES = ("arriving", "retiring")
-NUMBERS = ("per_day", "daily", "weekly", "drift")  # what a course takes over as it is
+DIVISORS = ("per_day", "wear", "recovery")
+# What a course takes over as it is.
+NUMBERS = ("per_day", "daily", "weekly", "drift", "fatigue", "wear", "recovery", "window")
 
 
 def parse_changes(text: str) -> Changes:
@@ -119,15 +137,21 @@ class Course(NamedTuple):
         per_day: impressions of a day.
         arrives: day from which each creative may be shown.
         retires: day from which it may not; infinite for one that stays.
+        in_time: chance that a click comes within the window.
         daily: as in `Changes`, and likewise the others.
     """
 
     per_day: Float[Array, ""]
     arrives: Float[Array, "arms"]
     retires: Float[Array, "arms"]
+    in_time: Float[Array, ""]
     daily: Float[Array, ""]
     weekly: Float[Array, ""]
     drift: Float[Array, ""]
+    fatigue: Float[Array, ""]
+    wear: Float[Array, ""]
+    recovery: Float[Array, ""]
+    window: Float[Array, ""]
 
 
 class Now(NamedTuple):
@@ -135,9 +159,11 @@ class Now(NamedTuple):
 
     Attributes:
         drifted: W, how far the weights of contents have drifted.
+        worn: f, how much each creative has been shown of late.
     """
 
     drifted: Float[Array, "content"]
+    worn: Float[Array, "arms"]
 
 
 def draw_course(key: Array, changes: Changes, n_arms: int, impressions: int) -> Course:
@@ -161,7 +187,13 @@ def draw_course(key: Array, changes: Changes, n_arms: int, impressions: int) -> 
     leaving = jax.random.permutation(key_who, others)[:n_retiring]
     stays = jnp.ones(n_arms, bool).at[leaving].set(False)
     numbers = {name: jnp.asarray(getattr(changes, name), float) for name in NUMBERS}
-    return Course(arrives=arrives, retires=jnp.where(stays, jnp.inf, retires), **numbers)
+    in_time = 1 - 2 ** (-changes.window / changes.delay) if changes.delay else 1.0
+    return Course(
+        arrives=arrives,
+        retires=jnp.where(stays, jnp.inf, retires),
+        in_time=jnp.asarray(in_time),
+        **numbers,
+    )
 
 
 def eligible_at(course: Course, impression: Array) -> Bool[Array, "arms"]:
@@ -191,19 +223,38 @@ def on_the_clock(course: Course, visits: Visits, impressions: Array) -> Visits:
     )
 
 
-def at_the_start() -> Now:
+def at_the_start(course: Course) -> Now:
     """Return what a world is before its first batch."""
-    return Now(drifted=jnp.zeros(N_CONTENT))
+    return Now(drifted=jnp.zeros(N_CONTENT), worn=jnp.zeros_like(course.arrives))
 
 
-def advanced(course: Course, now: Now, key: Array, size: int) -> Now:
+def tired(course: Course, now: Now) -> Float[Array, "arms"]:
+    """Return the logits that each creative has lost to fatigue."""
+    return course.fatigue * now.worn / (1 + now.worn)
+
+
+def advanced(course: Course, now: Now, key: Array, shown: Array) -> Now:
     """Return what a world is after some more impressions.
 
     Args:
         course: the world's.
         now: what it was.
         key: randomness of the drift.
-        size: impressions since.
+        shown: impressions of each creative since.
     """
-    step = course.drift * jnp.sqrt(size / course.per_day) * jax.random.normal(key, now.drifted.shape)
-    return Now(drifted=now.drifted + step)
+    days = shown.sum() / course.per_day
+    step = course.drift * jnp.sqrt(days) * jax.random.normal(key, now.drifted.shape)
+    return Now(
+        drifted=now.drifted + step,
+        worn=now.worn * 2 ** (-days / course.recovery) + shown / course.wear,
+    )
+
+
+def reported(course: Course, rates: Array) -> Array:
+    """Return the rates at which clicks are reported in time, of true click rates."""
+    return rates * course.in_time
+
+
+def batches_to_wait(course: Course, batch: int) -> int:
+    """Return the batches after which an impression's window is over, whole ones."""
+    return math.ceil(float(course.window) * float(course.per_day) / batch)

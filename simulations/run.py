@@ -20,11 +20,13 @@ class Traffic(NamedTuple):
             so that a policy computes what does not depend on the impression once.
         truth: click rates, likewise.
         size: impressions in the batch.
+        reported: rates at which policies are told of clicks, likewise; None for the truth.
     """
 
     requests: Request
     truth: Float[Array, "requests arms"]
     size: int
+    reported: Float[Array, "requests arms"] | None = None
 
 
 class Step(NamedTuple):
@@ -72,7 +74,8 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
         chosen = jax.vmap(policy.choose, in_axes=(None, 0, 0))(state, traffic.requests, luck).chosen
     of_request = jnp.arange(size) if n_requests > 1 else jnp.zeros(size, int)
     rate = traffic.truth[of_request, chosen]
-    clicks = (jax.random.uniform(key_clicks, (size,)) < rate).astype(rate.dtype)
+    told = rate if traffic.reported is None else traffic.reported[of_request, chosen]
+    clicks = (jax.random.uniform(key_clicks, (size,)) < told).astype(rate.dtype)
     features = traffic.requests.features[of_request, chosen]
     eligible = traffic.requests.eligible
     known = jnp.where(eligible, traffic.truth, 0.0)
@@ -104,6 +107,16 @@ class Scene(NamedTuple):
 def steady(traffic_at: Callable[[Array, Array], Traffic]) -> Scene:
     """Return the scene of a world that remembers nothing: (batch number, key) -> the batch."""
     return Scene((), lambda _, number, key: traffic_at(number, key), lambda now, *_: now)
+
+
+def truthful(scene: Scene) -> Scene:
+    """Return the same world for `policies.oracle`: requests have the true click rates as their features."""
+
+    def traffic_at(now: Any, number: Array, key: Array) -> Traffic:
+        traffic = scene.traffic_at(now, number, key)
+        return traffic._replace(requests=traffic.requests._replace(features=traffic.truth[..., None]))
+
+    return scene._replace(traffic_at=traffic_at)
 
 
 def play(policy: Policy, scene: Scene, n_batches: int, key: Array) -> tuple[Any, Step]:

@@ -13,6 +13,7 @@ from bandit.features import PriorScales
 from bandit.numerics import keep_compiled_programs
 from simulations.cells import HERE, Arrays, Workers, code_digest, run_cells
 from simulations.changes import Changes
+from simulations.errors import unknown
 from simulations.page import Section, Table
 from simulations.played import (
     Comparison,
@@ -27,7 +28,7 @@ from simulations.played import (
 from simulations.report import regret_section, shares_section, write_csv, write_html
 from simulations.rivals import GRIDS, RIVALS, TUNED, RivalSetting
 from simulations.settings import WORLD_SETTINGS, Setting
-from simulations.synthetic import POLICIES, draw_worlds, play_worlds
+from simulations.synthetic import ENDS, POLICIES, draw_worlds, play_worlds
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes
 
@@ -63,9 +64,9 @@ class Plan:
     is_tuned: bool = False
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.policies if name not in POLICIES]
-        if unknown:
-            raise WorldError(f"expected policies out of {', '.join(POLICIES)}, got {', '.join(unknown)}")
+        strange = [unknown("policy", name, POLICIES) for name in self.policies if name not in POLICIES]
+        if strange:
+            raise WorldError("; ".join(strange))
         if len(set(self.policies)) < len(self.policies):
             raise WorldError(f"expected each policy once, got {', '.join(self.policies)}")
         if self.creatives < 1:
@@ -161,7 +162,8 @@ def run_synthetic(
         console: Where progress is shown; None shows none.
 
     Returns:
-        A row per policy, the engine's first; uniform and oracle are exact and come last.
+        A row per policy, the engine's first; uniform and oracle come last. They are exact, but in worlds
+        with fatigue, where they play.
 
     Raises:
         WorldError: numbers of the plan are out of range.
@@ -171,7 +173,9 @@ def run_synthetic(
     tuned = [name for name in others if name in RIVALS] if plan.is_tuned else []
     n_trials = sum(len(GRIDS[name]) for name in tuned)
     with _progress(console or Console(quiet=True)) as progress:
-        task = progress.add_task("", total=n_trials * N_TUNING + (1 + len(others)) * plan.seeds)
+        ends = ENDS if plan.changes and plan.changes.fatigue else ()
+        n_played = 1 + len(others) + len(ends)
+        task = progress.add_task("", total=n_trials * N_TUNING + n_played * plan.seeds)
 
         def play(what: str, settings: Sequence[AnySetting], first_seed: int, n_seeds: int) -> list[Played]:
             progress.update(task, description=what)
@@ -195,9 +199,10 @@ def run_synthetic(
             own = [played for played in tried if played.setting.policy == name]
             settings[name], rows_of_grid = _tuned(GRIDS[name], own)
             trials += rows_of_grid
-        chosen = [_setting(name, settings) for name in (ENGINE, *others)]
+        chosen = [_setting(name, settings) for name in (ENGINE, *others, *ends)]
         outcomes = play("playing", chosen, 0, plan.seeds)
-    outcomes += [uniform_of(outcomes[0]), oracle_of(outcomes[0])]
+    if not ends:  # else what a moment offers depends on who played before it
+        outcomes += [uniform_of(outcomes[0]), oracle_of(outcomes[0])]
     rows = compare(outcomes)
     if trials:
         write_csv(trials, out / "tuning.csv")

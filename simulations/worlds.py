@@ -24,7 +24,9 @@ from simulations.changes import (
     at_the_start,
     eligible_at,
     on_the_clock,
+    reported,
     season_at,
+    tired,
 )
 from simulations.policies import Request
 from simulations.run import Scene, Traffic, steady
@@ -189,14 +191,16 @@ def traffic_of(world: World, batch: int) -> Scene:
     def changed_traffic_at(now: Now, number: Array, key: Array) -> Traffic:
         impressions = number * batch + jnp.arange(batch)
         vectors = context_vectors(on_the_clock(course, draw_visits(key, batch), impressions))
-        logits = _logits(world, vectors) + season_at(course, impressions)[:, None] + differing @ now.drifted
+        logits = _logits(world, vectors) + season_at(course, impressions)[:, None]
+        logits += differing @ now.drifted - tired(course, now)
         eligible = eligible_at(course, impressions[0])
-        return Traffic(requests_of(vectors, eligible), jax.nn.sigmoid(logits), batch)
+        rates = jax.nn.sigmoid(logits)
+        return Traffic(requests_of(vectors, eligible), rates, batch, reported(course, rates))
 
     def advance(now: Now, number: Array, key: Array, shown: Array) -> Now:
-        return advanced(course, now, jax.random.fold_in(key, DRIFT), batch)
+        return advanced(course, now, jax.random.fold_in(key, DRIFT), shown)
 
-    return Scene(at_the_start(), changed_traffic_at, advance)
+    return Scene(at_the_start(course), changed_traffic_at, advance)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

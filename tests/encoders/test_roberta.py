@@ -37,7 +37,10 @@ def _unigram() -> Tokenizer:
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     )
     trainer = trainers.UnigramTrainer(
-        vocab_size=60, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False
+        vocab_size=60,
+        special_tokens=SPECIAL,
+        unk_token="<unk>",
+        show_progress=False,  # noqa: S106  # no password
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -14,12 +14,13 @@ from simulations.changes import (
     Course,
     Now,
     at_the_start,
+    batches_to_wait,
     draw_course,
     eligible_at,
     parse_changes,
 )
 from simulations.run import Traffic
-from simulations.settings import WORLD_SETTINGS
+from simulations.settings import WORLD_SETTINGS, Setting
 from simulations.synthetic import draw_worlds, play_worlds
 from simulations.visits import FIRST_SLOT, WorldError, context_vectors, draw_visits
 from simulations.worlds import World, launch_mean, traffic_of
@@ -118,16 +119,20 @@ def test_design_rows_are_centred_on_those_there_at_the_start() -> None:
     first = np.asarray(course(world).arrives) == 0
     mean = np.asarray(world.content)[first].mean(axis=0)
     assert_allclose(launch_mean(world), mean, rtol=1e-12)
-    key = jax.random.key(2)
-    late = traffic_of(world, 5).traffic_at(at_the_start(), jnp.asarray(300), key)
-    vector = context_vectors(draw_visits(key, 5))[3]
+    late = batch_of_700(world, at_the_start(course(world)), jnp.asarray(300.0), jax.random.key(2))
+    vector = late.requests.features[3, 0, 1 : 1 + N_CONTEXT]
     assert_allclose(late.requests.features[3, 5], design_row(vector, world.content[5], jnp.asarray(mean)))
+
+
+@jax.jit
+def batch_of_700(world: World, now: Now, number: jax.Array, key: jax.Array) -> Traffic:
+    return traffic_of(world, 700).traffic_at(now, number, key)
 
 
 def traffic_at(world: World, impression: int, now: Now | None = None) -> tuple[Traffic, np.ndarray]:
     """Return a batch of 700 from an impression on, and its logits without changes, by NumPy."""
-    scene, key = traffic_of(world, 700), jax.random.key(8)
-    traffic = scene.traffic_at(now or scene.start, jnp.asarray(impression / 700), key)
+    now = now or at_the_start(course(world))
+    traffic = batch_of_700(world, now, jnp.asarray(impression / 700), jax.random.key(8))
     vectors = np.asarray(traffic.requests.features)[:, 0, 1 : 1 + N_CONTEXT]
     logits = float(world.base) + (vectors @ np.asarray(world.context))[:, None] + np.asarray(world.appeal)
     return traffic, logits + vectors @ np.asarray(world.interaction).T
@@ -159,7 +164,7 @@ def test_dayparts_and_weekends_are_those_of_the_clock_where_there_are_seasons() 
 def test_drift_moves_appeals_by_contents_that_differ() -> None:
     (world,) = worlds(drift=0.3)
     drifted = np.random.default_rng(0).normal(size=64)
-    traffic, logits = traffic_at(world, 0, at_the_start()._replace(drifted=jnp.asarray(drifted)))
+    traffic, logits = traffic_at(world, 0, at_the_start(course(world))._replace(drifted=jnp.asarray(drifted)))
     content = np.asarray(world.content)
     moved = logits + (content - content.mean(axis=0)) @ drifted
     assert_allclose(traffic.truth, 1 / (1 + np.exp(-moved)), rtol=1e-9)
@@ -194,12 +199,68 @@ def test_drift_is_a_brownian_motion_that_all_policies_meet_alike() -> None:
     assert (np.abs(counts.best - still.best)[0, 1:] > 1e-3).all()
 
 
+def test_fatigue_takes_appeal_and_gives_it_back() -> None:
+    (world,) = worlds(per_day=1_000, fatigue=1.5, wear=500, recovery=2.0)
+    scene = traffic_of(world, 1_000)
+    advance = jax.jit(scene.advance)
+    first = jnp.zeros(N_ARMS).at[2].set(1_000)
+    nobody = jnp.zeros(N_ARMS).at[0].set(1_000)
+    now = advance(scene.start, jnp.asarray(0), jax.random.key(0), first)
+    later = advance(now, jnp.asarray(1), jax.random.key(0), nobody)
+    # 1,000 impressions are twice the wear: 2/3 of 1.5 logits. A day later 2/√2 of them are remembered.
+    for known, lost in ((now, 1.0), (later, 1.5 * np.sqrt(2) / (1 + np.sqrt(2)))):
+        traffic, logits = traffic_at(world, 0, known)
+        logits[:, 2] -= lost
+        logits[:, 0] -= 0 if known is now else 1.0
+        assert_allclose(traffic.truth, 1 / (1 + np.exp(-logits)), rtol=1e-9)
+
+
+def test_where_creatives_tire_uniform_and_oracle_play_and_each_meets_its_own_moments() -> None:
+    tiring = worlds(n_worlds=2, per_day=1_000, fatigue=1.5, wear=100)
+    fresh = worlds(n_worlds=2, per_day=1_000)
+    counts, even, best = (
+        play_worlds(tiring, Setting(policy=name), IMPRESSIONS, batch=BATCH)
+        for name in ("beta-thompson", "uniform", "oracle")
+    )
+    untired = play_worlds(fresh, Setting(policy="oracle"), IMPRESSIONS, batch=BATCH)
+    assert_allclose(best.earned, best.best, rtol=1e-12)
+    assert_allclose(untired.earned, untired.best, rtol=1e-12)
+    assert (best.earned.sum(axis=1) < untired.earned.sum(axis=1)).all()
+    assert (best.earned.sum(axis=1) > even.earned.sum(axis=1)).all()
+    assert_allclose(counts.best[:, 0], best.best[:, 0], rtol=1e-12)
+    assert (np.abs(counts.best - best.best)[:, 1:] > 1e-6).all()
+    assert_allclose(even.earned.sum(), even.uniform.sum(), rtol=0.05)
+
+
+def test_clicks_after_the_window_are_not_reported() -> None:
+    (world,) = worlds(per_day=1_000, window=0.2, delay=0.1)
+    traffic, logits = traffic_at(world, 0)
+    rates = 1 / (1 + np.exp(-logits))
+    assert_allclose(traffic.truth, rates, rtol=1e-9)
+    assert traffic.reported is not None
+    assert_allclose(traffic.reported, 0.75 * rates, rtol=1e-9)  # two half-lives
+    assert batches_to_wait(course(world), 100) == 2
+    assert batches_to_wait(course(world), 150) == 2
+    assert batches_to_wait(course(*worlds(per_day=1_000)), 150) == 0
+
+
+def test_policies_learn_late_where_they_wait() -> None:
+    late, prompt = worlds(per_day=1_000, window=0.4), worlds(per_day=1_000)
+    waited, at_once = (play_worlds(one, BY_NAME["ucb1"], IMPRESSIONS, batch=BATCH) for one in (late, prompt))
+    # UCB1 shows the first arm until it knows of an impression of it.
+    assert_array_equal(waited.shown[0, :5, 0], BATCH)
+    assert_array_equal(at_once.shown[0, :2, 0], [BATCH, 0])
+    assert_allclose(waited.best, at_once.best, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"arriving": -0.1}, "arriving must be a finite number of at least 0, got -0.1"),
         ({"retiring": 1.5}, "retiring is a share and must be at most 1, got 1.5"),
         ({"per_day": 0}, "per_day must be above 0, got 0"),
+        ({"delay": 0.5}, "delay needs a window above 0 for clicks to come in, got delay=0.5"),
+        ({"wear": 0}, "wear must be above 0, got 0"),
         ({"per_day": float("nan")}, "per_day must be a finite number of at least 0, got nan"),
     ],
 )

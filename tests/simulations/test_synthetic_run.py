@@ -128,7 +128,8 @@ def test_the_engine_learns_its_scales_every_twenty_batches() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"policies": ("lin-ucb", "linucb", "best")}, "got linucb, best"),
+        ({"policies": ("lin-ucb", "linucb")}, "unknown policy 'linucb'; nearest: lin-ucb"),
+        ({"policies": ("qqq",)}, "unknown policy 'qqq'; known: engine, plain-thompson, greedy, "),
         ({"policies": ("lin-ucb", "lin-ucb")}, "expected each policy once, got lin-ucb, lin-ucb"),
         ({"seeds": 0}, "expected 1 to 1,000 seeds, got 0"),
         ({"seeds": 1001}, "expected 1 to 1,000 seeds, got 1001"),
