@@ -39,8 +39,8 @@ def _unigram() -> Tokenizer:
     trainer = trainers.UnigramTrainer(
         vocab_size=60,
         special_tokens=SPECIAL,
-        unk_token="<unk>",
-        show_progress=False,  # noqa: S106  # no password
+        unk_token="<unk>",  # noqa: S106  # no password
+        show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
