@@ -42,7 +42,13 @@ def refit(url: str, notes: Path, n_contexts: int, lease_s: float | None) -> None
     engine.add_campaign(CAMPAIGN)
     creatives = [Creative(name, headline=f"the {name} one") for name in ("calm", "urgent")]
     rows = [
-        HistoryRow(CAMPAIGN, creatives[i % 2], 10, i % 3, context={"age": float(i)})
+        HistoryRow(
+            campaign=CAMPAIGN,
+            creative=creatives[i % 2],
+            impressions=10,
+            clicks=i % 3,
+            context={"age": float(i)},
+        )
         for i in range(n_contexts)
     ]
     engine.warm_start(rows)  # stores them, and loads the fit's program
