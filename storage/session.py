@@ -32,6 +32,7 @@ FIRST_PAUSE_S: Final = 0.01  # doubled each time, with jitter: five attempts tak
 CONNECT_TIMEOUT_S: Final = 10
 CHECKPOINT_PAUSE_S: Final = 0.05
 MAX_IDLE_S: Final = 5  # inside a transaction: less than a lease's 8 s, or a stopped process delays a takeover
+MANY_ROWS: Final = 10_000  # they take some tenths of a second to prepare, on a busy host a second
 MAX_LOCK_WAIT_S: Final = 3 * MAX_IDLE_S  # stopped processes are waited for, one that waits for another too
 SYNCHRONOUS_COMMIT_IS_OFF: Final = "current_setting('synchronous_commit') = 'off'"
 MAX_PARAMETERS: Final = 10_000  # SQLite takes 32,766 in a statement, PostgreSQL 65,535
@@ -149,9 +150,14 @@ class Database:
                 time.sleep(pause_s)
 
 
-def allow_idling(connection: Connection) -> None:
-    """Let this transaction rest between its statements as long as it likes; for one that locks nothing."""
-    if connection.dialect.name == "postgresql":
+def allow_idling(connection: Connection, *, rows: int | None = None) -> None:
+    """Let this transaction rest between its statements as long as it likes.
+
+    Args:
+        connection: Inside a transaction.
+        rows: How many are prepared inside it: only for many. None is for one that locks nothing.
+    """
+    if connection.dialect.name == "postgresql" and (rows is None or rows > MANY_ROWS):
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bandit import Creative, Engine, HistoryRow, background
+from bandit.engine import utc_now
+from bandit.history import History, import_history
 from storage import Store
 from tests.bandit.engines import TINY, wait_for
 from tests.processes.forked import start
@@ -33,19 +35,24 @@ def refit(url: str, notes: Path, n_contexts: int, lease_s: float | None) -> None
         n_contexts: How many there are of them; each is a row of the fit.
         lease_s: Shorter than the lease is; renewed four times as often. None leaves it as it is.
     """
-    engine = Engine.open(url, encoder=TINY)
+    engine = Engine.open(url, encoder=TINY, learn="manual")
     if lease_s is not None:
         background.RENEW_S = lease_s / 4
         leases = engine._store.leases
         leases.renew = partial(leases.renew, ttl_s=lease_s)  # type: ignore[method-assign]
-        time.sleep(3.0)  # until it is in force
     engine.add_campaign(CAMPAIGN)
     creatives = [Creative(name, headline=f"the {name} one") for name in ("calm", "urgent")]
     rows = [
-        HistoryRow(CAMPAIGN, creatives[i % 2], 10, i % 3, context={"age": float(i)})
+        HistoryRow(
+            campaign=CAMPAIGN,
+            creative=creatives[i % 2],
+            impressions=10,
+            clicks=i % 3,
+            context={"age": float(i)},
+        )
         for i in range(n_contexts)
     ]
-    engine.warm_start(rows)  # stores them, and loads the fit's program
+    import_history(engine._store, engine._model, History(rows=rows), now=utc_now())
     with notes.open("a") as file:
         print("begins", file=file, flush=True)
         engine.refit()
