@@ -52,6 +52,8 @@ def tune(
 ) -> None:
     """Tune the encoder to past clicks, and say on later campaigns what that brought.
 
+    A run that was stopped goes on after its last whole epoch when the same command is given again.
+
     The folder is an encoder like any other: name it by CREATIVE_BANDIT_ENCODER or Engine.open(…, encoder=…)
     for a new database. A database keeps the encoder that it began with.
     """
@@ -75,6 +77,8 @@ def tune(
         measures = [asdict(measure) | {"verdict": measure.verdict} for measure in report.measures]
         print_json(asdict(report) | {"folder": str(report.folder), "measures": measures})
         return
+    if report.went_on_after is not None:
+        print_line(f"went on after epoch {report.went_on_after} of a run that was stopped")
     counts = report.campaigns
     print_line(
         f"{counts['training']:,} campaigns trained, {counts['stopping']:,} stopped the training, "
