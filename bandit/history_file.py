@@ -31,10 +31,11 @@ def read_history(path: Path) -> list[HistoryRow]:
     """Read a history file.
 
     Args:
-        path: CSV in UTF-8, gzipped if named .gz: either counts, with columns campaign, creative, headline, impressions and clicks,
-            or decisions as the view decision_log shows them, with columns decision_id, campaign, creative,
-            context, click and headline; decisions whose click is empty are not settled, and left out. Columns
-            body, call_to_action and context (a JSON object) are read too; others are ignored.
+        path: CSV in UTF-8, gzipped if named .gz: either counts, with columns campaign, creative, headline,
+            impressions and clicks, or decisions as the view decision_log shows them, with columns
+            decision_id, campaign, creative, context, click and headline; decisions whose click is empty are
+            not settled, and left out. Columns body, call_to_action and context (a JSON object) are read too;
+            others are ignored.
 
     Returns:
         Its rows; decisions are counted by creative and context.

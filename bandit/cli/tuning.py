@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from bandit.cli.opening import opened_store
 from bandit.cli.options import AsJson, example, group
 from bandit.cli.printing import print_json, print_line, print_table, progress_bar
 from bandit.records import HistoryRow
@@ -20,19 +21,24 @@ app = group()
 @app.command(
     epilog=example(
         "tune --history history.csv --out tuned",
+        "tune --database ads.db --out tuned",
         "tune --history history.csv --out tuned --method lora --rank 8 --epochs 3",
     )
 )
 def tune(
     *,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The tuned encoder's; must not be there.")],
     history: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             metavar="FILE",
             help="A CSV as for `import`, its campaigns in order of time: the latest are held out.",
         ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The tuned encoder's; must not be there.")],
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Instead of a file: a database, with all that it has learnt."),
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option(metavar="MODEL", help="What is tuned: a folder or hub id; else the default.")
     ] = None,
@@ -57,10 +63,13 @@ def tune(
     The folder is an encoder like any other: name it by CREATIVE_BANDIT_ENCODER or Engine.open(…, encoder=…)
     for a new database. A database keeps the encoder that it began with.
     """
-    from bandit.history_file import read_history
     from encoders.tuning import TuningSettings
     from encoders.tuning import tune as tune_encoder
 
+    if (history is None) == (database is None):
+        raise typer.BadParameter(
+            "give either --history or --database: where the clicks are", param_hint="--history"
+        )
     settings = TuningSettings(
         method=method,
         layers=layers,
@@ -70,7 +79,7 @@ def tune(
         held_out=held_out,
         seed=seed,
     )
-    campaigns = past_campaigns(read_history(history))
+    campaigns = past_campaigns(read_rows(history, database))
     with progress_bar("epochs", epochs + 1) as advance:  # the encoder as it was is looked at too
         report = tune_encoder(campaigns, out, settings, encoder, told=lambda _: advance(1))
     if as_json:
@@ -113,6 +122,21 @@ def tune(
     )
     print_line("")
     print_line(f"the tuned encoder is in {report.folder}")
+
+
+def read_rows(history: Path | None, database: str | None) -> Sequence[HistoryRow]:
+    """Return the counts of a file, or else of a database: its campaigns in the order in which they were added."""
+    if history is not None:
+        from bandit.history_file import read_history
+
+        return read_history(history)
+    with opened_store(str(database)):  # before JAX is imported, which takes seconds
+        pass
+    from bandit.history_database import read_database
+
+    found = read_database(str(database))
+    order = {name: place for place, name in enumerate(found.campaigns)}
+    return sorted(found.rows, key=lambda row: order[row.campaign])
 
 
 def past_campaigns(rows: Sequence[HistoryRow]) -> list["PastCampaign"]:
