@@ -25,8 +25,9 @@ def import_file(
         typer.Argument(
             metavar="FILE",
             help="A CSV in UTF-8, gzipped or not, with the columns campaign, creative, headline, impressions "
-            "and clicks; body, call_to_action and context (a JSON object) too where there are such. Or the view "
-            "decision_log: decision_id, campaign, creative, context, click and headline of each decision.",
+            "and clicks; body, call_to_action and context (a JSON object) too where there are such. Or the "
+            "view decision_log: decision_id, campaign, creative, context, click and headline of each "
+            "decision.",
         ),
     ] = None,
     *,

@@ -125,7 +125,7 @@ def tune(
 
 
 def read_rows(history: Path | None, database: str | None) -> Sequence[HistoryRow]:
-    """Return the counts of a file, or else of a database: its campaigns in the order in which they were added."""
+    """Return the counts of a file, or else of a database, whose campaigns come in the order of their ids."""
     if history is not None:
         from bandit.history_file import read_history
 
