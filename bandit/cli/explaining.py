@@ -67,17 +67,18 @@ def explain(
         raise typer.BadParameter("it has a campaign and a context of its own", param_hint="--decision")
     if html is not None and as_json:
         raise typer.BadParameter("give either --html or --json", param_hint="--html")
+    words = words or html is not None
     with opened_engine(database) as engine:
         if decision is not None:
-            explained = [engine.explain(decision_id=decision, words=words or html is not None)]
+            explained = [engine.explain(decision_id=decision, words=words)]
+        elif creative is not None:
+            explained = [engine.explain(str(campaign), creative, known, words=words)]
         else:
-            names = [creative] if creative is not None else _active(engine, str(campaign))
+            explained = []
+            names = _active(engine, str(campaign))
             with progress_bar("creatives", len(names)) as advance:
-                explained = []
                 for name in names:
-                    explained.append(
-                        engine.explain(str(campaign), name, known, words=words or html is not None)
-                    )
+                    explained.append(engine.explain(str(campaign), name, known, words=words))
                     advance(1)
     if html is not None:
         from bandit.cli.words_page import write_page
