@@ -2,11 +2,14 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bandit import Engine
+from bandit.cli.explaining import marked
+from bandit.records import Word, Wording
 from tests.bandit.cli.conftest import Run
 
 
@@ -68,6 +71,23 @@ def test_explain_shows_what_words_carry(run: Run) -> None:
     assert "\x1b" not in shown
     last = shown.splitlines()[-1].split()
     assert last[:4] == ["content", "+", "interaction", f"{wording['logit']:+.3f}"]
+
+
+def test_words_are_coloured_by_what_they_do() -> None:
+    text = "Free <b> flash, sale"
+    words = tuple(
+        Word(field="headline", start=start, end=start + len(word), text=word, logit=logit)
+        for word, start, logit in (("Free", 0, 0.02), ("flash", 9, -0.008), ("sale", 16, -0.001))
+    )
+    wording = Wording(texts={"headline": text}, words=words, masked=0.0, logit=0.011, cut=())
+    line = marked(text, "headline", wording, 0.02)
+    assert line.plain == "Free [+2.0 %] <b> flash [−0.8 %], sale"
+    assert [(line.plain[span.start : span.end], span.style) for span in line.spans] == [
+        ("Free [+2.0 %]", "bold blue"),
+        ("flash [−0.8 %]", "dark_orange3"),
+    ]
+    nothing = replace(wording, words=tuple(replace(word, logit=0.0) for word in words))
+    assert marked(text, "headline", nothing, 0.0).plain == text
 
 
 @pytest.mark.usefixtures("clicked")

@@ -6,12 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from encoders.errors import TuningError
 from encoders.tuning import PastCampaign, TuningReport, TuningSettings, tune
-from encoders.tuning.unfinished import Unfinished, place_of, read_unfinished, write_unfinished
+from encoders.tuning.head import Head
+from encoders.tuning.parameters import low_rank
+from encoders.tuning.report import Epoch
+from encoders.tuning.training import Stage, Tunable
+from encoders.tuning.unfinished import (
+    Unfinished,
+    collected,
+    place_of,
+    read_unfinished,
+    restored,
+    write_unfinished,
+)
 from tests.encoders.tuning.worlds import planted
 
 ROOT = Path(__file__).parents[3]
@@ -19,30 +32,27 @@ TINY = Path(__file__).parents[1] / "tiny-bert"
 SCRIPT = """
 import sys
 from pathlib import Path
-from encoders.tuning import TuningSettings, tune
+from bandit.numerics import keep_compiled_programs
+from encoders.tuning import tune
 from tests.encoders.tuning.test_unfinished import HISTORY, SETTINGS, TINY
+keep_compiled_programs()
 def told(epoch):
     print(epoch.epoch, flush=True)
-tune(HISTORY, Path(sys.argv[1]), SETTINGS[sys.argv[2]], TINY, told)
+tune(HISTORY, Path(sys.argv[1]), SETTINGS, TINY, told)
 """
 HISTORY = planted(60, seed=0)
-SETTINGS = {
-    name: TuningSettings(method=name, rank=4, epochs=5, learning_rate=3e-3, held_out=0.25)
-    for name in ("last", "lora")
-}
+SETTINGS = TuningSettings(epochs=5, learning_rate=3e-3, held_out=0.25)
 TASK = {"settings": "a", "campaigns": "b"}
 
 
-def _tune(out: Path, method: str, told: list[int] | None = None) -> TuningReport:
-    notes = [] if told is None else told
-    return tune(HISTORY, out, SETTINGS[method], TINY, lambda epoch: notes.append(epoch.epoch))
+def _tune(out: Path, told: list[int]) -> TuningReport:
+    return tune(HISTORY, out, SETTINGS, TINY, lambda epoch: told.append(epoch.epoch))
 
 
-@pytest.mark.parametrize("method", ["last", "lora"])
-def test_a_killed_tuning_ends_with_the_same_bytes(method: str, tmp_path: Path) -> None:
+def test_a_killed_tuning_ends_with_the_same_bytes(tmp_path: Path) -> None:
     out, whole = tmp_path / "killed" / "tuned", tmp_path / "whole"
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(out), method], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SCRIPT, str(out)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -53,10 +63,10 @@ def test_a_killed_tuning_ends_with_the_same_bytes(method: str, tmp_path: Path) -
     assert not out.exists()
     assert place_of(out).is_file()
     told: list[int] = []
-    report = _tune(out, method, told)
+    report = _tune(out, told)
     assert report.went_on_after in (2, 3)  # whatever was whole when the signal came
     assert told == [0, 1, 2, 3, 4, 5]
-    assert _tune(whole, method).went_on_after is None
+    assert _tune(whole, []).went_on_after is None
     names = {path.name for path in whole.iterdir()}
     assert {"model.safetensors", "tuning.json", "epochs.csv"} < names
     assert {path.name for path in out.iterdir()} == names
@@ -81,7 +91,7 @@ def _stopped(out: Path) -> None:
 def test_another_tuning_does_not_go_on(tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     _stopped(out)
-    other = TuningSettings(method="last", epochs=5, learning_rate=1e-3, held_out=0.25)
+    other = TuningSettings(epochs=5, learning_rate=1e-3, held_out=0.25)
     with pytest.raises(
         TuningError, match=r"tuned\.unfinished is an unfinished tuning with settings that differ"
     ):
@@ -112,6 +122,22 @@ def test_what_is_kept_comes_back_as_it_was(tmp_path: Path) -> None:
         for ours, theirs in zip(leaves, arrays[name], strict=True):
             assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_low_rank_additions_come_back_as_they_were() -> None:
+    parameters = {f"layers.{i}.a.kernel": jnp.ones((6, 4)) for i in range(12)}
+    trained = low_rank(parameters, 2, jax.random.key(0))
+    tunable = Tunable(trained.initial, jnp.arange(3.0))
+    best = jax.tree.map(lambda leaf: leaf + 1, tunable)
+    stage = Stage(1, tunable, [np.zeros(2)])
+    epochs = [Epoch(epoch=0, loss=None, stopping_gain=0.1), Epoch(epoch=1, loss=0.3, stopping_gain=0.2)]
+    head = Head(np.arange(3.0), 0.4)
+    found = restored(collected(head, np.ones(5), stage, best, epochs), trained)
+    assert found[0].scale == 0.4
+    assert (found[2].epoch, found[4]) == (1, epochs)
+    for ours, theirs in ((found[2].tunable, tunable), (found[3][0], best)):
+        assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
