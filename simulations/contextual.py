@@ -16,6 +16,7 @@ def thompson_on_contents(
     name: str,
     posterior: State,
     content: Float[Array, "arms content"],
+    mean_content: Float[Array, "content"],
     horizon: Array,
     points: Array,
     kappa: Array | float = KAPPA,
@@ -27,6 +28,7 @@ def thompson_on_contents(
         name: what tables call it.
         posterior: its belief before the first impression.
         content: content features of the candidates; the requests' features must be made of these.
+        mean_content: their campaign's mean content, likewise.
         horizon: impressions expected in all; infinite for plain Thompson sampling.
         points: point sets for the number of candidates.
         kappa: κ of the lookahead; 0 is greedy.
@@ -37,7 +39,7 @@ def thompson_on_contents(
         # The map does not depend on the request: mapped over a batch, it is computed once.
         arms = jnp.arange(content.shape[0])
         slots = map_slots(state.posterior)
-        known = map_logits(state.posterior, slots, content, content.mean(axis=0), arms, jnp.zeros((), int))
+        known = map_logits(state.posterior, slots, content, mean_content, arms, jnp.zeros((), int))
         logits = known.at(slots, request.features[0, 1 : 1 + N_CONTEXT])
         n_active = jnp.sum(request.eligible)
         settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)

@@ -1,15 +1,19 @@
 """Running synthetic worlds from policies' names to report: tune, play, compare, write."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import jax
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bandit.features import PriorScales
 from bandit.numerics import keep_compiled_programs
+from simulations.cells import HERE, Arrays, Workers, code_digest, run_cells
+from simulations.changes import Changes
+from simulations.errors import unknown
 from simulations.page import Section, Table
 from simulations.played import (
     Comparison,
@@ -24,7 +28,7 @@ from simulations.played import (
 from simulations.report import regret_section, shares_section, write_csv, write_html
 from simulations.rivals import GRIDS, RIVALS, TUNED, RivalSetting
 from simulations.settings import WORLD_SETTINGS, Setting
-from simulations.synthetic import POLICIES, draw_worlds, play_worlds
+from simulations.synthetic import ENDS, POLICIES, draw_worlds, play_worlds
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes
 
@@ -46,6 +50,7 @@ class Plan:
         creatives: of each world.
         batch: impressions between two updates.
         sizes: how strong the worlds' effects are.
+        changes: how the worlds change while they are played; None for not at all.
         is_tuned: whether rivals' settings are first chosen from their grids, on other such worlds.
     """
 
@@ -55,12 +60,13 @@ class Plan:
     creatives: int = 20
     batch: int = 500
     sizes: EffectSizes = field(default_factory=EffectSizes)
+    changes: Changes | None = None
     is_tuned: bool = False
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.policies if name not in POLICIES]
-        if unknown:
-            raise WorldError(f"expected policies out of {', '.join(POLICIES)}, got {', '.join(unknown)}")
+        strange = [unknown("policy", name, POLICIES) for name in self.policies if name not in POLICIES]
+        if strange:
+            raise WorldError("; ".join(strange))
         if len(set(self.policies)) < len(self.policies):
             raise WorldError(f"expected each policy once, got {', '.join(self.policies)}")
         if self.creatives < 1:
@@ -74,6 +80,59 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Run:
+    """A cell: one policy in one world of a plan.
+
+    Attributes:
+        plan: what the world is like, and how long it is played.
+        setting: the policy.
+        first_seed: of the plan's worlds.
+        number: of the world among them, from 0; its traffic has the seed `first_seed + number`.
+    """
+
+    plan: Plan
+    setting: AnySetting
+    first_seed: int
+    number: int
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """All that its numbers depend on."""
+        about = {name: value for name, value in asdict(self.plan).items() if name not in _OF_NO_RUN}
+        return {
+            "plan": about,
+            "policy": self.setting.policy,
+            "setting": asdict(self.setting),
+            "first_seed": self.first_seed,
+            "number": self.number,
+            "jax": jax.__version__,
+            "code": code_digest(),
+        }
+
+
+_OF_NO_RUN = ("policies", "seeds", "is_tuned")  # fields of a plan that say which runs there are
+
+
+def play_run(run: Run) -> Arrays:
+    """Play one cell; its arrays are those of a `Played`, without the axis of runs."""
+    keep_compiled_programs()
+    plan, seed = run.plan, run.first_seed + run.number
+    worlds = draw_worlds(
+        run.first_seed,
+        n_worlds=run.number + 1,
+        n_creatives=plan.creatives,
+        sizes=plan.sizes,
+        changes=plan.changes,
+        impressions=plan.impressions,
+    )
+    played = play_worlds(worlds[-1:], run.setting, plan.impressions, seeds=[seed], batch=plan.batch)
+    return {name: getattr(played, name)[0] for name in _ARRAYS}
+
+
+_ARRAYS = ("earned", "best", "uniform", "shown")  # of a `Played`
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """One setting of one rival on the tuning worlds; attributes as in `Comparison`."""
 
@@ -84,46 +143,66 @@ class Trial:
     of_uniform_error: float
 
 
-def run_synthetic(plan: Plan, out: Path, *, console: Console | None = None) -> list[Comparison]:
+def run_synthetic(
+    plan: Plan,
+    out: Path,
+    *,
+    workers: Workers = HERE,
+    console: Console | None = None,
+) -> list[Comparison]:
     """Play synthetic worlds with every policy; write results.csv and report.html, and tuning.csv if tuned.
+
+    Each run is kept in the folder `cells` as soon as it is finished: a run that was interrupted goes on from
+    there, and another one of more seeds or policies computes only those.
 
     Args:
         plan: what is to be played.
         out: Folder for the results; made when it is not there.
+        workers: Where the runs are computed; the results do not depend on it.
         console: Where progress is shown; None shows none.
 
     Returns:
-        A row per policy, the engine's first; uniform and oracle are exact and come last.
+        A row per policy, the engine's first; uniform and oracle come last. They are exact, but in worlds
+        with fatigue, where they play.
 
     Raises:
         WorldError: numbers of the plan are out of range.
+        SweepError: a run ended its worker again and again, or Ray is not installed.
     """
-    keep_compiled_programs()
     others = [name for name in plan.policies if name != ENGINE]
     tuned = [name for name in others if name in RIVALS] if plan.is_tuned else []
     n_trials = sum(len(GRIDS[name]) for name in tuned)
     with _progress(console or Console(quiet=True)) as progress:
-        task = progress.add_task("", total=n_trials * N_TUNING + (1 + len(others)) * plan.seeds)
+        ends = ENDS if plan.changes and plan.changes.fatigue else ()
+        n_played = 1 + len(others) + len(ends)
+        task = progress.add_task("", total=n_trials * N_TUNING + n_played * plan.seeds)
 
-        def play(setting: AnySetting, first_seed: int, n_seeds: int) -> Played:
-            progress.update(task, description=setting.policy)
-            worlds = draw_worlds(first_seed, n_worlds=n_seeds, n_creatives=plan.creatives, sizes=plan.sizes)
-            return play_worlds(
-                worlds,
-                setting,
-                plan.impressions,
-                seeds=range(first_seed, first_seed + n_seeds),
-                batch=plan.batch,
-                advance=lambda n: progress.advance(task, n),
+        def play(what: str, settings: Sequence[AnySetting], first_seed: int, n_seeds: int) -> list[Played]:
+            progress.update(task, description=what)
+            runs = [
+                Run(plan=plan, setting=setting, first_seed=first_seed, number=number)
+                for setting in settings
+                for number in range(n_seeds)
+            ]
+            found = run_cells(
+                play_run, runs, workers=workers, kept=out / "cells", advance=lambda: progress.advance(task)
             )
+            return [
+                _joined(setting, plan.batch, found[i * n_seeds : (i + 1) * n_seeds])
+                for i, setting in enumerate(settings)
+            ]
 
         settings, trials = dict(TUNED), list[Trial]()
+        grid = [setting for name in tuned for setting in GRIDS[name]]
+        tried = play("tuning", grid, TUNING_SEED, N_TUNING)
         for name in tuned:
-            settings[name], tried = _tune(GRIDS[name], lambda one: play(one, TUNING_SEED, N_TUNING))
-            trials += tried
-        chosen = [_setting(name, settings) for name in (ENGINE, *others)]
-        outcomes = [play(setting, 0, plan.seeds) for setting in chosen]
-    outcomes += [uniform_of(outcomes[0]), oracle_of(outcomes[0])]
+            own = [played for played in tried if played.setting.policy == name]
+            settings[name], rows_of_grid = _tuned(GRIDS[name], own)
+            trials += rows_of_grid
+        chosen = [_setting(name, settings) for name in (ENGINE, *others, *ends)]
+        outcomes = play("playing", chosen, 0, plan.seeds)
+    if not ends:  # else what a moment offers depends on who played before it
+        outcomes += [uniform_of(outcomes[0]), oracle_of(outcomes[0])]
     rows = compare(outcomes)
     if trials:
         write_csv(trials, out / "tuning.csv")
@@ -132,16 +211,18 @@ def run_synthetic(plan: Plan, out: Path, *, console: Console | None = None) -> l
     return rows
 
 
+def _joined(setting: AnySetting, batch: int, found: Sequence[Arrays]) -> Played:
+    return Played(setting, batch, *(np.stack([arrays[name] for arrays in found]) for name in _ARRAYS))
+
+
 def _setting(name: str, rivals: dict[str, RivalSetting]) -> AnySetting:
     defaults = {setting.policy: setting for setting in WORLD_SETTINGS}
     return rivals.get(name) or defaults.get(name) or Setting(policy=name)
 
 
-def _tune(
-    grid: Sequence[RivalSetting], play: Callable[[RivalSetting], Played]
-) -> tuple[RivalSetting, list[Trial]]:
+def _tuned(grid: Sequence[RivalSetting], tried: Sequence[Played]) -> tuple[RivalSetting, list[Trial]]:
     """Return the setting that loses least, and what each of them lost."""
-    rows = compare([play(setting) for setting in grid])
+    rows = compare(tried)
     best = min(range(len(grid)), key=lambda i: rows[i].of_uniform)
     trials = [
         Trial(
@@ -167,6 +248,7 @@ def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequ
         if plan.is_tuned
         else "as shipped",
         "effects": ", ".join(f"{name} {value}" for name, value in asdict(plan.sizes).items()),
+        **({"changes": plan.changes.setting_id} if plan.changes else {}),
         "engine's prior": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
         "jax": jax.__version__,
     }

@@ -112,6 +112,8 @@ def _tried_row(row: "Tried") -> tuple[str, ...]:
     epilog=example(
         "simulate synthetic --out out",
         "simulate synthetic --policies lin-ucb,lin-ts --base-rate 0.04 --residual 0.4 --tune --out out",
+        "simulate synthetic --seeds 50 --tune --engine local --workers 8 --out out",
+        "simulate synthetic --changes arriving=0.5,retiring=0.2 --out out",
     )
 )
 def synthetic(
@@ -130,12 +132,30 @@ def synthetic(
     residual: Annotated[
         str, typer.Option(metavar="SD", help="Sd of what is each creative's own, in logits.")
     ] = "0.25",
+    changes: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=NUMBER,…", help="How the worlds change; see docs/simulations.md."),
+    ] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="First choose each rival's setting from a grid, on other worlds.")
     ] = False,
+    engine: Annotated[
+        str, typer.Option(metavar="here|local|ray", help="Play in this process, on several, or on Ray.")
+    ] = "here",
+    n_workers: Annotated[
+        str, typer.Option("--workers", metavar="N", help="Processes of local, or of a Ray started here.")
+    ] = "2",
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a Ray cluster that runs already.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Play worlds with contexts whose truth is known: what does each policy lose while it learns?"""
+    """Play worlds with contexts whose truth is known: what does each policy lose while it learns?
+
+    Finished runs are kept in the folder; the same command goes on where an earlier one was stopped.
+    """
+    from simulations.cells import Workers
+    from simulations.changes import parse_changes
     from simulations.synthetic_run import HEADER, Plan, row_of, run_synthetic
     from simulations.worlds import EffectSizes
 
@@ -150,9 +170,11 @@ def synthetic(
         creatives=parse_integer(creatives, "--creatives"),
         batch=parse_integer(batch, "--batch"),
         sizes=sizes,
+        changes=None if changes is None else parse_changes(changes),
         is_tuned=tune,
     )
-    rows = run_synthetic(plan, out, console=console(is_error=True))
+    workers = Workers(engine=engine, n_workers=parse_integer(n_workers, "--workers"), address=address)
+    rows = run_synthetic(plan, out, workers=workers, console=console(is_error=True))
     if as_json:
         print_json({"scores": [asdict(row) for row in rows]})
         return

@@ -21,6 +21,7 @@ class LoggedBatch(NamedTuple):
         eligible: what the logging policy could take.
         target: π of every action; each row sums to 1.
         estimates: q, the model's expected reward of every action, between 0 and 1.
+        cluster: c, the cluster of every action; None where there are none.
     """
 
     action: Int[Array, "rows"]
@@ -30,6 +31,7 @@ class LoggedBatch(NamedTuple):
     eligible: Bool[Array, "rows actions"]
     target: Float[Array, "rows actions"]
     estimates: Float[Array, "rows actions"]
+    cluster: Int[Array, "actions"] | None = None
 
 
 class Terms(NamedTuple):
@@ -135,6 +137,27 @@ def dr_optimistic_shrinkage(batch: LoggedBatch, shrinkage: Array | float) -> Ter
     """
     weights = weights_of(batch)
     return _corrected(batch, shrinkage * weights / (weights**2 + shrinkage))
+
+
+def marginalised_ips(batch: LoggedBatch) -> Terms:
+    """IPS with the weights of clusters of actions: unbiased where all of a cluster earn alike.
+
+        V = 1/n Σ w_i r_i    w_i = Σ_{a ~ a_i} π(a | x_i) / Σ_{a ~ a_i} μ(a | x_i)    a ~ b: of one cluster
+
+    Else its bias is −Σ_c μ(c) Cov(π/μ, q | c) under μ: a policy that prefers the better ones of a cluster is
+    underrated. An action that the log never has does no harm where its cluster is there.
+
+    Args:
+        batch: the log, with clusters and the propensities of all actions.
+
+    References:
+        Y. Saito, T. Joachims, "Off-policy evaluation for large action spaces via embeddings", ICML 2022,
+        section 3.1 and theorem 3.5, for embeddings that an action determines.
+    """
+    assert batch.cluster is not None  # noqa: S101  # at trace time
+    member = batch.cluster[batch.action][:, None] == batch.cluster[None, :]
+    target = jnp.sum(jnp.where(member, batch.target, 0.0), axis=1)
+    return _mean(target / jnp.sum(jnp.where(member, batch.logging, 0.0), axis=1) * batch.reward)
 
 
 def rejection_replay(batch: LoggedBatch, luck: Float[Array, "rows"]) -> Terms:

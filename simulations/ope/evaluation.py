@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from bandit.numerics import double_precision
+from simulations.ope.clusters import FEWEST, cluster_contents
 from simulations.ope.estimators import (
     LoggedBatch,
     Terms,
@@ -18,13 +19,14 @@ from simulations.ope.estimators import (
     dr_optimistic_shrinkage,
     ips,
     largest_weight,
+    marginalised_ips,
     rejection_replay,
     snips,
     switch_dr,
     value_of,
     weights_of,
 )
-from simulations.ope.intervals import bootstrap, empirical_bernstein
+from simulations.ope.intervals import Interval, bootstrap, empirical_bernstein
 from simulations.ope.logs import Log, LogError
 from simulations.ope.reward_model import cross_fitted
 
@@ -49,6 +51,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "dr": lambda batch, _: doubly_robust(batch),
     "switch-dr": lambda batch, _: switch_dr(batch, _root(batch)),
     "dr-os": lambda batch, _: dr_optimistic_shrinkage(batch, _root(batch) ** 2),
+    "mips": lambda batch, _: marginalised_ips(batch),
     "replay": rejection_replay,
 }
 # Those whose terms are bounded by the largest weight, and are means.
@@ -93,6 +96,7 @@ class Evaluation:
         rare: share with weights above √n, of which a log of n rows has hardly any; 0 where it does not say.
         estimates: in the order asked for.
         doubts: why the estimates cannot be trusted, in words; empty when they can.
+        notes: what else should be known of them, in words.
     """
 
     rows: int
@@ -105,13 +109,14 @@ class Evaluation:
     rare: float
     estimates: tuple[Estimate, ...]
     doubts: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def evaluate(
     log: Log,
     target: Float[np.ndarray, "rows actions"],
     *,
-    estimators: Sequence[str] = tuple(ESTIMATORS),
+    estimators: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Estimate what a policy would have earned.
@@ -119,16 +124,14 @@ def evaluate(
     Args:
         log: decisions with propensities.
         target: the policy's probabilities at each of them.
-        estimators: names, of `ESTIMATORS`.
+        estimators: names, of `ESTIMATORS`; None for all that the log allows.
         seed: of the bootstrap and the replay.
 
     Raises:
-        LogError: an estimator is unknown, rows are too few, or the target does what the log cannot know of.
+        LogError: an estimator is unknown or asks for more than the log has, rows are too few, or the target
+            does what the log cannot know of.
     """
-    if unknown := [name for name in estimators if name not in ESTIMATORS]:
-        raise LogError(
-            f"there is no estimator {', '.join(map(repr, unknown))}; choose of {', '.join(ESTIMATORS)}"
-        )
+    names, notes = _asked(log, estimators)
     n_rows = len(log.action)
     if n_rows < 2:
         raise LogError(f"expected at least 2 decisions, got {n_rows}")
@@ -150,7 +153,35 @@ def evaluate(
             target=jnp.asarray(target),
             estimates=cross_fitted(jnp.asarray(log.context), action, reward, len(log.actions)),
         )
-        return _evaluation(batch, estimators, unsupported, jax.random.key(seed))
+        if "mips" in names and log.content is not None:
+            cluster = cluster_contents(log.content)
+            batch = batch._replace(cluster=jnp.asarray(cluster))
+            notes += (
+                f"mips takes the {len(log.actions)} creatives as {cluster.max() + 1} clusters of like "
+                "contents: right if all of a cluster earn alike, else too low for a policy that prefers the "
+                "better ones",
+            )
+        found = _evaluation(batch, names, unsupported, jax.random.key(seed))
+        return replace(found, notes=notes)
+
+
+def _asked(log: Log, names: Sequence[str] | None) -> tuple[list[str], tuple[str, ...]]:
+    """Return the estimators that a log allows, and what is to be said of the others."""
+    if unknown := [name for name in names or () if name not in ESTIMATORS]:
+        raise LogError(
+            f"there is no estimator {', '.join(map(repr, unknown))}; choose of {', '.join(ESTIMATORS)}"
+        )
+    if log.content is None:
+        lack = "the log has no contents of the creatives; a database of ours has"
+    elif len(log.actions) < FEWEST:
+        lack = f"it needs at least {FEWEST} creatives, and the log has {len(log.actions)}"
+    elif np.isnan(log.logging).any():
+        lack = "the log has the propensities of the creatives shown only"
+    else:
+        return list(names or ESTIMATORS), ()
+    if names is not None and "mips" in names:
+        raise LogError(f"mips cannot be had: {lack}; leave it out")
+    return [name for name in names or ESTIMATORS if name != "mips"], (f"mips is left out: {lack}",)
 
 
 def _evaluation(batch: LoggedBatch, names: Sequence[str], unsupported: float, key: Array) -> Evaluation:
@@ -185,6 +216,7 @@ def _evaluation(batch: LoggedBatch, names: Sequence[str], unsupported: float, ke
             for i, (name, terms) in enumerate(zip(names, each, strict=True))
         ),
         doubts=(),
+        notes=(),
     )
     return replace(found, doubts=_doubts(found, weights, rewards))
 
@@ -199,13 +231,16 @@ def _known(number: Array) -> float | None:
 
 
 def _bernstein(name: str, terms: Terms, batch: LoggedBatch) -> tuple[float, float] | tuple[None, None]:
-    """Return bounds: an IPS term is in [0, W], one of DR in [−W, W + 1], W the largest weight possible."""
-    largest = float(largest_weight(batch))
-    if name not in BOUNDED or not np.isfinite(largest):
+    if name not in BOUNDED or not np.isfinite(largest_weight(batch)):
         return None, None
-    span = largest if name == "ips" else 2 * largest + 1
-    interval = empirical_bernstein(terms.numerator, span)
-    return max(float(interval.low), 0.0), min(float(interval.high), 1.0)
+    low, high = bernstein_of(name, terms, batch)
+    return max(float(low), 0.0), min(float(high), 1.0)
+
+
+def bernstein_of(name: str, terms: Terms, batch: LoggedBatch) -> Interval:
+    """Return bounds: an IPS term is in [0, W], one of DR in [−W, W + 1], W the largest weight possible."""
+    largest = largest_weight(batch)
+    return empirical_bernstein(terms.numerator, largest if name == "ips" else 2 * largest + 1)
 
 
 def _doubts(

@@ -1,23 +1,20 @@
-"""A decision log as arrays, from a database of ours or a file with Open Bandit's columns."""
+"""A decision log as arrays, whatever it was read from; and what all readers share."""
 
 import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from bandit.errors import listed
 from bandit.log_files import opened_csv
 from simulations.errors import SimulationError
-from storage import Store
-from storage.exporting import LoggedDecision
 
-COLUMNS = ("timestamp", "item_id", "position", "click", "propensity_score")
 MOST_LEVELS, ROWS_OF_A_LEVEL = 8, 50  # as the engine gives out slots
+ROUNDING = 1e-4  # of logged propensities; other programs write them in single precision, or shorter
 
 
 class LogError(SimulationError, ValueError):
@@ -29,6 +26,8 @@ class Log(NamedTuple):
 
     Attributes:
         actions: names of the actions.
+        content: what is known of each action beside its name; None where nothing is.
+        decision: names of the decisions; their numbers from 1 in a file without ids.
         action: the action taken.
         reward: 1 for a click.
         propensity: of the action taken.
@@ -39,6 +38,8 @@ class Log(NamedTuple):
     """
 
     actions: tuple[str, ...]
+    content: Float[np.ndarray, "actions dim"] | None
+    decision: Shaped[np.ndarray, "rows"]
     action: Int[np.ndarray, "rows"]
     reward: Float[np.ndarray, "rows"]
     propensity: Float[np.ndarray, "rows"]
@@ -49,132 +50,128 @@ class Log(NamedTuple):
 
     def part(self, rows: slice) -> "Log":
         """Return some of the rows."""
-        return Log(self.actions, *(values[rows] for values in self[1:]))
+        return Log(self.actions, self.content, *(values[rows] for values in self[2:]))
 
 
-def read_database(store: Store, campaign: str) -> Log:
-    """Read the settled decisions of one campaign.
+class Row(NamedTuple):
+    """One decision whose candidates all have a propensity.
+
+    Attributes:
+        decision: its name.
+        creative: the candidate shown.
+        click: 0 or 1.
+        propensity: of the candidate shown.
+        candidates: names of those that it was chosen from.
+        propensities: theirs.
+        place: in a list, from 0.
+        context: what was known of the request.
+    """
+
+    decision: str
+    creative: str
+    click: int
+    propensity: float
+    candidates: Sequence[str]
+    propensities: Sequence[float]
+    place: int
+    context: Mapping[str, Any]
+
+
+def log_of(rows: Sequence[Row], contents: Mapping[str, np.ndarray] | None = None) -> Log:
+    """Return rows as a log; a candidate of propensity 0 could not be shown.
 
     Args:
-        store: the database.
-        campaign: its name.
-
-    Raises:
-        UnknownCampaignError: there is no such campaign.
-        LogError: none of its decisions has settled.
+        rows: in the order of their times.
+        contents: what is known of each candidate.
     """
-    store.campaigns.get(campaign)
-    setup = store.exports.setup(store.models.get().model_id, campaign=campaign)
-    decisions: list[LoggedDecision] = []
-    store.exports.decisions(setup, lambda rows: _keep_settled(rows, decisions))
-    if not decisions:
-        raise LogError(
-            f"expected settled decisions of campaign {campaign!r}, found none; report outcomes, "
-            "or wait until its attribution window has passed and a process has learnt"
-        )
-    decisions.sort(key=lambda one: (one.decided_at, one.decision_id, one.place))
-    actions = tuple(sorted({name for one in decisions for name in one.candidates}))
+    actions = tuple(sorted({name for row in rows for name in row.candidates}))
     index = {name: i for i, name in enumerate(actions)}
-    logging = np.zeros((len(decisions), len(actions)))
-    for row, one in enumerate(decisions):
-        logging[row, [index[name] for name in one.candidates]] = one.propensities
-    position = np.array([one.place for one in decisions])
+    logging = np.zeros((len(rows), len(actions)))
+    for number, row in enumerate(rows):
+        logging[number, [index[name] for name in row.candidates]] = row.propensities
     return Log(
         actions,
-        np.array([index[one.creative] for one in decisions]),
-        np.array([float(one.click or 0) for one in decisions]),
-        np.array([one.propensity for one in decisions]),
+        None if contents is None else np.stack([contents[name] for name in actions]),
+        np.array([row.decision for row in rows]),
+        np.array([index[row.creative] for row in rows]),
+        np.array([float(row.click) for row in rows]),
+        np.array([row.propensity for row in rows]),
         logging,
         logging > 0,
-        position,
-        _context([{**one.context, "place": f"place {one.place}"} for one in decisions]),
+        np.array([row.place for row in rows]),
+        context_columns([{**row.context, "place": f"place {row.place}"} for row in rows]),
     )
 
 
-def read_open_bandit(path: Path) -> Log:
-    """Read a CSV with Open Bandit's columns, gzipped or not.
+def problems_of(row: Row) -> list[str]:
+    """Return what is wrong with a row that a file has given."""
+    found = []
+    if not 0 < row.propensity <= 1:
+        found.append(f"expected a propensity above 0 and up to 1, got {row.propensity}")
+    if row.click not in (0, 1):
+        found.append(f"expected a click of 0 or 1, got {row.click}")
+    if len(row.candidates) != len(row.propensities):
+        found.append(f"{len(row.candidates)} candidates have {len(row.propensities)} propensities")
+    elif row.creative not in row.candidates:
+        found.append(f"{row.creative!r} was shown and is none of its candidates")
+    elif len(set(row.candidates)) < len(row.candidates):
+        found.append("a candidate is named twice")
+    elif bad := [p for p in row.propensities if not 0 <= p <= 1]:
+        found.append(f"expected propensities of 0 to 1, got {bad[0]}")
+    elif abs(sum(row.propensities) - 1) > ROUNDING:
+        found.append(f"its propensities sum to {sum(row.propensities):.6g}, not to 1")
+    elif abs(row.propensities[row.candidates.index(row.creative)] - row.propensity) > ROUNDING:
+        found.append(f"its propensity {row.propensity} is not the one listed for {row.creative!r}")
+    return found
 
-    Other columns that begin with `user_feature` are the context. Equal times keep the file's order.
+
+def chosen_campaign(path: Path, found: Iterable[str], asked: str | None) -> str | None:
+    """Return whose decisions to read from a file of some campaigns; None where they have no names.
 
     Raises:
-        LogError: columns are missing or lines are bad; up to twenty are named.
+        LogError: it has several and none is asked for, or not the one asked for.
+    """
+    names = sorted({name for name in found if name})
+    if asked is None and len(names) > 1:
+        raise LogError(f"{path}: it has decisions of {len(names)} campaigns: {', '.join(names)}; name one")
+    if asked is not None and asked not in names:
+        raise LogError(f"{path}: it has no campaign {asked!r}; it has {', '.join(names) or 'no names'}")
+    return asked or (names[0] if names else None)
+
+
+def read_lines(path: Path, needed: Sequence[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a CSV, gzipped or not.
+
+    Returns:
+        The names of its columns, and its lines below the header.
+
+    Raises:
+        LogError: it is no CSV, has no lines, or lacks columns: all are named.
         FileNotFoundError: there is no such file.
     """
-    with opened_csv(path, LogError) as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames or []
-        if missing := [name for name in COLUMNS if name not in names]:
-            raise LogError(f"{path}: these columns are missing: {', '.join(missing)}")
-        lines = list(reader)
+    limit = csv.field_size_limit(2**30)
+    try:
+        with opened_csv(path, LogError) as file:
+            reader = csv.DictReader(file)
+            names = list(reader.fieldnames or [])
+            if missing := [name for name in needed if name not in names]:
+                raise LogError(f"{path}: these columns are missing: {', '.join(missing)}")
+            lines = list(reader)
+    finally:
+        csv.field_size_limit(limit)
     if not lines:
         raise LogError(f"{path}: expected one decision a line below the header, found none")
-    _refuse_bad(path, lines)
-    items = sorted({line["item_id"] for line in lines}, key=lambda name: (len(name), name))
-    index = {name: i for i, name in enumerate(items)}
-    action = np.array([index[line["item_id"]] for line in lines])
-    position = np.array([int(line["position"]) for line in lines])
-    propensity = np.array([float(line["propensity_score"]) for line in lines])
-    rows = np.arange(len(lines))
-    logging = np.full((len(lines), len(items)), np.nan)
-    logging[rows, action] = propensity
-    # What could be taken is what was ever taken at that place.
-    places, place = np.unique(position, return_inverse=True)
-    seen = np.zeros((len(places), len(items)), bool)
-    seen[place, action] = True
-    fields = [name for name in names if name.startswith("user_feature")]
-    contexts = [
-        {"position": f"place {line['position']}", **{name: line[name] for name in fields}} for line in lines
-    ]
-    reward = np.array([float(line["click"]) for line in lines])
-    return Log(tuple(items), action, reward, propensity, logging, seen[place], position, _context(contexts))
+    return names, lines
 
 
-def _keep_settled(rows: Iterable[LoggedDecision], kept: list[LoggedDecision]) -> int:
-    kept.extend(one for one in rows if one.settled_at is not None and one.click is not None)
-    return len(kept)
-
-
-def _refuse_bad(path: Path, lines: Sequence[Mapping[str, str | None]]) -> None:
-    problems: list[str] = []
-    before: datetime | None = None
-    for number, line in enumerate(lines, start=2):
-        found, at = _problems(line)
-        if at is not None and before is not None and _is_before(at, before):
-            found.append(f"its timestamp {line['timestamp']} is before that of the line above; sort by time")
-        before = at or before
-        problems += [f"line {number}: {problem}" for problem in found]
+def refuse(path: Path, problems: Sequence[str]) -> None:
+    """Raise LogError when there are problems, with twenty of them."""
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
         raise LogError(f"{path}: {count}; nothing was evaluated{listed(problems)}")
 
 
-def _problems(line: Mapping[str, str | None]) -> tuple[list[str], datetime | None]:
-    """Return what is wrong with a line, and its time where it has one."""
-    found = []
-    try:
-        propensity = float(line["propensity_score"] or "")
-        if not 0 < propensity <= 1:
-            found.append(f"expected a propensity above 0 and up to 1, got {line['propensity_score']}")
-    except ValueError:
-        found.append(f"expected a propensity above 0 and up to 1, got {line['propensity_score'] or 'none'}")
-    if line["click"] not in ("0", "1"):
-        found.append(f"expected a click of 0 or 1, got {line['click'] or 'none'}")
-    if not line["item_id"]:
-        found.append("it has no item_id")
-    if not (line["position"] or "").isdecimal():
-        found.append(f"expected a position that is a whole number, got {line['position'] or 'none'}")
-    try:
-        return found, datetime.fromisoformat(line["timestamp"] or "")
-    except ValueError:
-        return [*found, f"expected an ISO 8601 timestamp, got {line['timestamp'] or 'none'}"], None
-
-
-def _is_before(at: datetime, before: datetime) -> bool:
-    """Compare times; where only one has a zone, neither is before the other."""
-    return (at.tzinfo is None) == (before.tzinfo is None) and at < before
-
-
-def _context(contexts: Sequence[Mapping[str, Any]]) -> Float[np.ndarray, "rows slots"]:
+def context_columns(contexts: Sequence[Mapping[str, Any]]) -> Float[np.ndarray, "rows slots"]:
     """Return contexts as numbers: 1, then a column per frequent level of a text, and numbers standardised."""
     columns = [np.ones(len(contexts))]
     for name in sorted({name for one in contexts for name in one}):

@@ -1,11 +1,15 @@
 """Policies to evaluate: what each would have done at every row of a log."""
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from bandit.numerics import double_precision
 from simulations.ope.logs import Log, LogError
+from simulations.ope.probabilities import COLUMNS, read_probabilities
+from simulations.ope.reading import CSV, header_of, read_log
 from simulations.ope.reward_model import fit, predict
 
 
@@ -28,6 +32,22 @@ def greedy(past: Log, log: Log) -> Float[np.ndarray, "rows actions"]:
     expected = np.where(log.eligible, expected, -np.inf)
     best = expected == expected.max(axis=1, keepdims=True)
     return best / best.sum(axis=1, keepdims=True)
+
+
+def of_file(path: Path, log: Log) -> Float[np.ndarray, "rows actions"]:
+    """Return a policy that a file describes: its own probabilities, or a log that it has made.
+
+    Args:
+        path: a CSV as `read_probabilities` reads it, or a log as `read_log` does.
+        log: what is evaluated.
+
+    Raises:
+        LogError: the file is bad, or does not fit the log.
+        FileNotFoundError: there is no such file.
+    """
+    if path.name.endswith(CSV) and set(COLUMNS) & set(header_of(path)) == set(COLUMNS):
+        return read_probabilities(path, log)
+    return shares_of(read_log(path), log)
 
 
 def shares_of(other: Log, log: Log) -> Float[np.ndarray, "rows actions"]:

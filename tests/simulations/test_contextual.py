@@ -57,7 +57,8 @@ def test_choices_are_those_of_thompson_on_weights(learnt: State, horizon: float,
     points, reach = jnp.asarray(normal_points(N_ARMS)), jnp.asarray(horizon)
     state = ContextualState(learnt, jnp.asarray(120.0))
     slow = thompson_on_weights("slow", learnt, reach, points, kappa)
-    fast = thompson_on_contents("fast", learnt, jnp.asarray(CONTENT), reach, points, kappa)
+    contents = jnp.asarray(CONTENT), jnp.asarray(CONTENT.mean(axis=0))
+    fast = thompson_on_contents("fast", learnt, *contents, reach, points, kappa)
     rng = np.random.default_rng(2)
     eligible = jnp.asarray([True, True, False, True, True, True])
     for number in range(5):

@@ -18,6 +18,7 @@ from simulations.ope.estimators import (
     dr_optimistic_shrinkage,
     ips,
     largest_weight,
+    marginalised_ips,
     rejection_replay,
     snips,
     switch_dr,
@@ -111,6 +112,62 @@ def test_what_is_biased_is_seen_to_be(
     estimator: Callable[[LoggedBatch], Terms], estimates: np.ndarray
 ) -> None:
     assert abs(expectation(estimator, estimates) - TRUTH) > 0.01
+
+
+CLUSTER = np.array([0, 0, 1, 1])
+LOGGING_4 = np.array([[0.5, 0.2, 0.1, 0.2], [0.1, 0.3, 0.6, 0.0]])  # the last is never shown in context 1
+TARGET_4 = np.array([[0.1, 0.5, 0.2, 0.2], [0.4, 0.1, 0.1, 0.4]])
+ALIKE = np.array([[0.1, 0.1, 0.6, 0.6], [0.3, 0.3, 0.2, 0.2]])
+UNLIKE = np.array([[0.1, 0.4, 0.6, 0.5], [0.3, 0.1, 0.2, 0.7]])
+
+
+def expectation_of_a_row(estimator: Callable[[LoggedBatch], Terms], reward: np.ndarray) -> float:
+    """Over all logs of one row of a world of two contexts and four actions."""
+    rows = [row for row in product(range(2), range(4), (0, 1)) if LOGGING_4[row[0], row[1]] > 0]
+    x, a, r = map(np.array, zip(*rows, strict=True))
+    chance = CONTEXT[x] * LOGGING_4[x, a] * np.where(r == 1, reward[x, a], 1 - reward[x, a])
+    batch = LoggedBatch(
+        action=jnp.asarray(a),
+        reward=jnp.asarray(r * 1.0),
+        propensity=jnp.asarray(LOGGING_4[x, a]),
+        logging=jnp.asarray(LOGGING_4[x]),
+        eligible=jnp.asarray(LOGGING_4[x] > 0),
+        target=jnp.asarray(TARGET_4[x]),
+        estimates=jnp.zeros((len(rows), 4)),
+        cluster=jnp.asarray(CLUSTER),
+    )
+    terms = estimator(batch)
+    return float(chance @ np.asarray(terms.numerator)) / float(chance @ np.asarray(terms.denominator))
+
+
+def truth_of(reward: np.ndarray) -> float:
+    return float(CONTEXT @ (TARGET_4 * reward).sum(axis=1))
+
+
+def test_mips_is_unbiased_where_clusters_say_all_even_of_what_is_never_shown() -> None:
+    assert_allclose(expectation_of_a_row(marginalised_ips, ALIKE), truth_of(ALIKE), atol=1e-14, rtol=0)
+    assert abs(expectation_of_a_row(ips, ALIKE) - truth_of(ALIKE)) > 0.05
+
+
+def test_the_bias_of_mips_is_the_covariance_of_weights_and_rates_within_clusters() -> None:
+    bias = 0.0
+    for x, c in product(range(2), range(2)):
+        is_in = c == CLUSTER
+        mass = LOGGING_4[x, is_in].sum()
+        share = LOGGING_4[x, is_in] / mass
+        # μ w = π, of the never shown too: the covariance's mean of w q is the target's mean of q.
+        q, pi = UNLIKE[x, is_in], TARGET_4[x, is_in]
+        bias -= CONTEXT[x] * (pi @ q - pi.sum() * (share @ q))
+    found = expectation_of_a_row(marginalised_ips, UNLIKE) - truth_of(UNLIKE)
+    assert_allclose(found, bias, atol=1e-14, rtol=0)
+    assert abs(found) > 0.02
+
+
+def test_mips_with_a_cluster_for_each_action_is_ips() -> None:
+    batch = some_batch()._replace(cluster=jnp.arange(3))
+    assert_allclose(marginalised_ips(batch).numerator, ips(batch).numerator, rtol=1e-13)
+    one = batch._replace(cluster=jnp.zeros(3, int))
+    assert_allclose(value_of(marginalised_ips(one)), np.mean(batch.reward), rtol=1e-13)
 
 
 def expectation(estimator: Callable[[LoggedBatch], Terms], estimates: np.ndarray) -> float:

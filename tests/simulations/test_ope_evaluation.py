@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose
 
 from bandit.cli import main
 from simulations.ope.evaluation import ESTIMATORS, Evaluation, evaluate
-from simulations.ope.logs import Log, LogError, read_open_bandit
+from simulations.ope.logs import Log, LogError
+from simulations.ope.open_bandit import read_open_bandit
 from simulations.ope.targets import greedy, shares_of, uniform
 
 RATES = np.array([0.05, 0.1, 0.5])
@@ -21,6 +22,8 @@ def some_log(n_rows: int = 2_000, logging: tuple[float, ...] = (0.4, 0.4, 0.2), 
     everywhere = np.tile(logging, (n_rows, 1))
     return Log(
         ("a", "b", "c"),
+        None,
+        np.arange(n_rows).astype(str),
         action,
         (rng.random(n_rows) < RATES[action]).astype(float),
         everywhere[0, action],
@@ -39,7 +42,7 @@ def test_what_is_found_of_a_policy() -> None:
     log = some_log()
     found = evaluate(log, always(log, 2))
     taken = log.action == 2
-    assert [one.estimator for one in found.estimates] == list(ESTIMATORS)
+    assert [one.estimator for one in found.estimates] == [name for name in ESTIMATORS if name != "mips"]
     assert found.rows == 2_000
     assert found.on_policy == pytest.approx(log.reward.mean())
     assert found.on_policy_error == pytest.approx(log.reward.std(ddof=1) / 2_000**0.5)
@@ -99,6 +102,47 @@ def test_what_cannot_be_asked() -> None:
         evaluate(log, uniform(log), estimators=("x", "dr", "y"))
     with pytest.raises(LogError, match="at least 2 decisions, got 1"):
         evaluate(log.part(slice(1)), uniform(log.part(slice(1))))
+
+
+def test_mips_is_there_when_the_log_allows_it() -> None:
+    rng = np.random.default_rng(0)
+    logging = np.array([0.4, 0.3, 0.2, 0.1])
+    action = rng.choice(4, 4_000, p=logging)
+    content = np.array([[0.0, 1], [0, 1.1], [5, 0], [5, 0.1]])
+    everywhere = np.tile(logging, (4_000, 1))
+    log = Log(
+        ("a", "b", "c", "d"),
+        content,
+        np.arange(4_000).astype(str),
+        action,
+        (rng.random(4_000) < np.array([0.1, 0.1, 0.4, 0.4])[action]).astype(float),
+        logging[action],
+        everywhere,
+        everywhere > 0,
+        np.zeros(4_000, int),
+        np.ones((4_000, 1)),
+    )
+    target = np.tile([0.0, 0.1, 0.0, 0.9], (4_000, 1))
+    found = evaluate(log, target)
+    by_name = {one.estimator: one for one in found.estimates}
+    mips, plain = by_name["mips"], by_name["ips"]
+    assert mips.low is not None
+    assert mips.high is not None
+    assert mips.low < 0.9 * 0.4 + 0.1 * 0.1 < mips.high
+    assert mips.standard_error is not None
+    assert plain.standard_error is not None
+    assert mips.standard_error < 0.6 * plain.standard_error
+    assert "4 creatives as 2 clusters" in found.notes[0]
+    for other, lack in (
+        (log._replace(content=None), "no contents"),
+        (log._replace(logging=np.full((4_000, 4), np.nan)), "of the creatives shown only"),
+        (some_log()._replace(content=content[:3]), "at least 4 creatives, and the log has 3"),
+    ):
+        without = evaluate(other, uniform(other))
+        assert "mips" not in [one.estimator for one in without.estimates]
+        assert lack in without.notes[0]
+        with pytest.raises(LogError, match=lack):
+            evaluate(other, uniform(other), estimators=("mips",))
 
 
 def test_uniform_shares_what_may_be_shown() -> None:
@@ -170,8 +214,8 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ("arguments", "problem"),
     [
         (["ads.db", "--policy", "greedy"], "--campaign: is needed with a database, got 'ads.db'"),
-        (["log.csv", "--policy", "greedy", "--campaign", "x"], "leave it out"),
-        (["log.csv", "--policy", "best"], "expected uniform, greedy or a .csv or .csv.gz file, got 'best'"),
+        (["log.csv", "--policy", "best"], "expected uniform, greedy or a file that ends in .csv, .csv.gz"),
+        (["log.parquet", "--policy", "greedy"], "parquet is not read, got 'log.parquet'"),
         (["log.csv", "--policy", "uniform"], "log.csv: no such file or directory"),
         (["no.db", "--policy", "uniform", "--campaign", "x"], "there is no creative-bandit database"),
     ],

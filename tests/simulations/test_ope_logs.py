@@ -12,7 +12,9 @@ from numpy.testing import assert_allclose
 from bandit.engine import Engine
 from bandit.records import Creative, Outcome
 from encoders import TextEncoder
-from simulations.ope.logs import LogError, read_database, read_open_bandit
+from simulations.ope.logs import LogError
+from simulations.ope.open_bandit import read_open_bandit
+from simulations.ope.own_logs import read_database
 from storage import Store, UnknownCampaignError
 
 TINY = Path(__file__).parents[1] / "encoders" / "tiny-bert"

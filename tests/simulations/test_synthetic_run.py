@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose
 from bandit.features import PriorScales, scale_groups, weight_prior
 from bandit.posterior import learn_scales
 from bandit.upkeep import SCALES_EVERY
+from simulations.cells import Workers
 from simulations.played import Comparison, Played, compare
 from simulations.rivals import GRIDS, RIVALS, TUNED
 from simulations.run import play
@@ -127,7 +128,8 @@ def test_the_engine_learns_its_scales_every_twenty_batches() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"policies": ("lin-ucb", "linucb", "best")}, "got linucb, best"),
+        ({"policies": ("lin-ucb", "linucb")}, "unknown policy 'linucb'; nearest: lin-ucb"),
+        ({"policies": ("qqq",)}, "unknown policy 'qqq'; known: engine, plain-thompson, greedy, "),
         ({"policies": ("lin-ucb", "lin-ucb")}, "expected each policy once, got lin-ucb, lin-ucb"),
         ({"seeds": 0}, "expected 1 to 1,000 seeds, got 0"),
         ({"seeds": 1001}, "expected 1 to 1,000 seeds, got 1001"),
@@ -140,3 +142,29 @@ def test_plans_that_cannot_be_played(settings: dict[str, Any], words: str) -> No
     with pytest.raises(WorldError) as caught:
         Plan(**{"policies": ("lin-ucb",), **settings})
     assert words in str(caught.value)
+
+
+@pytest.mark.slow
+def test_every_engine_gives_the_same_results_bit_for_bit(tmp_path: Path) -> None:
+    plan = Plan(policies=("lin-ucb", "beta-thompson"), **SMALL)
+    rows = run_synthetic(plan, tmp_path / "here")
+    for engine in ("local", "ray"):
+        assert run_synthetic(plan, tmp_path / engine, workers=Workers(engine=engine, n_workers=2)) == rows
+        assert (tmp_path / engine / "results.csv").read_bytes() == (
+            tmp_path / "here" / "results.csv"
+        ).read_bytes()
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    plan = Plan(policies=("lin-ucb", "ucb1"), **SMALL)
+    alone = run_synthetic(Plan(policies=("ucb1",), **{**SMALL, "seeds": 1}), tmp_path)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    assert len(kept) == 2
+    rows = run_synthetic(plan, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "nothing is played twice"
+    assert len(list((tmp_path / "cells").iterdir())) == 6
+    assert rows == run_synthetic(plan, tmp_path / "anew")
+    assert alone[0].clicks != rows[0].clicks
+    other = Plan(policies=(), **{**SMALL, "batch": 50, "seeds": 1})
+    run_synthetic(other, tmp_path)
+    assert len(list((tmp_path / "cells").iterdir())) == 7, "other worlds are other cells"
