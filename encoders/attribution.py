@@ -31,6 +31,9 @@ and random directions; by 4e-3 with 32, by 0.1 with 16.
 TOLERANCE = 1e-3
 """By how much the shares' sum may miss the difference that they are of, as a part of it."""
 
+ROUNDING = 1e-6
+"""What float32 leaves of any difference, as a part of |d|, which is the largest that the number can be."""
+
 _MANY_TOKENS = 20_000  # some three seconds on two CPU cores, forward and backward
 _CANCELLED = 0.1  # of the shares' sizes: the difference's stand-in where they cancel out, and nothing is left
 
@@ -58,7 +61,7 @@ class Attribution(NamedTuple):
         texts: Each field's text as the tokenizer read it; words count its characters.
         words: In reading order, field by field.
         baseline: The number with every word masked.
-        total: The number of the creative as it is: baseline + all shares, to `TOLERANCE`.
+        total: The number of the creative as it is: baseline + all shares, to `TOLERANCE` or `ROUNDING`.
         n_points: Points of the path that were computed.
         cut: Fields of which only the beginning was read; words after it carry nothing.
     """
@@ -161,7 +164,8 @@ def attribute(
         nodes, weights = np.polynomial.legendre.leggauss(n_points)
         tokens = np.tensordot(weights / 2, computed((nodes + 1) / 2)[1], axes=1)
         size = max(abs(total - baseline), _CANCELLED * np.abs(tokens).sum())
-        if abs(tokens.sum() - (total - baseline)) <= TOLERANCE * size:
+        may_miss = max(TOLERANCE * size, ROUNDING * np.linalg.norm(direction))
+        if abs(tokens.sum() - (total - baseline)) <= may_miss:
             break
     words = tuple(
         Word(name, start, end, float(tokens[row, places].sum()))

@@ -67,17 +67,18 @@ def explain(
         raise typer.BadParameter("it has a campaign and a context of its own", param_hint="--decision")
     if html is not None and as_json:
         raise typer.BadParameter("give either --html or --json", param_hint="--html")
+    words = words or html is not None
     with opened_engine(database) as engine:
         if decision is not None:
-            explained = [engine.explain(decision_id=decision, words=words or html is not None)]
+            explained = [engine.explain(decision_id=decision, words=words)]
+        elif creative is not None:
+            explained = [engine.explain(str(campaign), creative, known, words=words)]
         else:
-            names = [creative] if creative is not None else _active(engine, str(campaign))
+            explained = []
+            names = _active(engine, str(campaign))
             with progress_bar("creatives", len(names)) as advance:
-                explained = []
                 for name in names:
-                    explained.append(
-                        engine.explain(str(campaign), name, known, words=words or html is not None)
-                    )
+                    explained.append(engine.explain(str(campaign), name, known, words=words))
                     advance(1)
     if html is not None:
         from bandit.cli.words_page import write_page
@@ -145,7 +146,8 @@ def _print_words(wording: Wording) -> None:
     most = max((abs(word.logit) for word in wording.words), default=0.0)
     print_line("")
     for field, text in wording.texts.items():
-        console().print(Text(f"{field}: ", style="dim") + _marked(text, field, wording, most), soft_wrap=True)
+        line = Text.assemble((f"{field}: ", "dim"), marked(text, field, wording, most))
+        console().print(line, soft_wrap=True)
     carried = sum(word.logit for word in wording.words)
     print_table(
         ("what its text says", "logits", "odds"),
@@ -162,17 +164,25 @@ def _print_words(wording: Wording) -> None:
         print_line(f"{field} is longer than the encoder reads: words after its limit carry nothing")
 
 
-def _marked(text: str, field: str, wording: Wording, most: float) -> Text:
-    marked, end = Text(), 0
+def marked(text: str, field: str, wording: Wording, most: float) -> Text:
+    """Mark a field's words: with their shift in brackets, in a colour, and in bold where they carry much.
+
+    Args:
+        text: The field's text.
+        field: The field.
+        wording: What the words carry.
+        most: The largest logit of a word, without its sign.
+    """
+    line, end = Text(), 0
     for word in wording.words:
         if word.field != field:
             continue
-        marked.append(text[end : word.start])
+        line.append(text[end : word.start])
         if most > 0 and abs(word.logit) >= LEAST * most:
             colour = RAISES if word.logit > 0 else LOWERS
             style = f"bold {colour}" if abs(word.logit) >= most / 2 else colour
-            marked.append(f"{word.text} [{shift(word)}]", style=style)
+            line.append(f"{word.text} [{shift(word)}]", style=style)
         else:
-            marked.append(word.text)
+            line.append(word.text)
         end = word.end
-    return marked.append(text[end:])
+    return line.append(text[end:])

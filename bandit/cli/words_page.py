@@ -30,8 +30,8 @@ def write_page(path: Path, explained: Sequence[Explanation], context: Mapping[st
         f"What the words of {explained[0].campaign} carry",
         [_section(each, most) for each in explained],
         lead="Blue words with a solid line raise the estimated click rate, orange words with a dashed line "
-        "lower it; the number says by how much of the odds, against the same text with the word unknown. "
-        "All texts share one scale of colours.",
+        "lower it; the number says by how much of the odds. Together they are the difference from the same "
+        "text with every word unknown. All texts share one scale of colours.",
         settings={"campaign": explained[0].campaign, "context": where, "learning step": explained[0].version},
     )
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from encoders import FIELD_WEIGHTS, AttributionError, FieldError, TextEncoder, TextTypeError, attribute_fields
-from encoders.attribution import TOLERANCE, Read, attribute, words_of
+from encoders.attribution import ROUNDING, TOLERANCE, Read, attribute, words_of
 from encoders.config import parse_config, read_json
 from encoders.recipe import load_tokenizer
 from tests.encoders.by_the_book import by_the_book
@@ -71,7 +71,8 @@ def test_shares_sum_to_the_difference(encoder: TextEncoder, direction: np.ndarra
         found = attribute_fields(encoder, creative, direction)
         sizes = sum(abs(word.share) for word in found.words)
         missed = sum(word.share for word in found.words) - (found.total - found.baseline)
-        assert abs(missed) <= TOLERANCE * max(abs(found.total - found.baseline), 0.1 * sizes)
+        largest = max(abs(found.total - found.baseline), 0.1 * sizes)
+        assert abs(missed) <= max(TOLERANCE * largest, ROUNDING * np.linalg.norm(direction))
         assert found.total == pytest.approx(float(encoder_vector(encoder, creative) @ direction), abs=1e-5)
 
 

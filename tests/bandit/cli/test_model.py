@@ -2,11 +2,14 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bandit import Engine
+from bandit.cli.explaining import marked
+from bandit.records import Word, Wording
 from tests.bandit.cli.conftest import Run
 
 
@@ -70,6 +73,23 @@ def test_explain_shows_what_words_carry(run: Run) -> None:
     assert last[:4] == ["content", "+", "interaction", f"{wording['logit']:+.3f}"]
 
 
+def test_words_are_coloured_by_what_they_do() -> None:
+    text = "Free <b> flash, sale"
+    words = tuple(
+        Word(field="headline", start=start, end=start + len(word), text=word, logit=logit)
+        for word, start, logit in (("Free", 0, 0.02), ("flash", 9, -0.008), ("sale", 16, -0.001))
+    )
+    wording = Wording(texts={"headline": text}, words=words, masked=0.0, logit=0.011, cut=())
+    line = marked(text, "headline", wording, 0.02)
+    assert line.plain == "Free [+2.0 %] <b> flash [−0.8 %], sale"
+    assert [(line.plain[span.start : span.end], span.style) for span in line.spans] == [
+        ("Free [+2.0 %]", "bold blue"),
+        ("flash [−0.8 %]", "dark_orange3"),
+    ]
+    nothing = replace(wording, words=tuple(replace(word, logit=0.0) for word in words))
+    assert marked(text, "headline", nothing, 0.0).plain == text
+
+
 @pytest.mark.usefixtures("clicked")
 def test_explain_writes_a_page_of_all_creatives(run: Run, tmp_path: Path) -> None:
     assert run("explain", "spring-sale", "--html", "words.html").out == "the page is in words.html\n"
@@ -87,7 +107,7 @@ def test_a_page_of_nothing_is_refused(run: Run, tmp_path: Path) -> None:
         "campaign 'empty' has no active creative to explain"
     )
     assert "give either --html or --json" in run("explain", "spring-sale", "--html", "a.html", "--json").err
-    assert "no/folder" in run("explain", "spring-sale", "calm", "--html", "ads.db/no/folder.html").err
+    assert "ads.db/no: not a directory" in run("explain", "spring-sale", "--html", "ads.db/no/a.html").err
     assert not (tmp_path / "a.html").exists()
 
 
