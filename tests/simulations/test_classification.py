@@ -109,10 +109,9 @@ def played(name: str, table: Labelled, seeds: range = range(2)) -> np.ndarray:
 def test_policies_with_contexts_learn_the_labels_and_others_cannot() -> None:
     table = Labelled(TABLE, LABEL, ("a", "b", "c"))
     most = np.bincount(LABEL).max() / N
-    for name in ("engine", "lin-ucb", "lin-ts", "logistic-ts", "epsilon-greedy"):
+    for name in ("engine", "lin-ucb", "lin-ts", "logistic-ts"):
         assert played(name, table).mean() > most + 0.15, name
-    for name in ("beta-thompson", "ucb1"):
-        assert played(name, table).mean() < most + 0.05, name
+    assert played("beta-thompson", table).mean() < most + 0.05
     assert abs(played("uniform", table).mean() - 1 / 3) < 0.06
 
 
