@@ -42,9 +42,9 @@ class Basis(NamedTuple):
     n_groups: int
 
 
-def disjoint_basis(n_arms: int) -> Basis:
+def disjoint_basis(n_arms: int, n_slots: int = N_SLOTS) -> Basis:
     """Return the basis of models that give each arm weights of its own: z_a(x) = x̃."""
-    return Basis(jnp.broadcast_to(jnp.eye(N_SLOTS), (n_arms, N_SLOTS, N_SLOTS)), jnp.arange(n_arms), n_arms)
+    return Basis(jnp.broadcast_to(jnp.eye(n_slots), (n_arms, n_slots, n_slots)), jnp.arange(n_arms), n_arms)
 
 
 def shared_basis(content: Float[Array, "arms content"]) -> Basis:
@@ -97,9 +97,14 @@ def lines(basis: Basis, precision: Array, weights: Array) -> Lines:
     return Lines(mean, half, jnp.swapaxes(half, 1, 2) @ half)
 
 
-def augmented(features: Float[Array, "*rows dim"]) -> Float[Array, "*rows slots"]:
+def augmented(features: Float[Array, "*rows dim"], n_slots: int) -> Float[Array, "*rows slots"]:
     """Return x̃ = [1, x], where a design row φ starts with it."""
-    return features[..., :N_SLOTS]
+    return features[..., :n_slots]
+
+
+def slots_of(basis: Basis) -> int:
+    """Return the length of x̃."""
+    return basis.loading.shape[1]
 
 
 def sampled(known: Lines, basis: Basis, context: Array, scale: Array | float, luck: Luck) -> Array:
@@ -132,7 +137,7 @@ def lin_ucb(basis: Basis, bonus: Array | float, ridge: Array | float, base_rate:
     """
 
     def decide(state: LinearState, request: Request, luck: Luck) -> Choice:
-        known, context = _lines(basis, state), augmented(request.features[0])
+        known, context = _lines(basis, state), augmented(request.features[0], slots_of(basis))
         return certain(known.mean @ context + bonus * spread(known, context), request.eligible)
 
     return Policy("lin-ucb", _start(basis, ridge, base_rate), decide, _learner(basis))
@@ -149,7 +154,7 @@ def lin_ts(basis: Basis, scale: Array | float, ridge: Array | float, base_rate: 
     """
 
     def decide(state: LinearState, request: Request, luck: Luck) -> Choice:
-        context = augmented(request.features[0])
+        context = augmented(request.features[0], slots_of(basis))
         return certain(sampled(_lines(basis, state), basis, context, scale, luck), request.eligible)
 
     return Policy("lin-ts", _start(basis, ridge, base_rate), decide, _learner(basis))
@@ -170,7 +175,7 @@ def epsilon_greedy(
     def decide(state: LinearState, request: Request, luck: Luck) -> Choice:
         key = key_of(luck, 4)
         key_branch, key_arm = jax.random.split(key)
-        greedy = _lines(basis, state).mean @ augmented(request.features[0])
+        greedy = _lines(basis, state).mean @ augmented(request.features[0], slots_of(basis))
         anything = jax.random.uniform(key_arm, greedy.shape)
         explores = jax.random.uniform(key_branch) < share
         return certain(jnp.where(explores, anything, greedy), request.eligible)
@@ -193,7 +198,8 @@ def _start(basis: Basis, ridge: Array | float, base_rate: float) -> LinearState:
 
 def _learner(basis: Basis) -> Callable[[LinearState, Outcomes], LinearState]:
     def learn(state: LinearState, outcomes: Outcomes) -> LinearState:
-        rows = jnp.einsum("ns,nsd->nd", augmented(outcomes.features), basis.loading[outcomes.chosen])
+        contexts = augmented(outcomes.features, slots_of(basis))
+        rows = jnp.einsum("ns,nsd->nd", contexts, basis.loading[outcomes.chosen])
         # Rows × groups of zeros and ones: with one group these are plain matrix products.
         member = jax.nn.one_hot(basis.group[outcomes.chosen], basis.n_groups, dtype=rows.dtype)
         return LinearState(

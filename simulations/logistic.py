@@ -36,6 +36,7 @@ def logistic_ts(
     base_rate: float = 0.5,
     *,
     is_diagonal: bool = True,
+    n_slots: int = N_SLOTS,
 ) -> Policy:
     """Return Thompson sampling on one logistic regression per arm.
 
@@ -45,19 +46,20 @@ def logistic_ts(
         ridge: λ, prior precision of each weight.
         base_rate: expected click rate before any data; the published algorithm has ½.
         is_diagonal: whether the precision keeps its diagonal only, as published, or all of it.
+        n_slots: length of x̃.
     """
-    basis = disjoint_basis(n_arms)
-    weights = jnp.zeros((n_arms, N_SLOTS)).at[:, 0].set(jnp.log(base_rate) - jnp.log1p(-base_rate))
-    start = LogisticState(weights, jnp.broadcast_to(ridge * jnp.eye(N_SLOTS), (n_arms, N_SLOTS, N_SLOTS)))
+    basis = disjoint_basis(n_arms, n_slots)
+    weights = jnp.zeros((n_arms, n_slots)).at[:, 0].set(jnp.log(base_rate) - jnp.log1p(-base_rate))
+    start = LogisticState(weights, jnp.broadcast_to(ridge * jnp.eye(n_slots), (n_arms, n_slots, n_slots)))
 
     def decide(state: LogisticState, request: Request, luck: Luck) -> Choice:
         known = lines(basis, state.precision, state.weights)
-        context = augmented(request.features[0])
+        context = augmented(request.features[0], n_slots)
         return certain(sampled(known, basis, context, scale, luck), request.eligible)
 
     def learn(state: LogisticState, outcomes: Outcomes) -> LogisticState:
-        after = fit(state, augmented(outcomes.features), outcomes.chosen, outcomes.clicks)
-        return after._replace(precision=after.precision * jnp.eye(N_SLOTS)) if is_diagonal else after
+        after = fit(state, augmented(outcomes.features, n_slots), outcomes.chosen, outcomes.clicks)
+        return after._replace(precision=after.precision * jnp.eye(n_slots)) if is_diagonal else after
 
     return Policy("logistic-ts", start, decide, learn)
 

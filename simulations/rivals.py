@@ -34,8 +34,9 @@ class RivalSetting:
 
     Attributes:
         policy: a key of `RIVALS`.
-        exploration: α of LinUCB, v of LinTS, factor on the standard deviation of logistic Thompson, ε.
-        ridge: λ, the prior precision of a weight, in impressions for linear models.
+        exploration: α of LinUCB, v of LinTS, factor on the standard deviation of logistic Thompson, ε; κ of
+            the engine, factor on UCB1's bonus.
+        ridge: λ, the prior precision of a weight, in impressions for linear models; 0 where there is none.
     """
 
     policy: str
@@ -45,7 +46,8 @@ class RivalSetting:
     @property
     def setting_id(self) -> str:
         """The settings, in words."""
-        return f"exploration={self.exploration:g} ridge={self.ridge:g}"
+        numbers = {"exploration": self.exploration, "ridge": self.ridge}
+        return " ".join(f"{name}={value:g}" for name, value in numbers.items() if value) or "-"
 
 
 class RivalNumbers(NamedTuple):

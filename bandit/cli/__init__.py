@@ -19,6 +19,7 @@ from bandit.cli import (
     learning,
     models,
     simulating,
+    simulating_files,
     tuning,
 )
 from bandit.cli.options import example, group, show_help
@@ -65,6 +66,7 @@ app.add_typer(encoding.app)
 app.add_typer(importing.app)
 app.add_typer(learning.app)
 app.add_typer(models.app)
+simulating.app.add_typer(simulating_files.app)
 app.add_typer(simulating.app, name="simulate", help="Try policies on simulated or past traffic.")
 app.add_typer(evaluating.app)
 app.add_typer(databases.app, name="storage", help="Upgrade and check a database.")

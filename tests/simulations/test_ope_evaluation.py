@@ -214,7 +214,10 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ("arguments", "problem"),
     [
         (["ads.db", "--policy", "greedy"], "--campaign: is needed with a database, got 'ads.db'"),
-        (["log.csv", "--policy", "best"], "expected uniform, greedy or a file that ends in .csv, .csv.gz"),
+        (
+            ["log.csv", "--policy", "best"],
+            "expected uniform, greedy, engine or a file that ends in .csv, .csv.gz",
+        ),
         (["log.parquet", "--policy", "greedy"], "parquet is not read, got 'log.parquet'"),
         (["log.csv", "--policy", "uniform"], "log.csv: no such file or directory"),
         (["no.db", "--policy", "uniform", "--campaign", "x"], "there is no creative-bandit database"),

@@ -42,7 +42,8 @@ def start(*argv: str, **settings: Any) -> "subprocess.Popen[str]":
 def test_all_commands_are_there() -> None:
     assert {" ".join(words) for words in COMMANDS} == {
         *("demo", "select", "update", "settle", "arms", "encode", "import", "doctor", "simulate archive"),
-        *("simulate synthetic", "explain", "model", "configure", "learn", "evaluate", "tune"),
+        *("simulate classification", "simulate log", "simulate synthetic", "explain", "model"),
+        *("configure", "learn", "evaluate", "tune"),
         *("campaign add", "campaign pause", "campaign resume", "storage upgrade", "storage check"),
         *("storage prune", "storage export", "storage import", "storage backup"),
         *("creative add", "creative limit", "creative pause", "creative resume", "creative retire"),

@@ -1,0 +1,129 @@
+"""`simulate log`, `simulate classification`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bandit.cli.options import AsJson, example, group, parse_integer
+from bandit.cli.printing import console, percent, print_json, print_line, print_table
+from bandit.cli.simulating import Out
+
+if TYPE_CHECKING:
+    from simulations.classification_run import LabelScore
+    from simulations.log_run import ReplayScore
+
+app = group()
+
+
+@app.command(
+    epilog=example(
+        "simulate log random.csv.gz --out out", "simulate log random.csv.gz --policies engine,ucb1 --out out"
+    )
+)
+def log(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A log that showed all alike: a .csv with Open Bandit's columns or of storage export, or "
+            "Vowpal Wabbit's .dsjson.",
+        ),
+    ],
+    *,
+    out: Out,
+    policies: Annotated[
+        str, typer.Option(metavar="NAME,…", help="The policies; the engine always plays.")
+    ] = "engine,lin-ucb,lin-ts,logistic-ts,beta-thompson,ucb1",
+    seeds: Annotated[str, typer.Option(metavar="N", help="Orders of the log's lines.")] = "8",
+    campaign: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Needed with a file of several campaigns.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a log of uniform choices: a policy sees the lines that it would have chosen alike."""
+    from simulations.log_run import run_log
+
+    scores, logged = run_log(
+        file,
+        out,
+        policies=policies.split(","),
+        seeds=parse_integer(seeds, "--seeds"),
+        campaign=campaign,
+        console=console(is_error=True),
+    )
+    if as_json:
+        print_json({"logged": asdict(logged), "scores": [asdict(score) for score in scores]})
+        return
+    header = ("policy", "setting", "lines accepted", "clicks", "CTR", "last half")
+    print_table(header, [_replay_row(score) for score in scores], n_words=2)
+    rate = f"{percent(logged.rate, 2)} ± {percent(logged.rate_error, 2)}"
+    print_line(f"the log itself: {rate} on {logged.rows:,} lines")
+    print_line(f"written: {out / 'results.csv'}")
+
+
+def _replay_row(score: "ReplayScore") -> tuple[str, ...]:
+    return (
+        score.policy,
+        score.setting,
+        f"{score.accepted:,.0f} ({percent(score.accepted_share, 2)})",
+        f"{score.clicks:,.1f}",
+        f"{percent(score.rate, 2)} ± {percent(score.rate_error, 2)}",
+        f"{percent(score.late, 2)} ± {percent(score.late_error, 2)}",
+    )
+
+
+@app.command(
+    epilog=example(
+        "simulate classification shuttle.npz --out out",
+        "simulate classification shuttle.npz --impressions 5000 --policies lin-ucb,logistic-ts --out out",
+    )
+)
+def classification(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="An .npz of numbers X [rows, features] and labels y [rows]."),
+    ],
+    *,
+    out: Out,
+    policies: Annotated[
+        str, typer.Option(metavar="NAME,…", help="The policies; the engine always plays.")
+    ] = "engine,lin-ucb,lin-ts,logistic-ts,epsilon-greedy,beta-thompson,uniform",
+    seeds: Annotated[str, typer.Option(metavar="N", help="Orders of the rows.")] = "8",
+    impressions: Annotated[
+        str | None, typer.Option(metavar="N", help="Rows of each run; all when not given.")
+    ] = None,
+    batch: Annotated[str, typer.Option(metavar="N", help="Rows between two updates.")] = "50",
+    as_json: AsJson = False,
+) -> None:
+    """Play a table with labels: each row is a request, each label an arm, the right one a click."""
+    from simulations.classification_run import run_classification
+
+    scores = run_classification(
+        file,
+        out,
+        policies=policies.split(","),
+        seeds=parse_integer(seeds, "--seeds"),
+        impressions=None if impressions is None else parse_integer(impressions, "--impressions"),
+        batch=parse_integer(batch, "--batch"),
+        console=console(is_error=True),
+    )
+    if as_json:
+        print_json({"scores": [asdict(score) for score in scores]})
+        return
+    header = ("policy", "setting", "rows", "seeds", "right", "last quarter", "behind engine")
+    print_table(header, [_label_row(score) for score in scores], n_words=2)
+    print_line(f"written: {out / 'results.csv'}")
+
+
+def _label_row(score: "LabelScore") -> tuple[str, ...]:
+    return (
+        score.policy,
+        score.setting,
+        f"{score.rows:,}",
+        str(score.seeds),
+        f"{100 * score.right:.1f} ± {percent(score.right_error)}",
+        f"{100 * score.late:.1f} ± {percent(score.late_error)}",
+        f"{100 * score.behind_engine:.1f} ± {100 * score.behind_engine_error:.1f} points",
+    )

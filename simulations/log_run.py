@@ -1,0 +1,126 @@
+"""Replaying a log from policies' names to a table of results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from bandit.numerics import keep_compiled_programs
+from simulations.log_world import POLICIES, SETTINGS, Replayed, check_uniform, replay_log
+from simulations.ope.logs import LogError
+from simulations.ope.reading import read_log
+from simulations.progress import progress_of
+from simulations.report import write_csv
+from simulations.rivals import RivalSetting
+
+ENGINE = "engine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logged:
+    """What the log's own policy earned."""
+
+    rows: int
+    rate: float
+    rate_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayScore:
+    """A row of results.
+
+    Attributes:
+        policy: its name.
+        setting: its settings, in words.
+        seeds: how many orders of the lines.
+        accepted: lines that it saw, mean over seeds.
+        accepted_share: of all lines.
+        clicks: of these, mean over seeds.
+        rate: clicks / accepted, over all seeds.
+        rate_error: standard error of a single order, for all orders are of the same lines.
+        late: the rate in the second half of the lines.
+        late_error: likewise.
+    """
+
+    policy: str
+    setting: str
+    seeds: int
+    accepted: float
+    accepted_share: float
+    clicks: float
+    rate: float
+    rate_error: float
+    late: float
+    late_error: float
+
+
+def run_log(
+    file: Path,
+    out: Path,
+    *,
+    policies: Sequence[str],
+    seeds: int,
+    campaign: str | None = None,
+    console: Console | None = None,
+) -> tuple[list[ReplayScore], Logged]:
+    """Replay a log with every policy; write results.csv.
+
+    Args:
+        file: The log, see `ope.reading.read_log`.
+        out: Folder for the results; made when it is not there.
+        policies: Names out of `log_world.POLICIES`; the engine always plays.
+        seeds: Orders of the lines.
+        campaign: Whose decisions, where the file has several campaigns.
+        console: Where progress is shown; None shows none.
+
+    Returns:
+        A row per policy, the engine's first, and what the log itself earned.
+
+    Raises:
+        LogError: the log cannot be used, its choices were not uniform, or a name or number is out of range.
+    """
+    if unknown := [name for name in policies if name not in POLICIES]:
+        raise LogError(f"expected policies out of {', '.join(POLICIES)}, got {', '.join(unknown)}")
+    if seeds < 1:
+        raise LogError(f"expected at least one seed, got {seeds}")
+    lines = read_log(file, campaign)
+    check_uniform(lines)
+    keep_compiled_programs()
+    names = list(dict.fromkeys((ENGINE, *policies)))
+    scores = []
+    with progress_of(console) as progress:
+        task = progress.add_task("", total=len(names) * seeds)
+        for name in names:
+            progress.update(task, description=name)
+            found = replay_log(
+                lines, SETTINGS[name], seeds=range(seeds), advance=lambda n: progress.advance(task, n)
+            )
+            scores.append(score_of(SETTINGS[name], found, len(lines.action)))
+    write_csv(scores, out / "results.csv")
+    n, rate = len(lines.reward), float(lines.reward.mean())
+    return scores, Logged(rows=n, rate=rate, rate_error=_error(rate, n))
+
+
+def score_of(setting: RivalSetting, found: Replayed, n_lines: int) -> ReplayScore:
+    """Return a policy's row of results."""
+    accepted, clicks, late_accepted, late_clicks = (float(np.mean(leaf)) for leaf in found)
+    rate = clicks / accepted if accepted else 0.0
+    late = late_clicks / late_accepted if late_accepted else 0.0
+    return ReplayScore(
+        policy=setting.policy,
+        setting=setting.setting_id,
+        seeds=len(found.accepted),
+        accepted=accepted,
+        accepted_share=accepted / n_lines,
+        clicks=clicks,
+        rate=rate,
+        rate_error=_error(rate, accepted),
+        late=late,
+        late_error=_error(late, late_accepted),
+    )
+
+
+def _error(rate: float, n: float) -> float:
+    return float((rate * (1 - rate) / n) ** 0.5) if n else 0.0
