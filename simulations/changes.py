@@ -7,8 +7,10 @@
     drift      W(t) is a Brownian motion: W(0) = 0, W(t + h) − W(t) ~ N(0, drift² h I)
     fatigue    tired_a = fatigue f_a/(1 + f_a)    f_a(t + h) = f_a(t) 2^(−h/recovery) + impressions_a/wear
 
-    delay      a click counts as one with the chance in_time = 1 − 2^(−window/delay) that it comes in time
+    delay      a click comes in time with the chance in_time = 1 − 2^(−window/delay)
+    bots, lost value = (1 − bots) p    reported = (1 − lost) ((1 − bots) in_time p + bots bot_rate)
 
+What an impression is worth is the chance that a person clicks; policies see reported clicks only.
 Contents are differences from the mean of all creatives. Time t is in days; a day is a number of impressions
 and begins in the morning, a week on Monday. Seasons go by the impression; who is there, how far weights
 have drifted and how tired creatives are is settled at a batch's first impression.
@@ -30,7 +32,8 @@ from simulations.errors import unknown
 from simulations.visits import LEVELS, Visits, WorldError
 
 WEEKEND = 6  # day of the week at which the weekend's second day begins: its middle
-PART_ENDS = tuple(itertools.accumulate(LEVELS["daypart"].values()))  # of a day, in the order of its parts
+# Ends of a day's parts, in their order; shares are of two digits, and their sums off by rounding errors.
+PART_ENDS = tuple(round(end, 9) for end in itertools.accumulate(LEVELS["daypart"].values()))
 EVENING = (PART_ENDS[1] + PART_ENDS[2]) / 2
 
 
@@ -53,6 +56,9 @@ class Changes:
         recovery: days in which half of its impressions are forgotten.
         window: days that policies wait for clicks: an impression is learnt when they are over.
         delay: days in which half of the clicks come; those after the window are missed. Needs a window.
+        bots: share of the impressions that are shown to bots.
+        bot_rate: their click rate, whatever they are shown.
+        lost: share of all clicks that are never reported.
     """
 
     per_day: float = 10_000.0
@@ -66,6 +72,9 @@ class Changes:
     recovery: float = 1.0
     window: float = 0.0
     delay: float = 0.0
+    bots: float = 0.0
+    bot_rate: float = 0.1
+    lost: float = 0.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -92,10 +101,13 @@ class Changes:
         return ",".join(f"{name}={value:g}" for name, value in named if value != getattr(Changes, name))
 
 
-SHARES = ("arriving", "retiring")
+SHARES = ("arriving", "retiring", "bots", "bot_rate", "lost")
 DIVISORS = ("per_day", "wear", "recovery")
 # What a course takes over as it is.
-NUMBERS = ("per_day", "daily", "weekly", "drift", "fatigue", "wear", "recovery", "window")
+NUMBERS = (
+    *("per_day", "daily", "weekly", "drift", "fatigue", "wear", "recovery"),
+    *("window", "bots", "bot_rate", "lost"),
+)
 
 
 def parse_changes(text: str) -> Changes:
@@ -152,6 +164,9 @@ class Course(NamedTuple):
     wear: Float[Array, ""]
     recovery: Float[Array, ""]
     window: Float[Array, ""]
+    bots: Float[Array, ""]
+    bot_rate: Float[Array, ""]
+    lost: Float[Array, ""]
 
 
 class Now(NamedTuple):
@@ -250,9 +265,15 @@ def advanced(course: Course, now: Now, key: Array, shown: Array) -> Now:
     )
 
 
+def valued(course: Course, rates: Array) -> Array:
+    """Return the chances that a person sees an impression and clicks, of people's click rates."""
+    return (1 - course.bots) * rates
+
+
 def reported(course: Course, rates: Array) -> Array:
-    """Return the rates at which clicks are reported in time, of true click rates."""
-    return rates * course.in_time
+    """Return the chances that an impression's click is reported in time, of people's click rates."""
+    clicked = course.in_time * valued(course, rates) + course.bots * course.bot_rate
+    return (1 - course.lost) * clicked
 
 
 def batches_to_wait(course: Course, batch: int) -> int:
