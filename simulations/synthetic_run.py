@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from bandit.features import PriorScales
 from bandit.numerics import keep_compiled_programs
 from simulations.changes import Changes
-from simulations.errors import unknown
+from simulations.errors import ResultsExistError, unknown
 from simulations.page import Section, Table
 from simulations.played import (
     Comparison,
@@ -50,6 +50,7 @@ class Plan:
         sizes: how strong the worlds' effects are.
         changes: how the worlds change while they are played; None for not at all.
         is_tuned: whether rivals' settings are first chosen from their grids, on other such worlds.
+        preset: name of the kind of traffic that this is, if it has one.
     """
 
     policies: tuple[str, ...]
@@ -60,6 +61,7 @@ class Plan:
     sizes: EffectSizes = field(default_factory=EffectSizes)
     changes: Changes | None = None
     is_tuned: bool = False
+    preset: str = ""
 
     def __post_init__(self) -> None:
         strange = [unknown("policy", name, POLICIES) for name in self.policies if name not in POLICIES]
@@ -88,12 +90,15 @@ class Trial:
     of_uniform_error: float
 
 
-def run_synthetic(plan: Plan, out: Path, *, console: Console | None = None) -> list[Comparison]:
+def run_synthetic(
+    plan: Plan, out: Path, *, overwrite: bool = False, console: Console | None = None
+) -> list[Comparison]:
     """Play synthetic worlds with every policy; write results.csv and report.html, and tuning.csv if tuned.
 
     Args:
         plan: what is to be played.
         out: Folder for the results; made when it is not there.
+        overwrite: Whether results that are there are replaced.
         console: Where progress is shown; None shows none.
 
     Returns:
@@ -101,8 +106,14 @@ def run_synthetic(plan: Plan, out: Path, *, console: Console | None = None) -> l
         with fatigue, where they play.
 
     Raises:
-        WorldError: numbers of the plan are out of range.
+        ResultsExistError: The folder has results already, and `overwrite` is not set.
     """
+    there = [name for name in ("results.csv", "report.html", "tuning.csv") if (out / name).exists()]
+    if there and not overwrite:
+        raise ResultsExistError(
+            f"{out} has {', '.join(there)} already: name another folder, or allow them to be replaced "
+            "(--overwrite)"
+        )
     keep_compiled_programs()
     others = [name for name in plan.policies if name != ENGINE]
     tuned = [name for name in others if name in RIVALS] if plan.is_tuned else []
@@ -177,6 +188,7 @@ def _tune(
 def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequence[Comparison]) -> None:
     *played, _ = outcomes
     settings = {
+        **({"preset": plan.preset} if plan.preset else {}),
         "impressions": f"{plan.impressions:,}",
         "creatives": plan.creatives,
         "seeds": f"{plan.seeds}; each is a world with traffic of its own",
@@ -185,7 +197,7 @@ def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequ
         if plan.is_tuned
         else "as shipped",
         "effects": ", ".join(f"{name} {value}" for name, value in asdict(plan.sizes).items()),
-        **({"changes": plan.changes.setting_id} if plan.changes else {}),
+        **({"changes": plan.changes.setting_id or "none"} if plan.changes else {}),
         "engine's prior": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
         "jax": jax.__version__,
     }
@@ -195,7 +207,8 @@ def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequ
         regret_section([regret_curve(one) for one in played], impressions_of(played[0])),
         shares_section(traffic_shares(played[0], names, runs=[0])),
     ]
-    write_html(path, "Synthetic worlds with contexts", sections, settings=settings)
+    title = f"Synthetic worlds: {plan.preset}" if plan.preset else "Synthetic worlds with contexts"
+    write_html(path, title, sections, settings=settings)
 
 
 def comparison_section(rows: Sequence[Comparison]) -> Section:
