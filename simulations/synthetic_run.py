@@ -1,6 +1,6 @@
 """Running synthetic worlds from policies' names to report: tune, play, compare, write."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from simulations.played import (
 )
 from simulations.report import regret_section, shares_section, write_csv, write_html
 from simulations.rivals import GRIDS, RIVALS, TUNED, RivalSetting
-from simulations.settings import WORLD_SETTINGS, Setting
+from simulations.settings import WORLD_SETTINGS, WORLD_TUNED, Setting, grid
 from simulations.synthetic import ENDS, POLICIES, draw_worlds, play_worlds
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes
@@ -35,6 +35,7 @@ N_TUNING = 4  # worlds on which settings are chosen
 TUNING_SEED = 1_000  # the first of those worlds and their traffic; scored ones count from 0
 
 AnySetting = Setting | RivalSetting
+DEFAULTS: Mapping[str, AnySetting] = {setting.policy: setting for setting in WORLD_SETTINGS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Plan:
         batch: impressions between two updates.
         sizes: how strong the worlds' effects are.
         changes: how the worlds change while they are played; None for not at all.
-        is_tuned: whether rivals' settings are first chosen from their grids, on other such worlds.
+        is_tuned: whether others' settings are first chosen from their grids, on other such worlds.
         preset: name of the kind of traffic that this is, if it has one.
     """
 
@@ -81,7 +82,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One setting of one rival on the tuning worlds; attributes as in `Comparison`."""
+    """One setting of one policy on the tuning worlds; attributes as in `Comparison`."""
 
     policy: str
     setting: str
@@ -116,8 +117,8 @@ def run_synthetic(
         )
     keep_compiled_programs()
     others = [name for name in plan.policies if name != ENGINE]
-    tuned = [name for name in others if name in RIVALS] if plan.is_tuned else []
-    n_trials = sum(len(GRIDS[name]) for name in tuned)
+    tuned = [name for name in others if name in (*RIVALS, *WORLD_TUNED)] if plan.is_tuned else []
+    n_trials = sum(len(_grid(name)) for name in tuned)
     with _progress(console or Console(quiet=True)) as progress:
         task = progress.add_task("", total=n_trials * N_TUNING + (1 + len(others)) * plan.seeds)
 
@@ -140,9 +141,9 @@ def run_synthetic(
                 advance=lambda n: progress.advance(task, n),
             )
 
-        settings, trials = dict(TUNED), list[Trial]()
+        settings, trials = {**DEFAULTS, **TUNED}, list[Trial]()
         for name in tuned:
-            settings[name], tried = _tune(GRIDS[name], lambda one: play(one, TUNING_SEED, N_TUNING))
+            settings[name], tried = _tune(_grid(name), lambda one: play(one, TUNING_SEED, N_TUNING))
             trials += tried
 
         def ends(engine: Played) -> list[Played]:
@@ -150,7 +151,7 @@ def run_synthetic(
                 return [play(Setting(policy=name), 0, plan.seeds) for name in ENDS]
             return [uniform_of(engine), oracle_of(engine)]
 
-        chosen = [_setting(name, settings) for name in (ENGINE, *others)]
+        chosen = [settings[name] for name in (ENGINE, *others)]
         outcomes = [play(setting, 0, plan.seeds) for setting in chosen]
         outcomes += ends(outcomes[0])
     rows = compare(outcomes)
@@ -161,14 +162,12 @@ def run_synthetic(
     return rows
 
 
-def _setting(name: str, rivals: dict[str, RivalSetting]) -> AnySetting:
-    defaults = {setting.policy: setting for setting in WORLD_SETTINGS}
-    return rivals.get(name) or defaults.get(name) or Setting(policy=name)
+def _grid(policy: str) -> Sequence[AnySetting]:
+    """Return the settings that a policy is tuned on; as many for every one."""
+    return GRIDS[policy] if policy in RIVALS else grid(policy)
 
 
-def _tune(
-    grid: Sequence[RivalSetting], play: Callable[[RivalSetting], Played]
-) -> tuple[RivalSetting, list[Trial]]:
+def _tune(grid: Sequence[AnySetting], play: Callable[[AnySetting], Played]) -> tuple[AnySetting, list[Trial]]:
     """Return the setting that loses least, and what each of them lost."""
     rows = compare([play(setting) for setting in grid])
     best = min(range(len(grid)), key=lambda i: rows[i].of_uniform)
