@@ -15,8 +15,9 @@ from bandit.points import normal_points
 from bandit.posterior import Prior, forget, initial_state, learn_scales
 from bandit.upkeep import SCALES_EVERY
 from simulations.archive_rivals import ab_then_commit, kl_ucb
-from simulations.changes import Changes, Course, batches_to_wait, draw_course
+from simulations.changes import Changes
 from simulations.contextual import bayes_ucb_on_contents, thompson_on_contents
+from simulations.course import Course, batches_to_wait, draw_course
 from simulations.errors import unknown
 from simulations.played import Played
 from simulations.policies import ContextualState, Outcomes, Policy, beta_thompson, oracle, ucb1, uniform
@@ -114,7 +115,7 @@ def play_worlds(
     The traffic of a run depends on its seed alone, so that policies meet the same requests and the same luck.
 
     Args:
-        worlds: one per run, with the same number of creatives.
+        worlds: one per run, with the same number of creatives and the same changes.
         setting: the policy.
         impressions: of each run, in whole batches; also the horizon that the policy is told.
         seeds: one per run; 0, 1, … when absent.
@@ -132,8 +133,9 @@ def play_worlds(
     by_name = (*BY_COUNTS, FIXED_SCALES, FORGETTING, BAYES_UCB, *RIVALS)
     name = setting.policy if setting.policy in by_name else "thompson"
     course = worlds[0].course
-    wait = 0 if course is None else batches_to_wait(course, batch)
-    run = _compiled(name, batch, impressions // batch, wait)
+    n_batches = impressions // batch
+    wait = 0 if course is None else min(batches_to_wait(course, batch), n_batches)
+    run = _compiled(name, batch, n_batches, wait)
     steps = []
     with double_precision():
         settings = setting_numbers(setting)

@@ -202,7 +202,7 @@ def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequ
     }
     names = [f"creative {number}" for number in range(1, plan.creatives + 1)]
     sections = [
-        comparison_section(rows),
+        comparison_section(rows, has_fatigue=bool(plan.changes and plan.changes.fatigue)),
         regret_section([regret_curve(one) for one in played], impressions_of(played[0])),
         shares_section(traffic_shares(played[0], names, runs=[0])),
     ]
@@ -210,18 +210,28 @@ def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequ
     write_html(path, title, sections, settings=settings)
 
 
-def comparison_section(rows: Sequence[Comparison]) -> Section:
+FATIGUE = (
+    " Creatives tire here: the best is that of the moment as the policy itself has left it, so sparing a "
+    "creative for later earns clicks, but no credit in the other columns. Compare clicks."
+)
+
+
+def comparison_section(rows: Sequence[Comparison], *, has_fatigue: bool = False) -> Section:
     """Show how much of uniform's regret each policy keeps."""
     return Section(
         heading="What each policy lost",
         caption="Clicks lost against always showing the best creative for each request, as a share of what "
         "showing all alike would have lost: 0 % is perfect, 100 % has learnt nothing. Differences are of "
-        "runs in the same worlds with the same traffic. ± is one standard error over the worlds.",
+        "runs in the same worlds with the same traffic. ± is one standard error over the worlds."
+        + (FATIGUE if has_fatigue else ""),
         table=Table(header=HEADER, rows=tuple(row_of(row) for row in rows)),
     )
 
 
-HEADER = ("policy", "setting", "seeds", "clicks lost", "of uniform's", "more than engine", "engine saves")
+HEADER = (
+    *("policy", "setting", "seeds", "clicks", "clicks lost"),
+    *("of uniform's", "more than engine", "engine saves"),
+)
 
 
 def row_of(row: Comparison) -> tuple[str, ...]:
@@ -231,6 +241,7 @@ def row_of(row: Comparison) -> tuple[str, ...]:
         row.policy,
         row.setting,
         str(row.seeds),
+        f"{row.clicks:,.0f}",
         f"{row.regret:,.0f} ± {row.regret_error:,.0f}",
         f"{100 * row.of_uniform:.1f} ± {100 * row.of_uniform_error:.1f} %",
         f"{100 * row.more_than_engine:+.1f} ± {100 * row.more_than_engine_error:.1f} points",

@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Float
 
 from bandit.features import N_CONTENT, N_CONTEXT, design_row
-from simulations.changes import (
+from simulations.course import (
     Course,
     Now,
     advanced,

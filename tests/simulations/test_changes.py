@@ -9,15 +9,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from bandit.features import N_CONTEXT, design_row
-from simulations.changes import (
-    Changes,
+from simulations.changes import Changes, parse_changes
+from simulations.course import (
     Course,
     Now,
     at_the_start,
     batches_to_wait,
     draw_course,
     eligible_at,
-    parse_changes,
 )
 from simulations.run import Traffic
 from simulations.settings import WORLD_SETTINGS, Setting
@@ -241,6 +240,7 @@ def test_clicks_after_the_window_are_not_reported() -> None:
     assert_allclose(traffic.reported, 0.75 * rates, rtol=1e-9)  # two half-lives
     assert batches_to_wait(course(world), 100) == 2
     assert batches_to_wait(course(world), 150) == 2
+    assert batches_to_wait(course(*worlds(window=0.07)), 100) == 7  # 0.07 · 10,000 is 700.0000000000001
     assert batches_to_wait(course(*worlds(per_day=1_000)), 150) == 0
 
 

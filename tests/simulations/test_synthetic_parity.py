@@ -22,7 +22,8 @@ from bandit.numerics import double_precision
 from bandit.points import N_POINTS
 from bandit.thompson import Choice
 from encoders import TextEncoder
-from simulations.changes import Changes, draw_course, eligible_at
+from simulations.changes import Changes
+from simulations.course import draw_course, eligible_at
 from simulations.policies import Outcomes, Policy, Request
 from simulations.settings import FIXED_SCALES, engine_setting
 from simulations.synthetic import own_policy, posterior_as_of, setting_numbers
