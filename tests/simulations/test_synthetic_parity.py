@@ -4,8 +4,9 @@ Ids arrive in order and the last one retires, so that the candidates of both lie
 point sets, and there are five to eight, which the engine pads to eight.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -105,7 +106,7 @@ def test_engine_and_compiled_play_decide_alike(url: str, wait: int) -> None:
             course=course._replace(arrives=jnp.asarray(ARRIVES), retires=jnp.asarray(RETIRES)),
         )
         state = policy_of(world, wait).start
-        choose, learn = jax.jit(partial(choices, wait)), jax.jit(partial(learnt, wait))
+        choose, learn = compiled(wait)
         for batch in range(N_BATCHES):
             choice = choose(world, state, jnp.asarray(batch), draw_luck(ids_of(batch), 0))
             np.testing.assert_array_equal(choice.chosen, seen.chosen[batch])
@@ -115,6 +116,11 @@ def test_engine_and_compiled_play_decide_alike(url: str, wait: int) -> None:
             ties += int((apart > 1e-9).sum())
             state = learn(world, state, choice.chosen, jnp.asarray(seen.clicks[batch]))
     assert ties <= N_BATCHES * BATCH / 100, f"{ties} propensities differ"
+
+
+@cache
+def compiled(wait: int) -> tuple[Callable[..., Choice], Callable[..., Waiting]]:
+    return jax.jit(partial(choices, wait)), jax.jit(partial(learnt, wait))
 
 
 def policy_of(world: World, wait: int) -> Policy:
