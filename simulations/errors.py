@@ -12,6 +12,10 @@ class ArchiveError(SimulationError, ValueError):
     """A file of past A/B tests that cannot be used; names every bad line."""
 
 
+class ResultsExistError(SimulationError, FileExistsError):
+    """A folder that has results already."""
+
+
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
     """Say that a name is unknown, and offer the nearest ones, or all when none is near.
 

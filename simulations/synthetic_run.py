@@ -13,7 +13,7 @@ from bandit.features import PriorScales
 from bandit.numerics import keep_compiled_programs
 from simulations.cells import HERE, Arrays, Workers, code_digest, run_cells
 from simulations.changes import Changes
-from simulations.errors import unknown
+from simulations.errors import ResultsExistError, unknown
 from simulations.page import Section, Table
 from simulations.played import (
     Comparison,
@@ -27,7 +27,7 @@ from simulations.played import (
 )
 from simulations.report import regret_section, shares_section, write_csv, write_html
 from simulations.rivals import GRIDS, RIVALS, TUNED, RivalSetting
-from simulations.settings import WORLD_SETTINGS, Setting
+from simulations.settings import WORLD_SETTINGS, WORLD_TUNED, Setting, grid
 from simulations.synthetic import ENDS, POLICIES, draw_worlds, play_worlds
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes
@@ -37,6 +37,7 @@ N_TUNING = 4  # worlds on which settings are chosen
 TUNING_SEED = 1_000  # the first of those worlds and their traffic; scored ones count from 0
 
 AnySetting = Setting | RivalSetting
+DEFAULTS: Mapping[str, AnySetting] = {setting.policy: setting for setting in WORLD_SETTINGS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,8 @@ class Plan:
         batch: impressions between two updates.
         sizes: how strong the worlds' effects are.
         changes: how the worlds change while they are played; None for not at all.
-        is_tuned: whether rivals' settings are first chosen from their grids, on other such worlds.
+        is_tuned: whether others' settings are first chosen from their grids, on other such worlds.
+        preset: name of the kind of traffic that this is, if it has one.
     """
 
     policies: tuple[str, ...]
@@ -62,6 +64,7 @@ class Plan:
     sizes: EffectSizes = field(default_factory=EffectSizes)
     changes: Changes | None = None
     is_tuned: bool = False
+    preset: str = ""
 
     def __post_init__(self) -> None:
         strange = [unknown("policy", name, POLICIES) for name in self.policies if name not in POLICIES]
@@ -134,7 +137,7 @@ _ARRAYS = ("earned", "best", "uniform", "shown")  # of a `Played`
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One setting of one rival on the tuning worlds; attributes as in `Comparison`."""
+    """One setting of one policy on the tuning worlds; attributes as in `Comparison`."""
 
     policy: str
     setting: str
@@ -147,6 +150,7 @@ def run_synthetic(
     plan: Plan,
     out: Path,
     *,
+    overwrite: bool = False,
     workers: Workers = HERE,
     console: Console | None = None,
 ) -> list[Comparison]:
@@ -158,6 +162,7 @@ def run_synthetic(
     Args:
         plan: what is to be played.
         out: Folder for the results; made when it is not there.
+        overwrite: Whether results that are there are replaced; finished runs are kept all the same.
         workers: Where the runs are computed; the results do not depend on it.
         console: Where progress is shown; None shows none.
 
@@ -166,12 +171,18 @@ def run_synthetic(
         with fatigue, where they play.
 
     Raises:
-        WorldError: numbers of the plan are out of range.
-        SweepError: a run ended its worker again and again, or Ray is not installed.
+        ResultsExistError: The folder has results already, and `overwrite` is not set.
+        SweepError: A run ended its worker again and again, or Ray is not installed.
     """
+    there = [name for name in ("results.csv", "report.html", "tuning.csv") if (out / name).exists()]
+    if there and not overwrite:
+        raise ResultsExistError(
+            f"{out} has {', '.join(there)} already: name another folder, or allow them to be replaced "
+            "(--overwrite)"
+        )
     others = [name for name in plan.policies if name != ENGINE]
-    tuned = [name for name in others if name in RIVALS] if plan.is_tuned else []
-    n_trials = sum(len(GRIDS[name]) for name in tuned)
+    tuned = [name for name in others if name in (*RIVALS, *WORLD_TUNED)] if plan.is_tuned else []
+    n_trials = sum(len(_grid(name)) for name in tuned)
     with _progress(console or Console(quiet=True)) as progress:
         ends = ENDS if plan.changes and plan.changes.fatigue else ()
         n_played = 1 + len(others) + len(ends)
@@ -192,14 +203,14 @@ def run_synthetic(
                 for i, setting in enumerate(settings)
             ]
 
-        settings, trials = dict(TUNED), list[Trial]()
-        grid = [setting for name in tuned for setting in GRIDS[name]]
-        tried = play("tuning", grid, TUNING_SEED, N_TUNING)
+        settings, trials = {**DEFAULTS, **TUNED}, list[Trial]()
+        tried = play("tuning", [one for name in tuned for one in _grid(name)], TUNING_SEED, N_TUNING)
         for name in tuned:
             own = [played for played in tried if played.setting.policy == name]
-            settings[name], rows_of_grid = _tuned(GRIDS[name], own)
+            settings[name], rows_of_grid = _tuned(_grid(name), own)
             trials += rows_of_grid
-        chosen = [_setting(name, settings) for name in (ENGINE, *others, *ends)]
+        chosen = [settings[name] for name in (ENGINE, *others)]
+        chosen += [Setting(policy=name) for name in ends]
         outcomes = play("playing", chosen, 0, plan.seeds)
     if not ends:  # else what a moment offers depends on who played before it
         outcomes += [uniform_of(outcomes[0]), oracle_of(outcomes[0])]
@@ -215,12 +226,12 @@ def _joined(setting: AnySetting, batch: int, found: Sequence[Arrays]) -> Played:
     return Played(setting, batch, *(np.stack([arrays[name] for arrays in found]) for name in _ARRAYS))
 
 
-def _setting(name: str, rivals: dict[str, RivalSetting]) -> AnySetting:
-    defaults = {setting.policy: setting for setting in WORLD_SETTINGS}
-    return rivals.get(name) or defaults.get(name) or Setting(policy=name)
+def _grid(policy: str) -> Sequence[AnySetting]:
+    """Return the settings that a policy is tuned on; as many for every one."""
+    return GRIDS[policy] if policy in RIVALS else grid(policy)
 
 
-def _tuned(grid: Sequence[RivalSetting], tried: Sequence[Played]) -> tuple[RivalSetting, list[Trial]]:
+def _tuned(grid: Sequence[AnySetting], tried: Sequence[Played]) -> tuple[AnySetting, list[Trial]]:
     """Return the setting that loses least, and what each of them lost."""
     rows = compare(tried)
     best = min(range(len(grid)), key=lambda i: rows[i].of_uniform)
@@ -240,6 +251,7 @@ def _tuned(grid: Sequence[RivalSetting], tried: Sequence[Played]) -> tuple[Rival
 def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequence[Comparison]) -> None:
     *played, _ = outcomes
     settings = {
+        **({"preset": plan.preset} if plan.preset else {}),
         "impressions": f"{plan.impressions:,}",
         "creatives": plan.creatives,
         "seeds": f"{plan.seeds}; each is a world with traffic of its own",
@@ -248,31 +260,42 @@ def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequ
         if plan.is_tuned
         else "as shipped",
         "effects": ", ".join(f"{name} {value}" for name, value in asdict(plan.sizes).items()),
-        **({"changes": plan.changes.setting_id} if plan.changes else {}),
+        **({"changes": plan.changes.setting_id or "none"} if plan.changes else {}),
         "engine's prior": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
         "jax": jax.__version__,
     }
     names = [f"creative {number}" for number in range(1, plan.creatives + 1)]
     sections = [
-        comparison_section(rows),
+        comparison_section(rows, has_fatigue=bool(plan.changes and plan.changes.fatigue)),
         regret_section([regret_curve(one) for one in played], impressions_of(played[0])),
         shares_section(traffic_shares(played[0], names, runs=[0])),
     ]
-    write_html(path, "Synthetic worlds with contexts", sections, settings=settings)
+    title = f"Synthetic worlds: {plan.preset}" if plan.preset else "Synthetic worlds with contexts"
+    write_html(path, title, sections, settings=settings)
 
 
-def comparison_section(rows: Sequence[Comparison]) -> Section:
+FATIGUE = (
+    " Creatives tire here: the best is that of the moment as the policy itself has left it, so sparing a "
+    "creative for later earns clicks, but no credit in the other columns. Compare clicks."
+)
+
+
+def comparison_section(rows: Sequence[Comparison], *, has_fatigue: bool = False) -> Section:
     """Show how much of uniform's regret each policy keeps."""
     return Section(
         heading="What each policy lost",
         caption="Clicks lost against always showing the best creative for each request, as a share of what "
         "showing all alike would have lost: 0 % is perfect, 100 % has learnt nothing. Differences are of "
-        "runs in the same worlds with the same traffic. ± is one standard error over the worlds.",
+        "runs in the same worlds with the same traffic. ± is one standard error over the worlds."
+        + (FATIGUE if has_fatigue else ""),
         table=Table(header=HEADER, rows=tuple(row_of(row) for row in rows)),
     )
 
 
-HEADER = ("policy", "setting", "seeds", "clicks lost", "of uniform's", "more than engine", "engine saves")
+HEADER = (
+    *("policy", "setting", "seeds", "clicks", "clicks lost"),
+    *("of uniform's", "more than engine", "engine saves"),
+)
 
 
 def row_of(row: Comparison) -> tuple[str, ...]:
@@ -282,6 +305,7 @@ def row_of(row: Comparison) -> tuple[str, ...]:
         row.policy,
         row.setting,
         str(row.seeds),
+        f"{row.clicks:,.0f}",
         f"{row.regret:,.0f} ± {row.regret_error:,.0f}",
         f"{100 * row.of_uniform:.1f} ± {100 * row.of_uniform_error:.1f} %",
         f"{100 * row.more_than_engine:+.1f} ± {100 * row.more_than_engine_error:.1f} points",

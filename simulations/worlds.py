@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Float
 
 from bandit.features import N_CONTENT, N_CONTEXT, design_row
-from simulations.changes import (
+from simulations.course import (
     Course,
     Now,
     advanced,
@@ -27,6 +27,7 @@ from simulations.changes import (
     reported,
     season_at,
     tired,
+    valued,
 )
 from simulations.policies import Request
 from simulations.run import Scene, Traffic, steady
@@ -195,7 +196,8 @@ def traffic_of(world: World, batch: int) -> Scene:
         logits += differing @ now.drifted - tired(course, now)
         eligible = eligible_at(course, impressions[0])
         rates = jax.nn.sigmoid(logits)
-        return Traffic(requests_of(vectors, eligible), rates, batch, reported(course, rates))
+        requests = requests_of(vectors, eligible)
+        return Traffic(requests, valued(course, rates), batch, reported(course, rates))
 
     def advance(now: Now, number: Array, key: Array, shown: Array) -> Now:
         return advanced(course, now, jax.random.fold_in(key, DRIFT), shown)

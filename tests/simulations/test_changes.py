@@ -9,15 +9,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from bandit.features import N_CONTEXT, design_row
-from simulations.changes import (
-    Changes,
+from simulations.changes import Changes, parse_changes
+from simulations.course import (
     Course,
     Now,
     at_the_start,
     batches_to_wait,
     draw_course,
     eligible_at,
-    parse_changes,
 )
 from simulations.run import Traffic
 from simulations.settings import WORLD_SETTINGS, Setting
@@ -172,12 +171,12 @@ def test_drift_moves_appeals_by_contents_that_differ() -> None:
 
 def test_drift_is_a_brownian_motion_that_all_policies_meet_alike() -> None:
     (world,) = worlds(per_day=1_000, drift=0.3)
-    scene = traffic_of(world, BATCH)
+    scene, shown = traffic_of(world, BATCH), jnp.zeros(N_ARMS).at[0].set(BATCH)
 
     @jax.jit
     def path(key: jax.Array) -> jax.Array:
         def body(now: Now, number: jax.Array) -> tuple[Now, jax.Array]:
-            after = scene.advance(now, number, jax.random.fold_in(key, number), jnp.zeros(N_ARMS))
+            after = scene.advance(now, number, jax.random.fold_in(key, number), shown)
             return after, after.drifted
 
         return jax.lax.scan(body, scene.start, jnp.arange(200))[1]
@@ -241,7 +240,26 @@ def test_clicks_after_the_window_are_not_reported() -> None:
     assert_allclose(traffic.reported, 0.75 * rates, rtol=1e-9)  # two half-lives
     assert batches_to_wait(course(world), 100) == 2
     assert batches_to_wait(course(world), 150) == 2
+    assert batches_to_wait(course(*worlds(window=0.07)), 100) == 7  # 0.07 · 10,000 is 700.0000000000001
     assert batches_to_wait(course(*worlds(per_day=1_000)), 150) == 0
+
+
+def test_bots_and_losses_change_what_is_reported_and_bots_what_it_is_worth() -> None:
+    (world,) = worlds(bots=0.2, bot_rate=0.1, lost=0.25, per_day=1_000, window=0.1, delay=0.1)
+    traffic, logits = traffic_at(world, 0)
+    rates = 1 / (1 + np.exp(-logits))
+    assert_allclose(traffic.truth, 0.8 * rates, rtol=1e-9)
+    assert traffic.reported is not None
+    assert_allclose(traffic.reported, 0.75 * (0.8 * 0.5 * rates + 0.02), rtol=1e-9)
+
+
+def test_policies_see_the_reported_clicks() -> None:
+    (silent,), (noisy,) = worlds(lost=1.0), worlds(bots=1.0, bot_rate=1.0)
+    # Without any click UCB1 goes by its bonus alone, and where all is clicked likewise: every arm alike.
+    for world in (silent, noisy):
+        played = play_worlds([world], BY_NAME["ucb1"], 12 * BATCH, batch=BATCH)
+        assert_array_equal(played.shown[0].sum(axis=0), 2 * BATCH)
+    assert played.best.sum() == 0
 
 
 def test_policies_learn_late_where_they_wait() -> None:
@@ -260,6 +278,7 @@ def test_policies_learn_late_where_they_wait() -> None:
         ({"retiring": 1.5}, "retiring is a share and must be at most 1, got 1.5"),
         ({"per_day": 0}, "per_day must be above 0, got 0"),
         ({"delay": 0.5}, "delay needs a window above 0 for clicks to come in, got delay=0.5"),
+        ({"bot_rate": 1.1}, "bot_rate is a share and must be at most 1, got 1.1"),
         ({"wear": 0}, "wear must be above 0, got 0"),
         ({"per_day": float("nan")}, "per_day must be a finite number of at least 0, got nan"),
     ],

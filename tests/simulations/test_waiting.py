@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from bandit.luck import Luck
 from bandit.thompson import Choice
-from simulations.delay import delayed
 from simulations.policies import Outcomes, Policy, Request, certain
 from simulations.run import Traffic, play, steady
+from simulations.waiting import delayed
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
