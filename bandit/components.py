@@ -10,9 +10,12 @@ from safetensors.numpy import load, save
 from bandit.features import N_CONTENT
 
 SHIPPED = {
-    # sha256 of the weights of sentence-transformers/all-MiniLM-L6-v2 -> its components; how they were made is
-    # written in the file's metadata.
-    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": "minilm_components.safetensors",
+    # sha256 of the weights of sentence-transformers/all-MiniLM-L6-v2, and the pooling -> its components; how
+    # they were made is written in the file's metadata.
+    (
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "levels",
+    ): "minilm_components.safetensors",
 }
 
 
@@ -58,9 +61,9 @@ def random_components(embedding_dim: int, seed: int) -> Components:
     return Components(np.zeros(embedding_dim, np.float32), _widened(basis))
 
 
-def shipped_components(weights_sha256: str | None) -> Components | None:
+def shipped_components(encoder: object) -> Components | None:
     """Return the components that ship for an encoder, or None when there are none for it."""
-    name = SHIPPED.get(weights_sha256 or "")
+    name = SHIPPED.get((getattr(encoder, "weights_sha256", ""), getattr(encoder, "pooling", "")))
     return None if name is None else components_from_bytes((files("bandit") / name).read_bytes())
 
 

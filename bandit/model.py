@@ -415,7 +415,7 @@ class Model:
             self.reread_components()
         if self._components is None:
             encoder = self._encoder.load()
-            shipped = shipped_components(getattr(encoder, "weights_sha256", None))
+            shipped = shipped_components(encoder)
             components = shipped or random_components(encoder.dim, self.record.seed)
             self._keep_components(components, "random" if shipped is None else "shipped")
             return components

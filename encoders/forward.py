@@ -73,8 +73,14 @@ def unit_vectors_from_words(
 ) -> Float[Array, "texts dim"]:
     """Compute likewise from word vectors, which need not be rows of the word table."""
     is_token = jnp.arange(words.shape[1]) < n_tokens[:, None]
-    last = bert.from_words(words, is_token, rngs=rngs).last
-    # The direction alone matters, so the sum over tokens does for their mean.
-    vector = last[:, 0] if pooling == "cls" else jnp.where(is_token[..., None], last, 0.0).sum(axis=1)
+    made = bert.from_words(words, is_token, with_hidden=pooling == "levels", rngs=rngs)
+    if pooling == "cls":
+        return _unit(made.last[:, 0])
+    # The direction alone matters, so the sum over tokens does for their mean, and over levels likewise.
+    levels = made.last[None] if made.hidden is None else made.hidden
+    return _unit(_unit(jnp.where(is_token[..., None], levels, 0.0).sum(axis=2)).sum(axis=0))
+
+
+def _unit(vectors: Float[Array, "*shape dim"]) -> Float[Array, "*shape dim"]:
     # The floor keeps a vector of zeros from becoming NaN; it is what PyTorch's normalize uses.
-    return vector / jnp.maximum(jnp.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

@@ -10,15 +10,20 @@ from tokenizers.implementations import BertWordPieceTokenizer
 
 from .config import BertConfig, read_json
 from .errors import ConfigError
+from .locate import DEFAULT_SHA256
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "levels"]
 
 _POOLINGS: dict[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
     "mean": "mean",
     "cls": "cls",
+    "levels": "levels",  # of ours: no other library writes it
 }
+# Checkpoints whose lower levels were found to know more of clicks than the last one alone, see decisions.md.
+_POOLED_BY_LEVELS = {DEFAULT_SHA256}
+TUNED = "tuning.json"  # in the folder of a tuned encoder: where it comes from
 # Unit norm is given to every vector, so a Normalize module changes nothing.
 _MODULES = {"Transformer", "Pooling", "Normalize"}
 
@@ -27,7 +32,9 @@ class Recipe(NamedTuple):
     """Hold what surrounds the BERT of an encoder.
 
     Args:
-        pooling: Whether a text's vector is the mean of its tokens' vectors or that of its first token.
+        pooling: What becomes of a text's tokens. "mean": the mean of their vectors after the last layer;
+            "cls": that of the first one; "levels": the mean of the unit means after the embeddings and after
+            each layer.
         max_tokens: Longest text in tokens, the special ones included; longer ones are cut.
         is_lowered: Whether texts are lower-cased before the tokenizer sees them.
     """
@@ -37,14 +44,19 @@ class Recipe(NamedTuple):
     is_lowered: bool
 
 
-def read_recipe(folder: Path, config: BertConfig) -> Recipe:
+def read_recipe(
+    folder: Path, config: BertConfig, weights_sha256: str | None = None, pooling: Pooling | None = None
+) -> Recipe:
     """Read how a checkpoint wants its texts encoded.
 
-    The files of sentence-transformers are followed where they exist; a plain BERT gets mean pooling.
+    The files of sentence-transformers are followed where they exist; a plain BERT gets mean pooling, and the
+    default encoder the mean of its levels.
 
     Args:
         folder: The checkpoint's folder.
         config: Its BERT's configuration.
+        weights_sha256: The sha256 of its weights.
+        pooling: Another pooling than the checkpoint's; None means the checkpoint's.
 
     Returns:
         The recipe.
@@ -60,7 +72,7 @@ def read_recipe(folder: Path, config: BertConfig) -> Recipe:
     # transformers writes 1e30 for "no limit".
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0]
     return Recipe(
-        pooling=_read_pooling(folder),
+        pooling=pooling or ("levels" if weights_sha256 in _POOLED_BY_LEVELS else _read_pooling(folder)),
         max_tokens=min([config.max_tokens, *known]),
         is_lowered=bool(sentence.get("do_lower_case", False)),
     )
@@ -130,6 +142,9 @@ def _clean(recipe: Recipe, text: str) -> str:
 
 
 def _read_pooling(folder: Path) -> Pooling:
+    tuned = _settings(folder / TUNED)
+    if "pooling" in tuned:  # what was tuned need not be pooled as its checkpoint says
+        return _known(folder / TUNED, [tuned["pooling"]])
     if not (folder / "modules.json").is_file():
         return "mean"
     modules = {entry["type"].rpartition(".")[2]: entry["path"] for entry in _modules(folder / "modules.json")}
@@ -141,9 +156,13 @@ def _read_pooling(folder: Path) -> Pooling:
     settings = read_json(path)
     asked = [name for name, is_on in settings.items() if name.startswith("pooling_mode_") and is_on is True]
     asked += [settings["pooling_mode"]] if "pooling_mode" in settings else []
-    if len(asked) != 1 or asked[0] not in _POOLINGS:
+    return _known(path, asked)
+
+
+def _known(path: Path, asked: Sequence[object]) -> Pooling:
+    if len(asked) != 1 or str(asked[0]) not in _POOLINGS:
         raise ConfigError(f"{path} asks for pooling {asked}, expected one of {sorted(_POOLINGS)}")
-    return _POOLINGS[asked[0]]
+    return _POOLINGS[str(asked[0])]
 
 
 def _modules(path: Path) -> list[dict[str, str]]:

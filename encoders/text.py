@@ -17,7 +17,7 @@ from .config import parse_config, read_json
 from .errors import AttributionError, CheckpointError, TextTypeError
 from .locate import DEFAULT_MODEL, Found, find_default, find_model
 from .progress import progress_bar
-from .recipe import load_tokenizer, mask_token, read_recipe, tokenise, tokenise_words
+from .recipe import Pooling, load_tokenizer, mask_token, read_recipe, tokenise, tokenise_words
 
 if TYPE_CHECKING:
     from jax import Array
@@ -58,6 +58,8 @@ class TextEncoder:
             (see `find_default`).
         revision: Branch, tag or commit of a model on the hub.
         dtype: Type of the matrix products; None means float32 on a CPU, bfloat16 on an accelerator.
+        pooling: How token vectors become a text's, see `Recipe`; None means "levels" for the default encoder,
+            and for others what the checkpoint says.
         progress: Whether to show a progress bar; None means for long jobs, on a terminal.
 
     Raises:
@@ -77,6 +79,7 @@ class TextEncoder:
         *,
         revision: str | None = None,
         dtype: Literal["float32", "bfloat16"] | None = None,
+        pooling: Pooling | None = None,
         progress: bool | None = None,
     ) -> None:
         # Importing JAX and Flax takes a second, which finding an encoder and hashing a text need not pay.
@@ -89,9 +92,9 @@ class TextEncoder:
             model = DEFAULT_MODEL
         found = find_default() if model is None else find_model(model, revision)
         config = parse_config(read_json(found.folder / "config.json"), str(found.folder / "config.json"))
-        recipe = read_recipe(found.folder, config)
-        self._tokenizer, tokenizer_hash = load_tokenizer(found.folder, config, recipe.max_tokens)
         weights = weights_hash(weight_files(found.folder))
+        recipe = read_recipe(found.folder, config, weights, pooling)
+        self._tokenizer, tokenizer_hash = load_tokenizer(found.folder, config, recipe.max_tokens)
         if found.sha256 not in {None, weights}:
             raise CheckpointError(
                 f"the weights of the default encoder in {found.folder} have sha256 {weights}, expected"
@@ -138,6 +141,11 @@ class TextEncoder:
     def weights_sha256(self) -> str:
         """The sha256 of the weights, 64 hex digits."""
         return self._weights_sha256
+
+    @property
+    def pooling(self) -> Pooling:
+        """How token vectors become a text's."""
+        return self._recipe.pooling
 
     @property
     def max_tokens(self) -> int:

@@ -135,7 +135,7 @@ def encode_archive(
     """Return the vector of every headline, and the components for the encoder."""
     headlines = sorted({headline for test in tests for headline in test.headlines})
     vectors = encode_cached(encoder, headlines, None if cache is None else FileCache(cache))
-    shipped = shipped_components(getattr(encoder, "weights_sha256", None))
+    shipped = shipped_components(encoder)
     return dict(zip(headlines, vectors, strict=True)), shipped or random_components(encoder.dim, 0)
 
 

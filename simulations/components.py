@@ -36,11 +36,12 @@ def make_components(archive: Path) -> Path:
     metadata = {
         "encoder": "sentence-transformers/all-MiniLM-L6-v2",
         "weights_sha256": encoder.weights_sha256,
+        "pooling": encoder.pooling,
         "texts": f"{len(headlines)} headlines of the first fifth of the Upworthy Research Archive's "
         f"exploratory set (CC BY 4.0, Matias et al. 2021) and {len(ads)} texts of simulations.catalogue",
         "command": "python -m simulations.components packages.csv.gz",
     }
-    path = Path(bandit.__file__).parent / SHIPPED[encoder.weights_sha256]
+    path = Path(bandit.__file__).parent / SHIPPED[encoder.weights_sha256, encoder.pooling]
     path.write_bytes(components_to_bytes(components, metadata))
     return path
 

@@ -64,7 +64,7 @@ def open_shop(seed: int, encoder: Encoder) -> tuple[Campaign, ...]:
         encoder,
         [{"headline": ad.headline, "body": ad.body, "call_to_action": ad.call_to_action} for ad in ads],
     )
-    shipped = shipped_components(getattr(encoder, "weights_sha256", None))
+    shipped = shipped_components(encoder)
     content = (shipped or random_components(encoder.dim, seed)).project(embeddings)
     words = _word_indicators(ads)
     size = len(ads) // len(CAMPAIGNS)

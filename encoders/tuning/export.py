@@ -14,10 +14,10 @@ from safetensors.numpy import save_file
 from encoders.checkpoint import name_table
 from encoders.config import BertConfig
 from encoders.errors import TuningError
+from encoders.recipe import TUNED
 
 from .parameters import Parameters
 
-PROVENANCE = "tuning.json"
 EPOCHS = "epochs.csv"
 # All of a checkpoint but its weights that an encoder reads.
 _FILES = (
@@ -70,7 +70,7 @@ def export(
     try:
         _copy(source, unfinished)
         save_file(_tensors(config, parameters), unfinished / "model.safetensors", {"format": "pt"})
-        (unfinished / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n")
+        (unfinished / TUNED).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n")
         (unfinished / EPOCHS).write_text(epochs)
         for path in unfinished.rglob("*"):
             if path.is_file():

@@ -69,7 +69,7 @@ def tune(
     parts = _divided(campaigns, settings)
     found = find_default() if model is None else find_model(model)
     config = parse_config(read_json(found.folder / "config.json"), str(found.folder / "config.json"))
-    recipe = read_recipe(found.folder, config)
+    recipe = read_recipe(found.folder, config, weights_hash(weight_files(found.folder)))
     tokenizer, _ = load_tokenizer(found.folder, config, recipe.max_tokens)
     bert = load_bert(found.folder, config)
     frozen = parameters_of(bert)
@@ -132,7 +132,10 @@ def tune(
     )
     parameters = constant.combine(frozen, tuned.encoder)
     tuned_from = {"place": found.place, "weights_sha256": weights_hash(weight_files(found.folder))}
-    notes = provenance(tuned_from, (parts.training[0].name, parts.training[-1].name), settings, report)
+    notes = {
+        "pooling": recipe.pooling,
+        **provenance(tuned_from, (parts.training[0].name, parts.training[-1].name), settings, report),
+    }
     export(found.folder, out, config, parameters, notes, epochs_table(report))
     place.unlink(missing_ok=True)
     return report

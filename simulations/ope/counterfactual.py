@@ -132,7 +132,7 @@ def _tables(model: Model, entry: CampaignEntry, first: Sequence[str], encoder: E
             {name: creative.content[name] for name in TEXT_FIELDS if creative.content.get(name)}
             for creative in entry.creatives
         ]
-        shipped = shipped_components(getattr(encoder, "weights_sha256", None))
+        shipped = shipped_components(encoder)
         components = shipped or random_components(encoder.dim, model.record.seed)
         content = components.project(encode_fields(encoder, texts))
         mean = content[[creative.external_id in first for creative in entry.creatives]].mean(axis=0)

@@ -1,7 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from bandit.components import (
+    SHIPPED,
     components_from_bytes,
     components_to_bytes,
     fit_components,
@@ -71,6 +75,14 @@ def test_components_survive_storage() -> None:
     np.testing.assert_array_equal(components.centre, again.centre)
 
 
-@pytest.mark.parametrize("sha256", [None, "", "0" * 64])
-def test_an_unknown_encoder_has_no_shipped_components(sha256: str | None) -> None:
-    assert shipped_components(sha256) is None
+@pytest.mark.parametrize("encoder", [None, SimpleNamespace(weights_sha256="0" * 64, pooling="levels")])
+def test_an_unknown_encoder_has_no_shipped_components(encoder: object) -> None:
+    assert shipped_components(encoder) is None
+
+
+@pytest.mark.parametrize(("sha256", "pooling"), SHIPPED)
+def test_a_known_encoder_has_those_of_its_pooling(sha256: str, pooling: str) -> None:
+    components = shipped_components(SimpleNamespace(weights_sha256=sha256, pooling=pooling))
+    assert components is not None
+    assert_allclose(components.basis.T @ components.basis, np.eye(64), atol=1e-5)
+    assert shipped_components(SimpleNamespace(weights_sha256=sha256, pooling="cls")) is None

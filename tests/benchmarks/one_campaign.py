@@ -47,7 +47,7 @@ class OneCampaign(NamedTuple):
 def open_campaign(seed: int, impressions: int, encoder: TextEncoder) -> OneCampaign:
     """Write the ads, draw the truth about them, and draw the impressions."""
     ads = catalogue(seed, products=1, creatives_per_product=ARMS)
-    components = shipped_components(encoder.weights_sha256)
+    components = shipped_components(encoder)
     assert components is not None, "the world is made of the default encoder's contents"
     content = components.project(encode_fields(encoder, [_fields(ad) for ad in ads]))
     tones, offers = (sorted({getattr(ad, name) for ad in ads}) for name in ("tone", "offer"))

@@ -57,5 +57,5 @@ def counting(encoder: TextEncoder) -> CountingEncoder:
 
 @pytest.fixture(scope="session")
 def default_encoder() -> TextEncoder:
-    """The default encoder, in float32 wherever it runs."""
-    return TextEncoder(dtype="float32")
+    """The default encoder as its makers pool it, in float32 wherever it runs."""
+    return TextEncoder(dtype="float32", pooling="mean")

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 
 from encoders.config import BertConfig, parse_config, read_json
 from encoders.errors import ConfigError
+from encoders.locate import DEFAULT_SHA256
 from encoders.recipe import load_tokenizer, read_recipe
 
 TEXTS = [
@@ -43,6 +44,20 @@ def _with_pooling(
 
 def test_a_plain_bert(tiny: Path, config: BertConfig) -> None:
     assert read_recipe(tiny, config) == ("mean", 32, False)
+
+
+def test_the_default_encoder_is_pooled_by_levels(tiny_copy: Path, config: BertConfig) -> None:
+    assert read_recipe(tiny_copy, config, DEFAULT_SHA256).pooling == "levels"
+    assert read_recipe(tiny_copy, config, DEFAULT_SHA256, "mean").pooling == "mean"
+    assert read_recipe(tiny_copy, config, "0" * 64).pooling == "mean"
+
+
+def test_a_tuned_encoder_is_pooled_as_it_was_tuned(tiny_copy: Path, config: BertConfig) -> None:
+    (tiny_copy / "tuning.json").write_text('{"pooling": "levels"}')
+    assert read_recipe(tiny_copy, config).pooling == "levels"
+    (tiny_copy / "tuning.json").write_text('{"pooling": ["max"]}')
+    with pytest.raises(ConfigError, match=r"tuning\.json asks for pooling"):
+        read_recipe(tiny_copy, config)
 
 
 @pytest.mark.parametrize(

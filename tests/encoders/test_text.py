@@ -30,6 +30,23 @@ def test_vectors_are_the_means_of_pytorchs(encoder: TextEncoder, expected: dict[
     np.testing.assert_allclose(vectors, mean / np.linalg.norm(mean, axis=1, keepdims=True), rtol=0, atol=1e-6)
 
 
+def test_pooling_by_levels_is_the_mean_of_the_levels_unit_means(
+    tiny: Path, encoder: TextEncoder, expected: dict[str, np.ndarray]
+) -> None:
+    is_token = expected["attention_mask"][..., None]
+    means = (expected["hidden_states"] * is_token).sum(2) / is_token.sum(1)
+    vectors = (means / np.linalg.norm(means, axis=2, keepdims=True)).mean(0)
+    by_levels = TextEncoder(tiny, pooling="levels")
+    assert by_levels.pooling == "levels"
+    assert by_levels.fingerprint != encoder.fingerprint
+    np.testing.assert_allclose(
+        by_levels.encode(expected["texts"].tolist()),
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+        rtol=0,
+        atol=1e-6,
+    )
+
+
 def test_cls_pooling_takes_the_first_token(tiny_copy: Path, expected: dict[str, np.ndarray]) -> None:
     (tiny_copy / "modules.json").write_text(json.dumps([{"type": "Pooling", "path": "1_Pooling"}]))
     (tiny_copy / "1_Pooling").mkdir()
