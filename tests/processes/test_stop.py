@@ -32,7 +32,8 @@ def test_a_learner_and_a_reporter_stopped_inside_their_transactions(
             stop_inside(workers, REPORTER)
             stop_inside(workers, learner)
 
-        check_takeover(postgres_url, workers, stop)
+        took = check_takeover(postgres_url, workers, stop)
+        print(f"no learner for {took:.1f} s")  # noqa: T201  shown when it fails
         size = workers.size(REPORTER)
         workers.send(REPORTER, signal.SIGCONT)
         wait_for(lambda: workers.size(REPORTER) > size + 100, at_most_s=GOES_ON_WITHIN_S)
@@ -43,7 +44,8 @@ def test_a_learner_and_a_reporter_stopped_inside_their_transactions(
 def test_a_learner_stopped_outside_its_transactions(migrated_sqlite_url: str, tmp_path: Path) -> None:
     url = migrated_sqlite_url
     with Workers(url, tmp_path, ["", ""]) as workers:
-        check_takeover(url, workers, lambda learner: stop_outside(url, workers, learner))
+        took = check_takeover(url, workers, lambda learner: stop_outside(url, workers, learner))
+        print(f"no learner for {took:.1f} s")  # noqa: T201  shown when it fails
     check_answers(url, workers)
 
 
