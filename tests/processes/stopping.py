@@ -18,6 +18,7 @@ from tests.storage.sql import execute, fetch
 TAKEN_OVER_WITHIN_S = 15.0  # 10 s, and what a busy machine adds
 GOES_ON_WITHIN_S = 120.0  # programs may have to be loaded first, on a busy machine
 LEARNING_STEP = "INSERT INTO learn_log"  # holds the lease's row
+WRITE = "INSERT INTO outcomes"  # holds SQLite's file
 REPORT = "UPDATE arm_statistics SET conversions"  # locks rows that every step writes
 
 
@@ -39,8 +40,14 @@ def lease(url: str) -> Lease:
 
 def stop_inside(workers: Workers, number: int) -> None:
     """Let a worker stop inside the transaction that it was started to stop in."""
+    before = count(workers, number, "stops")
     workers.send(number, signal.SIGUSR1)
-    wait_for(lambda: "stops" in workers.notes[number].read_text(), at_most_s=GOES_ON_WITHIN_S)
+    wait_for(lambda: count(workers, number, "stops") > before, at_most_s=GOES_ON_WITHIN_S)
+
+
+def count(workers: Workers, number: int, what: str) -> int:
+    """Count what a worker has noted, such as "decided" or "failed"."""
+    return sum(line.startswith(what) for line in workers.notes[number].read_text().splitlines())
 
 
 def stop_outside(url: str, workers: Workers, number: int) -> None:
