@@ -112,9 +112,11 @@ class Database:
             with self._engine.connect() as connection:
                 cursor = connection.connection.cursor()
                 cursor.execute("PRAGMA busy_timeout=0")
-                while _is_checkpoint_busy(cursor) and time.monotonic() < deadline:
-                    time.sleep(CHECKPOINT_PAUSE_S)
-                cursor.execute(f"PRAGMA busy_timeout={round(1000 * self._busy_timeout_s)}")
+                try:
+                    while _is_checkpoint_busy(cursor) and time.monotonic() < deadline:
+                        time.sleep(CHECKPOINT_PAUSE_S)
+                finally:
+                    cursor.execute(f"PRAGMA busy_timeout={round(1000 * self._busy_timeout_s)}")
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translate(error, self.place) from error
 

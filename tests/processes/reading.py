@@ -33,7 +33,7 @@ class Figures(NamedTuple):
         decisions: Decisions made, reported and learnt, those before it included.
         pruned: How many of them became counts.
         slowest_s: The slowest round of a selection, a report and a learning step.
-        wal_bytes: SQLite's write-ahead log when the reader ended; 0 on PostgreSQL.
+        wal_bytes: SQLite's write-ahead log at its largest; 0 on PostgreSQL.
         wal_bytes_after: The same after the next pruning.
     """
 
@@ -77,16 +77,16 @@ def read_and_check(url: str, folder: Path, *, seconds: float) -> Figures:
     reader = start(read, url, notes, seconds)
     wait_for(lambda: notes.exists() and notes.read_text().endswith("\n"), at_most_s=60.0)
     before = int(notes.read_text())
-    slowest_s, rounds = 0.0, 2 * ROUNDS_TO_REFIT
+    slowest_s, wal_bytes, rounds = 0.0, 0, 2 * ROUNDS_TO_REFIT
     with ThreadPoolExecutor(1) as executor:
         pruned = executor.submit(prune, engines, reader.is_alive)
         while reader.is_alive():
             slowest_s = max(slowest_s, use(engine, rounds))
+            wal_bytes = max(wal_bytes, size_of_log(url))
             rounds += 1
             engines.clock.pass_(ROUND)
             if rounds % ROUNDS_TO_REFIT == 0:
                 engine.refit()
-        wal_bytes = size_of_log(url)
         n_pruned = pruned.result() + prune(engines)
     wal_bytes_after = size_of_log(url)
     assert reader.exitcode == 0

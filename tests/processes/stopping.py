@@ -5,9 +5,10 @@ What it is stopped in is chosen by the statement that it has just run.
 
 import re
 import signal
-import time
 from collections.abc import Callable
 from typing import NamedTuple
+
+from sqlalchemy.exc import OperationalError
 
 from tests.bandit.engines import wait_for
 from tests.processes.answers import check, read
@@ -17,6 +18,7 @@ from tests.storage.sql import execute, fetch
 TAKEN_OVER_WITHIN_S = 15.0  # 10 s, and what a busy machine adds
 GOES_ON_WITHIN_S = 120.0  # programs may have to be loaded first, on a busy machine
 LEARNING_STEP = "INSERT INTO learn_log"  # holds the lease's row
+WRITE = "INSERT INTO outcomes"  # holds SQLite's file
 REPORT = "UPDATE arm_statistics SET conversions"  # locks rows that every step writes
 
 
@@ -38,19 +40,26 @@ def lease(url: str) -> Lease:
 
 def stop_inside(workers: Workers, number: int) -> None:
     """Let a worker stop inside the transaction that it was started to stop in."""
+    before = count(workers, number, "stops")
     workers.send(number, signal.SIGUSR1)
-    wait_for(lambda: "stops" in workers.notes[number].read_text(), at_most_s=GOES_ON_WITHIN_S)
+    wait_for(lambda: count(workers, number, "stops") > before, at_most_s=GOES_ON_WITHIN_S)
+
+
+def count(workers: Workers, number: int, what: str) -> int:
+    """Count what a worker has noted, such as "decided" or "failed"."""
+    return sum(line.startswith(what) for line in workers.notes[number].read_text().splitlines())
 
 
 def stop_outside(url: str, workers: Workers, number: int) -> None:
     """Stop a worker at a moment when it holds no lock; in the midst of traffic that takes some tries."""
     while True:
         workers.send(number, signal.SIGSTOP)
-        began = time.monotonic()
-        execute(url, "UPDATE campaigns SET name = name")
-        if time.monotonic() - began < 1.0:
+        try:
+            execute(url, "UPDATE campaigns SET name = name")
+        except OperationalError:  # after SQLite's 5 s
+            workers.send(number, signal.SIGCONT)
+        else:
             return
-        workers.send(number, signal.SIGCONT)
 
 
 def check_takeover(url: str, workers: Workers, stop: Callable[[int], None]) -> float:

@@ -49,7 +49,7 @@ def _stop_and_take_over(store: Store, model_id: int, url: str) -> None:
             assert process.stdout.readline() == "held\n"
             os.waitpid(process.pid, os.WUNTRACED)
             started = time.monotonic()
-            assert leases.acquire(model_id, "successor") == 2
+            assert leases.acquire(model_id, "successor", ttl_s=60.0) == 2
             assert 2.0 < time.monotonic() - started < 10.0
             process.send_signal(signal.SIGCONT)
             output, _ = process.communicate(timeout=30)

@@ -4,11 +4,12 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, select, text
 
 import storage
-from storage import ServerUnreachableError, Store
+from storage import DatabaseHeldError, ServerUnreachableError, Store
 from storage.columns import canonical_json
 from storage.session import MANY_ROWS, Database, allow_idling, database_clock
 from storage.urls import database_url
@@ -98,6 +99,29 @@ def test_how_long_a_session_may_keep_others_waiting(postgres_url: str, setting: 
 
     shown = [database.write(lambda c, rows=rows: show(c, rows)) for rows in (MANY_ROWS, MANY_ROWS + 1, None)]
     assert shown == ["5s", "0", "0"]
+    database.close()
+
+
+@pytest.mark.postgres
+def test_rows_that_another_session_keeps_are_told(postgres_url: str) -> None:
+    execute(
+        postgres_url,
+        "CREATE TABLE pairs (id integer PRIMARY KEY, n integer)",
+        "INSERT INTO pairs VALUES (1, 0)",
+    )
+    database = Database(database_url(postgres_url))
+
+    def update_soon(connection: Connection) -> None:
+        connection.execute(text("SET LOCAL lock_timeout = '100ms'"))  # 15 s are too long for a test
+        connection.execute(text("UPDATE pairs SET n = 1"))
+
+    with psycopg.connect(postgres_url) as forgotten:
+        forgotten.execute("UPDATE pairs SET n = 2")
+        with pytest.raises(DatabaseHeldError, match="rows are held by another session; see pg_stat_activity"):
+            database.write(update_soon)
+        forgotten.rollback()
+    database.write(update_soon)
+    assert fetch(postgres_url, "SELECT id, n FROM pairs") == [(1, 1)]
     database.close()
 
 
