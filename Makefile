@@ -6,7 +6,7 @@ STAMP   = $(VENV)/.installed
 LOCK_FILE ?= requirements-dev.lock
 PIP     = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test soak lint bench lock clean
+.PHONY: demo test soak lint bench results lock clean
 
 demo: $(STAMP)
 	$(BIN)/creative-bandit demo
@@ -27,6 +27,10 @@ lint: $(STAMP)
 bench:
 	@$(MAKE) --no-print-directory VENV=.venv-bench LOCK_FILE=requirements-bench.lock .venv-bench/.installed
 	.venv-bench/bin/python -m pytest tests/benchmarks -s -q
+
+# Plays all presets of docs/simulations.md; minutes.
+results: $(STAMP)
+	$(BIN)/python -m simulations.preset_results docs/results.md
 
 $(STAMP): $(LOCK_FILE) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

@@ -1,7 +1,7 @@
 """From requests to decisions: who may be shown, the compiled draw, and the row to be logged."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -24,6 +24,7 @@ from bandit.selection import (
     BATCHES,
     CANDIDATES,
     Batch,
+    batches_of,
     draw_from_table,
     padded_size,
     select_batch,
@@ -51,7 +52,7 @@ def choose_all(prepared: Sequence[Prepared], view: View, model: Model, now: date
     """
     schema, seed = model.schema, model.record.seed
     luck = draw_luck([item.decision_id for item in prepared], seed)
-    chunks: dict[Hashable, list[int]] = defaultdict(list)
+    chunks: defaultdict[int | tuple[int], list[int]] = defaultdict(list)
     contexts = [_vector(item.request.context, schema, view) for item in prepared]
     tables = tables_of(prepared, contexts, view, now)
     for i, item in enumerate(prepared):
@@ -59,8 +60,9 @@ def choose_all(prepared: Sequence[Prepared], view: View, model: Model, now: date
         chunks[item.candidates.number if is_tabulated else (item.candidates.size,)].append(i)
     decisions: dict[int, NewDecision] = {}
     for key, positions in chunks.items():
-        for start in range(0, len(positions), BATCHES[-1]):
-            chunk = positions[start : start + BATCHES[-1]]
+        most = (BATCHES if isinstance(key, int) else batches_of(key[0]))[-1]
+        for start in range(0, len(positions), most):
+            chunk = positions[start : start + most]
             items = [prepared[i] for i in chunk]
             own = Luck(*(numbers[chunk] for numbers in luck))
             if isinstance(key, int):
@@ -125,7 +127,7 @@ def _choose_chunk(
     items: Sequence[Prepared], contexts: Sequence[np.ndarray], luck: Luck, view: View, now: datetime
 ) -> Choice:
     """Return choices of requests of one padded number of candidates, padded to a batch."""
-    n_rows = padded_size(len(items), BATCHES)
+    n_rows = padded_size(len(items), batches_of(items[0].candidates.size))
     distinct = sorted({item.candidates.number: item.candidates for item in items}.values())
     place = {candidates.number: i for i, candidates in enumerate(distinct)}
     context = np.zeros((n_rows, N_CONTEXT))
@@ -200,10 +202,11 @@ def warm_up(newest: Callable[[], View], model: Model, now: datetime) -> Iterator
         if entry.record.status == "active" and entry.active:
             entries[padded_size(len(entry.active), CANDIDATES)].append(entry)
     for size, alike in entries.items():
-        for n in BATCHES:
+        batches = batches_of(size)
+        for n in batches:
             luck = draw_luck([f"warm-up-{i}" for i in range(n)], model.record.seed)
             some = alike[:n]
-            for n_groups in (m for m in BATCHES if m <= padded_size(len(some), BATCHES)):
+            for n_groups in (m for m in batches if m <= padded_size(len(some), batches)):
                 with double_precision():
                     # Apart from the view's own memory: what is asked for here counts for nothing there.
                     apart = newest()._replace(memo={})

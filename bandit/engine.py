@@ -22,11 +22,11 @@ from bandit.errors import (
     InvalidSettingError,
     LearnerElsewhereError,
 )
-from bandit.explaining import explain
+from bandit.explaining import explain, read_words, text_direction
 from bandit.history import History, check_history, check_import_id, import_history, new_creative
 from bandit.history_database import database_identity, read_database
 from bandit.learner import Learner
-from bandit.model import Model
+from bandit.model import Model, texts_of
 from bandit.numerics import YIELD_S, keep_compiled_programs
 from bandit.privacy import Policy, allowed, rows_without_private
 from bandit.records import (
@@ -41,9 +41,12 @@ from bandit.records import (
     Settled,
 )
 from bandit.reporting import NoWatch, arm_report, reports_of
+from bandit.roster import CampaignEntry
 from bandit.selector import Selector
 from encoders import Encoder
 from storage import (
+    CreativeRecord,
+    DecisionRecord,
     DuplicateCreativeError,
     Durability,
     OutcomeRecord,
@@ -543,11 +546,16 @@ class Engine:
 
     @overload
     def explain(
-        self, campaign: str, creative_id: str, context: Mapping[str, str | float | bool] | None = None
+        self,
+        campaign: str,
+        creative_id: str,
+        context: Mapping[str, str | float | bool] | None = None,
+        *,
+        words: bool = False,
     ) -> Explanation: ...
 
     @overload
-    def explain(self, *, decision_id: str) -> Explanation: ...
+    def explain(self, *, decision_id: str, words: bool = False) -> Explanation: ...
 
     def explain(
         self,
@@ -556,6 +564,7 @@ class Engine:
         context: Mapping[str, str | float | bool] | None = None,
         *,
         decision_id: str | None = None,
+        words: bool = False,
     ) -> Explanation:
         """Explain the estimated click rate of a creative: which part of it comes from where.
 
@@ -564,6 +573,8 @@ class Engine:
             creative_id: One of its creatives, shown or not.
             context: A request's context; None is the average one.
             decision_id: A decision instead: the creative that it chose, in its context.
+            words: Whether to say also what each word of its text carries; that needs the encoder itself, not
+                only the vectors that the database has, and some seconds.
 
         Returns:
             The parts of the logit as the posterior stands now, each with its standard deviation, and a
@@ -574,28 +585,43 @@ class Engine:
             UnknownCreativeError: The campaign has no such creative.
             UnknownDecisionError: No decision has this id.
             ContextError: The context cannot be used.
+            EncoderError: The words are asked for, and the encoder cannot be loaded or gives vectors alone.
+            EncoderChangedError: Likewise, and it is not the one that made the database's vectors.
             TypeError: Neither a campaign and a creative are given nor a decision alone.
         """
         self._check_open()
         self._selector.follow()
+        decision = None
+        given: Mapping[str, object] = {}
         if decision_id is not None and (campaign, creative_id, context) == (None, None, None):
-            return self._explain_decision(decision_id)
-        if campaign is None or creative_id is None or decision_id is not None:
+            decision = self._store.decisions.get([decision_id]).get(decision_id)
+            if decision is None:
+                raise UnknownDecisionError(
+                    f"there is no decision {decision_id!r}; give an id that select returned"
+                )
+            given = decision.context
+        elif campaign is None or creative_id is None or decision_id is not None:
             raise TypeError(
                 "explain expects a campaign and a creative_id, or a decision_id alone; "
                 f"got campaign={campaign!r}, creative_id={creative_id!r}, decision_id={decision_id!r}"
             )
-        given = {} if context is None else allowed(context, self._model.record.settings)
-        self._model.check_contexts([given])
+        elif context is not None:
+            given = allowed(context, self._model.record.settings)
+            self._model.check_contexts([given])
+        if words:
+            self._model.load_encoder()  # not under the lock: others select meanwhile
         with self._lock:
-            entry = self._selector.entry(campaign)
-            for creative in entry.creatives:
-                if creative.external_id == creative_id:
-                    return explain(self._learner.view, self._model.schema, entry, creative, given)
-        raise UnknownCreativeError(
-            f"campaign {campaign!r} has no creative {creative_id!r}; its creatives: "
-            f"{', '.join(sorted(creative.external_id for creative in entry.creatives)) or 'none'}"
-        )
+            entry, creative = (
+                self._decided(decision)
+                if decision is not None
+                else self._named(str(campaign), str(creative_id))
+            )
+            view, schema = self._learner.view, self._model.schema
+            explanation = explain(view, schema, entry, creative, given, decision)
+            if not words:
+                return explanation
+            reading = self._model.reading(text_direction(view, schema, given, decision))
+        return replace(explanation, wording=read_words(texts_of(creative), reading))
 
     def warm_start(self, history: Iterable[HistoryRow], *, import_id: str | None = None) -> Imported:
         """Make counts of creatives that ran before part of the prior; what is unknown is added.
@@ -725,22 +751,26 @@ class Engine:
 
     # Inside
 
-    def _explain_decision(self, decision_id: str) -> Explanation:
-        decision = self._store.decisions.get([decision_id]).get(decision_id)
-        if decision is None:
-            raise UnknownDecisionError(
-                f"there is no decision {decision_id!r}; give an id that select returned"
-            )
-        with self._lock:
-            if decision.creative_id not in self._learner.view.roster.arm:  # another process has just added it
-                self._selector.reload()
-            view = self._learner.view
-            for entry in view.roster.campaigns.values():
-                for creative in entry.creatives:
-                    if creative.creative_id == decision.creative_id:
-                        context = decision.context
-                        return explain(view, self._model.schema, entry, creative, context, decision)
-        raise UnknownDecisionError(f"decision {decision_id!r} belongs to another model of this database")
+    def _named(self, campaign: str, creative_id: str) -> tuple[CampaignEntry, CreativeRecord]:
+        entry = self._selector.entry(campaign)
+        for creative in entry.creatives:
+            if creative.external_id == creative_id:
+                return entry, creative
+        raise UnknownCreativeError(
+            f"campaign {campaign!r} has no creative {creative_id!r}; its creatives: "
+            f"{', '.join(sorted(creative.external_id for creative in entry.creatives)) or 'none'}"
+        )
+
+    def _decided(self, decision: DecisionRecord) -> tuple[CampaignEntry, CreativeRecord]:
+        if decision.creative_id not in self._learner.view.roster.arm:  # another process has just added it
+            self._selector.reload()
+        for entry in self._learner.view.roster.campaigns.values():
+            for creative in entry.creatives:
+                if creative.creative_id == decision.creative_id:
+                    return entry, creative
+        raise UnknownDecisionError(
+            f"decision {decision.decision_id!r} belongs to another model of this database"
+        )
 
     def _import(self, history: History, place: str) -> Imported:
         self._check_open()

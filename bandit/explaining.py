@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from bandit.context import context_vector
+from bandit.features import N_CONTENT, design_row
+from bandit.model import Reading
 from bandit.numerics import double_precision
 from bandit.posterior import averaged_rate
 from bandit.programs import explain_arm
-from bandit.records import Draw, Explanation, Part
+from bandit.records import Draw, Explanation, Part, Word, Wording
 from bandit.roster import CampaignEntry
 from bandit.view import View
+from encoders import attribute_fields
 from storage import ContextRecord, CreativeRecord, DecisionRecord
 
 PARTS = ("base rate", "context", "content", "interaction", "campaign", "creative")
@@ -74,6 +78,61 @@ def explain(
         sentence=sentence if draw is None else f"{sentence} {_drawn(draw)}",
         version=view.step,
         draw=draw,
+    )
+
+
+def text_direction(
+    view: View,
+    schema: ContextRecord,
+    context: Mapping[str, object],
+    decision: DecisionRecord | None = None,
+) -> Float[np.ndarray, "content"]:
+    """Return d, with which a creative's content and interaction add d · content to its logit.
+
+    The logit is linear in the content, so d is its gradient.
+
+    Args:
+        view: The posterior.
+        schema: As for `explain`.
+        context: As for `explain`.
+        decision: As for `explain`.
+    """
+    vector = context_vector(context, schema, None if decision is None else decision.slots_version)
+    with double_precision():
+        weights, nothing = view.state.weights, jnp.zeros(N_CONTENT)
+
+        def logit(content: jax.Array) -> jax.Array:
+            return design_row(jnp.asarray(vector), content, nothing) @ weights
+
+        return np.asarray(jax.grad(logit)(nothing))
+
+
+def read_words(texts: Mapping[str, str], reading: Reading) -> Wording:
+    """Say what each word of a creative carries; takes as long as encoding a hundred texts.
+
+    Args:
+        texts: Its texts by field.
+        reading: For the direction of `text_direction`.
+
+    Raises:
+        AttributionError: The encoder gives vectors and nothing else.
+    """
+    found = attribute_fields(reading.encoder, texts, reading.along)
+    return Wording(
+        texts=found.texts,
+        words=tuple(
+            Word(
+                field=word.field,
+                start=word.start,
+                end=word.end,
+                text=found.texts[word.field][word.start : word.end],
+                logit=word.share,
+            )
+            for word in found.words
+        ),
+        masked=found.baseline + reading.constant,
+        logit=found.total + reading.constant,
+        cut=found.cut,
     )
 
 

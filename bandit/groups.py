@@ -17,7 +17,7 @@ from bandit.limits import Limits
 from bandit.logit_map import LogitMap, SlotMap
 from bandit.points import normal_points
 from bandit.roster import CampaignEntry
-from bandit.selection import BATCHES, Groups, Table, maps_of, padded_size, slots_of, tabulate
+from bandit.selection import Groups, Table, batches_of, maps_of, padded_size, slots_of, tabulate
 from bandit.thompson import KAPPA, Exploration
 from bandit.view import View
 
@@ -27,7 +27,7 @@ TABLE_PART = 32  # of a chunk: a group with fewer is drawn with all others in on
 
 def grouped(distinct: Sequence[Candidates], view: View, now: datetime) -> tuple[SlotMap, LogitMap, Groups]:
     """Return the maps and settings of groups of one size, padded by the first one; most of it is kept."""
-    n_groups = padded_size(len(distinct), BATCHES)
+    n_groups = padded_size(len(distinct), batches_of(distinct[0].size))
     padded = [*distinct, *[distinct[0]] * (n_groups - len(distinct))]
     if "slots" not in view.memo:
         view.memo["slots"] = slots_of(view.state)

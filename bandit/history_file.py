@@ -10,6 +10,7 @@ from typing import Any
 from bandit.context import check_context
 from bandit.errors import ContextError, HistoryError, InvalidCreativeError
 from bandit.history import check_history, counts_problem, refuse
+from bandit.log_files import opened_csv
 from bandit.records import Creative, HistoryRow
 from storage import ContextRecord
 
@@ -30,10 +31,11 @@ def read_history(path: Path) -> list[HistoryRow]:
     """Read a history file.
 
     Args:
-        path: CSV in UTF-8: either counts, with columns campaign, creative, headline, impressions and clicks,
-            or decisions as the view decision_log shows them, with columns decision_id, campaign, creative,
-            context, click and headline; decisions whose click is empty are not settled, and left out. Columns
-            body, call_to_action and context (a JSON object) are read too; others are ignored.
+        path: CSV in UTF-8, gzipped if named .gz: either counts, with columns campaign, creative, headline,
+            impressions and clicks, or decisions as the view decision_log shows them, with columns
+            decision_id, campaign, creative, context, click and headline; decisions whose click is empty are
+            not settled, and left out. Columns body, call_to_action and context (a JSON object) are read too;
+            others are ignored.
 
     Returns:
         Its rows; decisions are counted by creative and context.
@@ -42,20 +44,17 @@ def read_history(path: Path) -> list[HistoryRow]:
         HistoryError: Columns are missing, or lines are bad; all bad lines are named with their numbers.
         FileNotFoundError: There is no such file.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = set(reader.fieldnames or [])
-            are_decisions = "impressions" not in columns and {"decision_id", "click"} <= columns
-            wanted = DECISIONS if are_decisions else COUNTS
-            if missing := [name for name in wanted if name not in columns]:
-                raise HistoryError(
-                    f"{path}: expected the columns {', '.join(wanted)}; missing: {', '.join(missing)}"
-                )
-            lines = ((reader.line_num, line) for line in reader)
-            rows = _decisions(lines, str(path)) if are_decisions else _counts(lines, str(path))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise HistoryError(f"{path}: expected a CSV in UTF-8: {error}") from error
+    with opened_csv(path, HistoryError) as file:
+        reader = csv.DictReader(file)
+        columns = set(reader.fieldnames or [])
+        are_decisions = "impressions" not in columns and {"decision_id", "click"} <= columns
+        wanted = DECISIONS if are_decisions else COUNTS
+        if missing := [name for name in wanted if name not in columns]:
+            raise HistoryError(
+                f"{path}: expected the columns {', '.join(wanted)}; missing: {', '.join(missing)}"
+            )
+        lines = ((reader.line_num, line) for line in reader)
+        rows = _decisions(lines, str(path)) if are_decisions else _counts(lines, str(path))
     check_history(rows, str(path))
     return rows
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +60,20 @@ class SqlVectors:
     def add(self, fingerprint: str, vectors: Mapping[str, np.ndarray]) -> None:
         """Keep vectors, by hash."""
         self._store.embeddings.add(fingerprint, vectors, created_at=self._clock())
+
+
+class Reading(NamedTuple):
+    """What a number is read with off a creative's text: along · its vector + constant.
+
+    Attributes:
+        encoder: Makes the vector.
+        along: The direction that is read off.
+        constant: Is added.
+    """
+
+    encoder: Encoder
+    along: Float[np.ndarray, "embedding"]
+    constant: float
 
 
 class LazyEncoder:
@@ -168,7 +183,7 @@ class Model:
             new = [creative for creative in creatives if creative.creative_id not in self._contents]
             if new:
                 features = self._components_in_use().project(
-                    self._embed([_texts(creative) for creative in new])
+                    self._embed([texts_of(creative) for creative in new])
                 )
                 self._contents.update(zip((creative.creative_id for creative in new), features, strict=True))
             self.roster = build_roster(campaigns, creatives, self._contents, self.roster)
@@ -358,7 +373,7 @@ class Model:
             return False
         with self._lock:
             creatives = self._store.campaigns.all_creatives(self.record.model_id)
-            texts = sorted({text for creative in creatives for text in _texts(creative).values()})
+            texts = sorted({text for creative in creatives for text in texts_of(creative).values()})
             if len(texts) < TEXTS_TO_FIT:
                 return False
             fitted = fit_components(self._embed([{"headline": text} for text in texts]))
@@ -373,6 +388,23 @@ class Model:
                     )
             self.reload()
             return True
+
+    def load_encoder(self) -> None:
+        """Load the encoder now, for a caller that will need it.
+
+        Raises:
+            EncoderError: It cannot be loaded.
+            EncoderChangedError: It is not the one that made the database's vectors.
+        """
+        with self._lock:
+            self._encoder.load()
+
+    def reading(self, direction: Float[np.ndarray, "content"]) -> Reading:
+        """Return what a number d · content is read with off a text, for a direction d; see `load_encoder`."""
+        with self._lock:
+            components = self._components_in_use()
+            along = components.basis.astype(float) @ direction
+            return Reading(self._encoder.load(), along, -float(components.centre @ along))
 
     def _embed(self, texts: Sequence[Mapping[str, str]]) -> Float[np.ndarray, "texts dim"]:
         return encode_fields(self._encoder, texts, cache=self._vectors)
@@ -406,5 +438,6 @@ def _changed(expected: str | None, encoder: Encoder) -> str:
     )
 
 
-def _texts(creative: CreativeRecord) -> dict[str, str]:
+def texts_of(creative: CreativeRecord) -> dict[str, str]:
+    """Return a creative's texts by field; those that are empty are left out."""
     return {name: creative.content[name] for name in TEXT_FIELDS if creative.content.get(name)}

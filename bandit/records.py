@@ -284,6 +284,44 @@ class Draw:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Word:
+    """One word of a creative, and what it adds to the logit of its click rate.
+
+    Attributes:
+        field: The field it stands in: headline, body, call_to_action.
+        start: Where it begins in that field's text.
+        end: Where it ends there.
+        text: The word as it stands there.
+        logit: What it adds, in logits.
+    """
+
+    field: str
+    start: int
+    end: int
+    text: str
+    logit: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """What the words of a creative carry of the parts that its text has: content and interaction.
+
+    Attributes:
+        texts: Its texts by field, as the encoder reads them.
+        words: All words, in reading order.
+        masked: Logit of the two parts with every word masked.
+        logit: That of the two parts: masked + the words', to a thousandth of the words' sum.
+        cut: Fields of which the encoder reads only the beginning.
+    """
+
+    texts: Mapping[str, str]
+    words: tuple[Word, ...]
+    masked: float
+    logit: float
+    cut: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
     """Where the estimated click rate of a creative comes from.
 
@@ -297,6 +335,7 @@ class Explanation:
         sentence: The same in words.
         version: The learning step of the estimate.
         draw: How the decision that is explained was drawn; None when none is.
+        wording: What each word carries; None when that was not asked for.
     """
 
     campaign: str
@@ -308,3 +347,4 @@ class Explanation:
     sentence: str
     version: int
     draw: Draw | None = None
+    wording: Wording | None = None

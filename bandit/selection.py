@@ -28,6 +28,7 @@ from bandit.thompson import (
 Leaves = TypeVar("Leaves")
 
 BATCHES = (1, 8, 64, 256)
+MOST_PAIRS = 1 << 24  # of candidates in a batch: each is some numbers of 8 bytes, 1 GB in all
 PART = 32  # requests whose points are compared together: 32 × 12 × 256 numbers of 4 bytes are 400 kB
 CANDIDATES = (4, 8, 12, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -92,6 +93,16 @@ def padded_size(n: int, sizes: tuple[int, ...]) -> int:
         (8, 16)
     """
     return next((size for size in sizes if size >= n), 1 << (n - 1).bit_length())
+
+
+def batches_of(n_candidates: int) -> tuple[int, ...]:
+    """Return the sizes of batches for a padded number of candidates: many of them are chosen from one by one.
+
+    Example:
+        >>> batches_of(256), batches_of(512), batches_of(4096)
+        ((1, 8, 64, 256), (1, 8, 64), (1,))
+    """
+    return tuple(n for n in BATCHES if n * n_candidates**2 <= MOST_PAIRS or n == 1)
 
 
 def room_for(n: int, least: int) -> int:

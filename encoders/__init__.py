@@ -2,6 +2,7 @@
 
 from .cache import Encoder, FileCache, VectorCache, encode_cached, text_hash
 from .errors import (
+    AttributionError,
     CacheError,
     CheckpointError,
     ConfigError,
@@ -10,7 +11,7 @@ from .errors import (
     MissingEncoderError,
     TextTypeError,
 )
-from .fields import FIELD_WEIGHTS, encode_fields
+from .fields import FIELD_WEIGHTS, attribute_fields, encode_fields
 from .filling import Filled, fill_cache
 from .locate import DEFAULT_MODEL, ENVIRONMENT_VARIABLE, Found, find_default, find_model
 from .text import EncodeReport, TextEncoder
@@ -19,6 +20,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "ENVIRONMENT_VARIABLE",
     "FIELD_WEIGHTS",
+    "AttributionError",
     "CacheError",
     "CheckpointError",
     "ConfigError",
@@ -33,6 +35,7 @@ __all__ = [
     "TextEncoder",
     "TextTypeError",
     "VectorCache",
+    "attribute_fields",
     "encode_cached",
     "encode_fields",
     "fill_cache",

@@ -5,6 +5,8 @@ Shapes are those of a batch, `texts tokens …`; a single text is a batch of one
 References:
     Devlin, Chang, Lee, Toutanova (2019), BERT: Pre-training of Deep Bidirectional Transformers for
     Language Understanding.
+    Liu et al. (2019), RoBERTa: A Robustly Optimized BERT Pretraining Approach; as a model, a BERT whose
+    positions are counted from elsewhere.
 """
 
 # mypy: disable-error-code="misc, no-any-return"
@@ -89,7 +91,20 @@ class Bert(nnx.Module):
         Returns:
             The vectors; those at padding positions mean nothing.
         """
-        x = self.embeddings(ids, types, rngs)
+        words = self.embeddings.word(ids)
+        return self.from_words(words, is_token, types, with_hidden=with_hidden, rngs=rngs)
+
+    def from_words(
+        self,
+        words: Float[Array, "texts tokens dim"],
+        is_token: Bool[Array, "texts tokens"],
+        types: Int[Array, "texts tokens"] | None = None,
+        *,
+        with_hidden: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> BertOutput:
+        """Compute likewise from word vectors, which need not be rows of the word table."""
+        x = self.embeddings(words, types, rngs)
         # Added to scores before the softmax; the lowest float32 itself would overflow in the sum.
         bias = jnp.where(is_token, 0.0, jnp.finfo(jnp.float32).min / 2)[:, None, None, :]
         hidden = [x]
@@ -101,7 +116,7 @@ class Bert(nnx.Module):
 
 
 class Embeddings(nnx.Module):
-    """Sum word, position and type vectors of each token, and normalise."""
+    """Sum word, position and type vectors of each token, and normalise; the word vectors are given."""
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs) -> None:
         self.word = nnx.Embed(config.vocab_size, config.hidden_size, rngs=rngs)
@@ -109,18 +124,22 @@ class Embeddings(nnx.Module):
         self.type = nnx.Embed(config.type_vocab_size, config.hidden_size, rngs=rngs)
         self.norm = _norm(config, rngs)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
+        self.position_offset, self.max_tokens = config.position_offset, config.max_tokens
 
     def __call__(
-        self, ids: Int[Array, "texts tokens"], types: Int[Array, "texts tokens"] | None, rngs: nnx.Rngs | None
+        self,
+        words: Float[Array, "texts tokens dim"],
+        types: Int[Array, "texts tokens"] | None,
+        rngs: nnx.Rngs | None,
     ) -> Float[Array, "texts tokens dim"]:
         """Compute the input of the first layer."""
-        n_tokens = ids.shape[1]
-        if n_tokens > self.position.num_embeddings:
-            raise ValueError(f"{n_tokens} tokens, but only {self.position.num_embeddings} positions")
-        # The first rows as a slice: a lookup by constant indices would be a gather at run time.
-        position = self.position.embedding[:n_tokens]
+        n_tokens = words.shape[1]
+        if n_tokens > self.max_tokens:
+            raise ValueError(f"{n_tokens} tokens, but only {self.max_tokens} positions")
+        # The rows as a slice: a lookup by constant indices would be a gather at run time.
+        position = self.position.embedding[self.position_offset : self.position_offset + n_tokens]
         kind = self.type.embedding[0] if types is None else self.type(types)
-        return _drop(self.dropout, self.norm(self.word(ids) + position + kind), rngs)
+        return _drop(self.dropout, self.norm(words + position + kind), rngs)
 
 
 class Layer(nnx.Module):

@@ -47,7 +47,7 @@ _LAYER = {
 }
 _POOLER = {"kernel": ("dense.weight",), "bias": ("dense.bias",)}
 
-_PREFIX = "bert."
+_PREFIXES = ("bert.", "roberta.")
 # Position numbers that older versions of transformers stored beside the weights.
 _NO_PARAMETERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 _NOT_READ = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
@@ -131,6 +131,19 @@ def load_bert(
     loaded = [(path, variable.replace(jnp.asarray(arrays[path]))) for path, variable in variables.items()]
     bert: Bert = nnx.merge(graph, nnx.from_flat_state(loaded))
     return bert
+
+
+def in_float32(bert: Bert, config: BertConfig) -> Bert:
+    """Return the same model, its parameters shared, with matrix products in float32.
+
+    Args:
+        bert: A model without pooler.
+        config: Its configuration.
+    """
+    graph, _ = nnx.split(nnx.eval_shape(partial(_build, config, False, jnp.float32)))
+    _, state = nnx.split(bert)
+    same: Bert = nnx.merge(graph, state)
+    return same
 
 
 def name_table(config: BertConfig, *, has_pooler: bool) -> dict[_Path, tuple[str, ...]]:
@@ -219,11 +232,13 @@ def _tensors(files: tuple[Path, ...], opened: ExitStack) -> Iterator[tuple[str, 
                 f"{path} cannot be read as safetensors ({error}); fetch the file again"
             ) from error
         found += [_Tensor(file, name) for name in file.keys()]  # noqa: SIM118 (no mapping, it only has keys())
-    has_prefix = any(tensor.name.startswith(_PREFIX) for tensor in found)
+    has_prefix = any(tensor.name.startswith(_PREFIXES) for tensor in found)
     for tensor in found:
         # In a checkpoint with a head, all that is not under the prefix belongs to the head.
-        if not has_prefix or tensor.name.startswith(_PREFIX):
-            name = tensor.name.removeprefix(_PREFIX)
+        if not has_prefix or tensor.name.startswith(_PREFIXES):
+            name = tensor.name
+            for prefix in _PREFIXES:
+                name = name.removeprefix(prefix)
             yield (
                 name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
                     "LayerNorm.beta", "LayerNorm.bias"

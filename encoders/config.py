@@ -11,6 +11,11 @@ from .errors import ConfigError
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish")
 """The activations that checkpoints of BERT's family name in `hidden_act`, as far as we compute them."""
 
+_ROBERTAS = ("roberta", "xlm-roberta")
+"""BERTs that number positions from the padding token's id on; the row of that number is for padding."""
+
+_ROBERTA_PAD = 1  # where a RoBERTa does not say
+
 _SIZES = (
     "vocab_size",
     "hidden_size",
@@ -32,8 +37,9 @@ class BertConfig:
         num_hidden_layers: Transformer layers.
         num_attention_heads: Heads of each layer; divides `hidden_size`.
         intermediate_size: Width inside the feed-forward part.
-        max_position_embeddings: Longest text in tokens, the special ones included.
+        max_position_embeddings: Rows of the position table.
         type_vocab_size: Token types (first and second text of a pair).
+        position_offset: Rows of the position table before that of a text's first token; 0 but for RoBERTa.
         hidden_act: Activation of the feed-forward part, one of `ACTIVATIONS`.
         hidden_dropout_prob: Dropout rate of embeddings and of each residual branch, in [0, 1).
         attention_probs_dropout_prob: Dropout rate of the attention weights, in [0, 1).
@@ -50,6 +56,7 @@ class BertConfig:
     intermediate_size: int
     max_position_embeddings: int
     type_vocab_size: int
+    position_offset: int = 0
     hidden_act: str = "gelu"
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
@@ -62,6 +69,10 @@ class BertConfig:
             for name, size in sizes.items()
             if type(size) is not int or size < 1
         ]
+        if not wrong and self.max_tokens < 1:
+            wrong.append(
+                f"{self.max_position_embeddings} positions, of which {self.position_offset} are before a text"
+            )
         if not wrong and self.hidden_size % self.num_attention_heads:
             wrong.append(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads")
         if self.hidden_act not in ACTIVATIONS:
@@ -73,6 +84,11 @@ class BertConfig:
             wrong.append(f"layer_norm_eps is {self.layer_norm_eps!r}, expected a number above 0")
         if wrong:
             raise ConfigError("this BERT cannot be computed: " + "; ".join(wrong))
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text in tokens, the special ones included."""
+        return self.max_position_embeddings - self.position_offset
 
 
 def parse_config(settings: Mapping[str, Any], origin: str = "config.json") -> BertConfig:
@@ -86,12 +102,14 @@ def parse_config(settings: Mapping[str, Any], origin: str = "config.json") -> Be
         The configuration.
 
     Raises:
-        ConfigError: If the model is not a BERT, is a decoder, has other than absolute positions or an
-            unknown activation, or lacks a size.
+        ConfigError: If the model is neither a BERT nor a RoBERTa, is a decoder, has other than absolute
+            positions or an unknown activation, or lacks a size.
     """
     wrong = [f"{name} is missing" for name in _SIZES if name not in settings]
+    kinds = ("bert", *_ROBERTAS)
+    if (kind := settings.get("model_type", "bert")) not in kinds:
+        wrong.append(f"model_type is {kind!r}, expected one of {', '.join(kinds)}")
     expected = {
-        "model_type": "bert",
         "position_embedding_type": "absolute",
         "is_decoder": False,
         "add_cross_attention": False,
@@ -102,9 +120,15 @@ def parse_config(settings: Mapping[str, Any], origin: str = "config.json") -> Be
             wrong.append(f"{name} is {found!r}, expected {value!r}")
     if wrong:
         raise ConfigError(f"{origin} does not describe a BERT that we compute: {'; '.join(wrong)}")
-    known = BertConfig.__dataclass_fields__.keys() & settings.keys()
+    known = {name: settings[name] for name in BertConfig.__dataclass_fields__.keys() & settings.keys()}
+    offset = 0
+    if kind in _ROBERTAS:
+        pad = settings.get("pad_token_id", _ROBERTA_PAD)
+        if type(pad) is not int or pad < 0:
+            raise ConfigError(f"{origin}: pad_token_id is {pad!r}, expected a whole number from 0")
+        offset = pad + 1
     try:
-        return BertConfig(**{name: settings[name] for name in known})
+        return BertConfig(**known | {"position_offset": offset})
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
 

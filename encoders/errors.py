@@ -25,6 +25,10 @@ class FieldError(EncoderError, ValueError):
     """A creative has a field without a weight, or the weights of the fields make no average."""
 
 
+class AttributionError(EncoderError, TypeError):
+    """An encoder that cannot say which words its vectors come from."""
+
+
 class CacheError(EncoderError, ValueError):
     """A cache of vectors is damaged, or holds vectors that do not fit its encoder."""
 

@@ -53,7 +53,7 @@ def fill_cache(
     by_hash = {text_hash(text): text for text in texts}
     kept = cache.get(list(by_hash), encoder.fingerprint)
     missing = [key for key in by_hash if key not in kept]
-    with progress_bar(len(missing), progress) as advance:
+    with progress_bar("encoding texts", len(missing), progress) as advance:
         for start in range(0, len(missing), PART):
             part = missing[start : start + PART]
             vectors = encoder.encode([by_hash[key] for key in part])

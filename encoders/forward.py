@@ -61,8 +61,19 @@ def unit_vectors(
     Returns:
         Vectors of length 1, float32.
     """
-    is_token = jnp.arange(ids.shape[1]) < n_tokens[:, None]
-    last = bert(jnp.asarray(ids), is_token, rngs=rngs).last
+    return unit_vectors_from_words(bert, pooling, bert.embeddings.word(jnp.asarray(ids)), n_tokens, rngs)
+
+
+def unit_vectors_from_words(
+    bert: Bert,
+    pooling: Pooling,
+    words: Float[Array, "texts tokens dim"],
+    n_tokens: Int[Array | np.ndarray, "texts"],
+    rngs: nnx.Rngs | None = None,
+) -> Float[Array, "texts dim"]:
+    """Compute likewise from word vectors, which need not be rows of the word table."""
+    is_token = jnp.arange(words.shape[1]) < n_tokens[:, None]
+    last = bert.from_words(words, is_token, rngs=rngs).last
     # The direction alone matters, so the sum over tokens does for their mean.
     vector = last[:, 0] if pooling == "cls" else jnp.where(is_token[..., None], last, 0.0).sum(axis=1)
     # The floor keeps a vector of zeros from becoming NaN; it is what PyTorch's normalize uses.

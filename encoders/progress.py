@@ -4,22 +4,26 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_LONG_JOB = 1000  # texts; about three seconds on two CPU cores
+_MANY_TEXTS = 1000  # about three seconds on two CPU cores
 
 
 @contextmanager
-def progress_bar(n_texts: int, is_shown: bool | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on standard error while texts are encoded.
+def progress_bar(
+    what: str, total: int, is_shown: bool | None, *, long_job: int = _MANY_TEXTS
+) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on standard error.
 
     Args:
-        n_texts: Texts in all.
+        what: What is done, in words.
+        total: How many things are done in all.
         is_shown: Whether to show it; None means on a terminal, for a long job.
+        long_job: How many take some seconds.
 
     Yields:
-        A function to call with the number of texts that are newly done.
+        A function to call with the number that is newly done.
     """
     if is_shown is None:
-        is_shown = n_texts >= _LONG_JOB and sys.stderr.isatty()
+        is_shown = total >= long_job and sys.stderr.isatty()
     if not is_shown:
         yield lambda _: None
         return
@@ -27,7 +31,7 @@ def progress_bar(n_texts: int, is_shown: bool | None) -> Iterator[Callable[[int]
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("encoding texts"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -35,5 +39,5 @@ def progress_bar(n_texts: int, is_shown: bool | None) -> Iterator[Callable[[int]
     console = Console(stderr=True)
     # In a log, where nothing can be erased, the finished bar is all that is written.
     with Progress(*columns, console=console, transient=console.is_terminal) as bar:
-        task = bar.add_task("", total=n_texts)
+        task = bar.add_task("", total=total)
         yield lambda n_done: bar.advance(task, n_done)

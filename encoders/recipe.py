@@ -61,7 +61,7 @@ def read_recipe(folder: Path, config: BertConfig) -> Recipe:
     known = [int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0]
     return Recipe(
         pooling=_read_pooling(folder),
-        max_tokens=min([config.max_position_embeddings, *known]),
+        max_tokens=min([config.max_tokens, *known]),
         is_lowered=bool(sentence.get("do_lower_case", False)),
     )
 
@@ -103,12 +103,30 @@ def load_tokenizer(folder: Path, config: BertConfig, max_tokens: int) -> tuple[T
 
 def tokenise(tokenizer: Tokenizer, recipe: Recipe, texts: Sequence[str]) -> list[Encoding]:
     """Tokenise texts as a recipe wants them; half a surrogate pair, which is no character, becomes "?"."""
-    if recipe.is_lowered:
-        texts = [text.lower() for text in texts]
-    # JSON can carry half a pair.
-    clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-    encodings: list[Encoding] = tokenizer.encode_batch_fast(clean)
+    encodings: list[Encoding] = tokenizer.encode_batch_fast([_clean(recipe, text) for text in texts])
     return encodings
+
+
+def tokenise_words(tokenizer: Tokenizer, recipe: Recipe, texts: Sequence[str]) -> list[tuple[str, Encoding]]:
+    """Tokenise likewise, and give each text in which a token's offsets count, its capitals kept."""
+    clean = [_clean(recipe, text) for text in texts]
+    as_written = [_clean(recipe._replace(is_lowered=False), text) for text in texts]
+    return [
+        # Few characters have a lower case of another length ("İ"); no offset would fit after them.
+        (text if len(text) == len(lowered) else lowered, encoding)
+        for text, lowered, encoding in zip(as_written, clean, tokenizer.encode_batch(clean), strict=True)
+    ]
+
+
+def mask_token(tokenizer: Tokenizer) -> int | None:
+    """Return the token that stands for a word that is not known, in BERT's spelling or RoBERTa's."""
+    found = (tokenizer.token_to_id(name) for name in ("[MASK]", "<mask>"))
+    return next((token for token in found if token is not None), None)
+
+
+def _clean(recipe: Recipe, text: str) -> str:
+    # JSON can carry half a pair.
+    return (text.lower() if recipe.is_lowered else text).encode("utf-8", "replace").decode("utf-8")
 
 
 def _read_pooling(folder: Path) -> Pooling:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -13,13 +14,15 @@ from jaxtyping import Float
 
 from .batches import pad, plan_batches, windows
 from .config import parse_config, read_json
-from .errors import CheckpointError, TextTypeError
+from .errors import AttributionError, CheckpointError, TextTypeError
 from .locate import DEFAULT_MODEL, Found, find_default, find_model
 from .progress import progress_bar
-from .recipe import load_tokenizer, read_recipe, tokenise
+from .recipe import load_tokenizer, mask_token, read_recipe, tokenise, tokenise_words
 
 if TYPE_CHECKING:
     from jax import Array
+
+    from .attribution import Attribution, Numbers
 
 # Texts that are tokenised while those before them are computed. Larger windows sort better, smaller ones
 # start sooner and keep fewer results waiting.
@@ -96,7 +99,9 @@ class TextEncoder:
             )
         if dtype is None:
             dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        self._forward = compile_forward(load_bert(found.folder, config, dtype=dtype), recipe.pooling)
+        self._bert = load_bert(found.folder, config, dtype=dtype)
+        self._forward = compile_forward(self._bert, recipe.pooling)
+        self._config = config
         self._recipe = recipe
         self._is_progress_shown = progress
         self._dim = config.hidden_size
@@ -105,7 +110,10 @@ class TextEncoder:
         self._fingerprint = _short_hash(
             weights=weights,
             tokenizer=tokenizer_hash,
-            config=asdict(config),
+            # Without what came later and changes nothing: old databases keep their vectors.
+            config={
+                name: value for name, value in asdict(config).items() if value or name != "position_offset"
+            },
             recipe=recipe._asdict(),
             dtype=dtype,
         )
@@ -173,7 +181,7 @@ class TextEncoder:
         check_texts(texts)
         vectors = np.empty((len(texts), self._dim), np.float32)
         n_cut = n_tokens = n_positions = 0
-        with progress_bar(len(texts), self._is_progress_shown) as advance:
+        with progress_bar("encoding texts", len(texts), self._is_progress_shown) as advance:
             waiting: list[tuple[np.ndarray, Array]] = []
             for window in windows(len(texts), _WINDOW):
                 tokens, n_cut_here = self._tokenise(texts[window])
@@ -191,6 +199,45 @@ class TextEncoder:
             _collect(waiting, vectors, advance)
         seconds = time.perf_counter() - started
         return vectors, EncodeReport(len(texts), n_cut, n_tokens, n_positions, seconds)
+
+    def attribute(
+        self, fields: Sequence[tuple[str, str, float]], direction: Float[np.ndarray, "dim"]
+    ) -> "Attribution":
+        """Say which words of a creative carry its vector along a direction; see `attribute_fields`.
+
+        Args:
+            fields: Name, text and weight of each field that has a text; one at least.
+            direction: d of the number d · v that is read off the creative's vector v.
+
+        Returns:
+            The share of each word, computed in float32 whatever the type of the encoder's products.
+
+        Raises:
+            AttributionError: If the tokenizer has no mask, which stands for a word that is not known.
+        """
+        from .attribution import Read, attribute
+
+        mask_id = mask_token(self._tokenizer)
+        if mask_id is None:
+            raise AttributionError(
+                f"the tokenizer in {self._source.folder} has no mask token ([MASK] or <mask>); without one "
+                "there is no creative without its words to compare with"
+            )
+        read = tokenise_words(self._tokenizer, self._recipe, [text for _, text, _ in fields])
+        laid_out = {
+            name: Read(text, encoding, weight)
+            for (name, _, weight), (text, encoding) in zip(fields, read, strict=True)
+        }
+        return attribute(
+            self._numbers, laid_out, direction, mask_id, self.max_tokens, progress=self._is_progress_shown
+        )
+
+    @cached_property
+    def _numbers(self) -> "Numbers":
+        from .attribution import compile_numbers
+        from .checkpoint import in_float32
+
+        return compile_numbers(in_float32(self._bert, self._config), self._recipe.pooling)
 
     def _tokenise(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Give each text's token ids, and how many texts were cut."""

@@ -62,12 +62,18 @@ def bayes_ucb(prior: Gaussian, scale: Array | float, power: Array | float, horiz
     """
 
     def decide(state: LogitState, request: Request, luck: Luck) -> Choice:
-        t = state.so_far + 1
-        level = jnp.maximum(1 - 1 / (t * jnp.log(horizon) ** power), 0.5)
-        bonus = scale * ndtri(level) * jnp.sqrt(jnp.diagonal(state.logits.covariance))
-        return certain(state.logits.mean + bonus, request.eligible)
+        index = upper_quantiles(state.logits, state.so_far, horizon, scale, power)
+        return certain(index, request.eligible)
 
     return _on_logits("bayes-ucb", prior, decide)
+
+
+def upper_quantiles(
+    logits: Gaussian, so_far: Array, horizon: Array, scale: Array | float, power: Array | float
+) -> Float[Array, "arms"]:
+    """Return the index of Bayes-UCB, see `bayes_ucb`, at impression t = so_far + 1."""
+    level = jnp.maximum(1 - 1 / ((so_far + 1) * jnp.log(horizon) ** power), 0.5)
+    return logits.mean + scale * ndtri(level) * jnp.sqrt(jnp.diagonal(logits.covariance))
 
 
 def epsilon_greedy(prior: Gaussian, epsilon: Array | float) -> Policy:

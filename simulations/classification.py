@@ -31,7 +31,7 @@ from simulations.policies import (
     uniform,
 )
 from simulations.rivals import RivalNumbers, RivalSetting
-from simulations.run import Step, Traffic, play
+from simulations.run import Step, Traffic, play, steady
 
 
 class Shape(NamedTuple):
@@ -185,6 +185,7 @@ def _compiled(name: str, shape: Shape) -> Callable[..., Step]:
                 shape.batch,
             )
 
-        return play(POLICIES[name](numbers, shape), traffic_at, shape.horizon // shape.batch, key_play)[1]
+        policy, n_batches = POLICIES[name](numbers, shape), shape.horizon // shape.batch
+        return play(policy, steady(traffic_at), n_batches, key_play)[1]
 
     return jax.jit(one)

@@ -1,4 +1,4 @@
-"""The engine's policy in a world of known contents: the choices of `thompson_on_weights`, much faster."""
+"""Policies on the engine's posterior in a world of known contents: as `thompson_on_weights`, much faster."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -7,15 +7,17 @@ from jaxtyping import Float
 from bandit.features import N_CONTEXT
 from bandit.logit_map import map_logits, map_slots
 from bandit.luck import Luck
-from bandit.posterior import State
+from bandit.posterior import Gaussian, State
 from bandit.thompson import KAPPA, UNIFORM_SHARE, Choice, Exploration, choose
-from simulations.policies import ContextualState, Policy, Request, thompson_on_weights
+from simulations.archive_rivals import upper_quantiles
+from simulations.policies import ContextualState, Policy, Request, certain, thompson_on_weights
 
 
 def thompson_on_contents(
     name: str,
     posterior: State,
     content: Float[Array, "arms content"],
+    mean_content: Float[Array, "content"],
     horizon: Array,
     points: Array,
     kappa: Array | float = KAPPA,
@@ -27,6 +29,7 @@ def thompson_on_contents(
         name: what tables call it.
         posterior: its belief before the first impression.
         content: content features of the candidates; the requests' features must be made of these.
+        mean_content: their campaign's mean content, likewise.
         horizon: impressions expected in all; infinite for plain Thompson sampling.
         points: point sets for the number of candidates.
         kappa: κ of the lookahead; 0 is greedy.
@@ -34,11 +37,7 @@ def thompson_on_contents(
     """
 
     def decide(state: ContextualState, request: Request, luck: Luck) -> Choice:
-        # The map does not depend on the request: mapped over a batch, it is computed once.
-        arms = jnp.arange(content.shape[0])
-        slots = map_slots(state.posterior)
-        known = map_logits(state.posterior, slots, content, content.mean(axis=0), arms, jnp.zeros((), int))
-        logits = known.at(slots, request.features[0, 1 : 1 + N_CONTEXT])
+        logits = _logits(state, request, content, mean_content)
         n_active = jnp.sum(request.eligible)
         settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
         exploration = Exploration(horizon, state.so_far, *settings)
@@ -46,3 +45,30 @@ def thompson_on_contents(
 
     slow = thompson_on_weights(name, posterior, horizon, points, kappa, uniform_share)
     return slow._replace(choose=decide)
+
+
+def bayes_ucb_on_contents(
+    posterior: State,
+    content: Float[Array, "arms content"],
+    mean_content: Float[Array, "content"],
+    horizon: Array,
+    scale: Array | float,
+    power: Array | float,
+) -> Policy:
+    """Return `archive_rivals.bayes_ucb` on the engine's posterior in a world with contexts; args as there."""
+
+    def decide(state: ContextualState, request: Request, luck: Luck) -> Choice:
+        logits = _logits(state, request, content, mean_content)
+        return certain(upper_quantiles(logits, state.so_far, horizon, scale, power), request.eligible)
+
+    learner = thompson_on_weights("bayes-ucb", posterior, horizon, jnp.zeros((1, len(content), 1)))
+    return learner._replace(choose=decide)
+
+
+def _logits(state: ContextualState, request: Request, content: Array, mean_content: Array) -> Gaussian:
+    """Return the candidates' joint logits in one request's context."""
+    # The map does not depend on the request: mapped over a batch, it is computed once.
+    arms = jnp.arange(content.shape[0])
+    slots = map_slots(state.posterior)
+    known = map_logits(state.posterior, slots, content, mean_content, arms, jnp.zeros((), int))
+    return known.at(slots, request.features[0, 1 : 1 + N_CONTEXT])

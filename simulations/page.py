@@ -5,7 +5,7 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -26,6 +26,20 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
+class Piece(NamedTuple):
+    """A piece of a text that is shaded.
+
+    Attributes:
+        text: as it stands.
+        strength: from -1, lowers, to 1, raises; 0 is not shaded.
+        note: stands beside it in small print.
+    """
+
+    text: str
+    strength: float = 0.0
+    note: str = ""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
     """One part of a page.
@@ -34,13 +48,15 @@ class Section:
         heading: what the part shows, in a few words.
         caption: how to read it, for someone who doesn't know the field.
         picture: a figure, or none.
-        table: the numbers, or none; folded away where there is a picture.
+        table: the numbers, or none; folded away where there is a picture or a text.
+        texts: names of texts, and each text in pieces.
     """
 
     heading: str
     caption: str
     picture: Figure | None = None
     table: Table | None = None
+    texts: tuple[tuple[str, tuple[Piece, ...]], ...] = ()
 
 
 def write_html(
@@ -94,13 +110,29 @@ def _section(section: Section, name: str) -> str:
     text = f"<h2>{_escaped(section.heading)}</h2>"
     caption = _escaped(section.caption)
     table = _table(section.table, section.heading) if section.table else ""
-    if section.picture is None:
+    if section.picture is None and not section.texts:
         return f"<section>{text}<p>{caption}</p>{table}</section>"
-    picture = svg(section.picture, name, _escaped(section.heading))
-    text += f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+    if section.picture is None:
+        text += "".join(map(_shaded, section.texts)) + f"<p>{caption}</p>"
+    else:
+        picture = svg(section.picture, name, _escaped(section.heading))
+        text += f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
     if table:
         text += f"<details><summary>The numbers</summary>{table}</details>"
     return f"<section>{text}</section>"
+
+
+def _shaded(named: tuple[str, tuple[Piece, ...]]) -> str:
+    """Lay out a text in pieces; the line under one, and its sign, say what its colour says."""
+    name, pieces = named
+    text = "".join(
+        f"<mark class={'raises' if piece.strength > 0 else 'lowers'} style='--of:{abs(piece.strength):.0%}'>"
+        f"{_escaped(piece.text)}<small>{_escaped(piece.note)}</small></mark>"
+        if piece.strength
+        else _escaped(piece.text)
+        for piece in pieces
+    )
+    return f"<p class=shaded><span>{_escaped(name)}</span>{text}</p>"
 
 
 def _table(table: Table, heading: str) -> str:
@@ -179,6 +211,13 @@ table {{ border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-
 th, td {{ padding: .38rem .7rem .38rem 0; border-bottom: 1px solid var(--grid); text-align: left;
   vertical-align: top }}
 th {{ color: var(--muted); font-weight: 500 }}
+.shaded {{ color: var(--ink); font-size: 1.1rem; line-height: 2.1; overflow-wrap: anywhere }}
+.shaded span {{ display: block; color: var(--muted); font-size: .85rem; line-height: 1.3 }}
+mark {{ color: inherit; padding: .1rem .15rem; border-radius: .2rem .2rem 0 0;
+  background: color-mix(in srgb, color-mix(in srgb, var(--hue) 45%, var(--paper)) var(--of), var(--paper)) }}
+mark small {{ margin-left: .25em; font-size: .7rem; white-space: nowrap }}
+.raises {{ --hue: var(--blue); border-bottom: 2px solid var(--hue) }}
+.lowers {{ --hue: var(--vermilion); border-bottom: 2px dashed var(--hue) }}
 .number {{ text-align: right; white-space: nowrap }}
 .engine td {{ font-weight: 650 }}
 @media (max-width: 30rem) {{

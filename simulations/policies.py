@@ -186,6 +186,15 @@ def uniform(n_arms: int) -> Policy:
     return Policy("uniform", no_counts(n_arms), decide, Counts.plus)
 
 
+def oracle() -> Policy:
+    """Return the policy that is shown the truth: the first feature of each candidate is its click rate."""
+
+    def decide(state: tuple[()], request: Request, luck: Luck) -> Choice:
+        return certain(request.features[:, 0], request.eligible)
+
+    return Policy("oracle", (), decide, lambda state, outcomes: state)
+
+
 def key_of(luck: Luck, purpose: int) -> Array:
     """Return a random key of a decision for policies that draw otherwise than the engine; from 64 bits."""
     high = (luck.place * 2.0**32).astype(jnp.uint32)

@@ -20,11 +20,13 @@ class Traffic(NamedTuple):
             so that a policy computes what does not depend on the impression once.
         truth: click rates, likewise.
         size: impressions in the batch.
+        reported: rates at which policies are told of clicks, likewise; None for the truth.
     """
 
     requests: Request
     truth: Float[Array, "requests arms"]
     size: int
+    reported: Float[Array, "requests arms"] | None = None
 
 
 class Step(NamedTuple):
@@ -72,7 +74,8 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
         chosen = jax.vmap(policy.choose, in_axes=(None, 0, 0))(state, traffic.requests, luck).chosen
     of_request = jnp.arange(size) if n_requests > 1 else jnp.zeros(size, int)
     rate = traffic.truth[of_request, chosen]
-    clicks = (jax.random.uniform(key_clicks, (size,)) < rate).astype(rate.dtype)
+    told = rate if traffic.reported is None else traffic.reported[of_request, chosen]
+    clicks = (jax.random.uniform(key_clicks, (size,)) < told).astype(rate.dtype)
     features = traffic.requests.features[of_request, chosen]
     eligible = traffic.requests.eligible
     known = jnp.where(eligible, traffic.truth, 0.0)
@@ -86,14 +89,42 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
     return policy.learn(state, Outcomes(features, chosen, clicks)), step
 
 
-def play(
-    policy: Policy, traffic_at: Callable[[Array, Array], Traffic], n_batches: int, key: Array
-) -> tuple[Any, Step]:
+class Scene(NamedTuple):
+    """A world that remembers: what it has become is carried from batch to batch.
+
+    Attributes:
+        start: what it is before the first batch.
+        traffic_at: (what it has become, batch number, key) -> the batch.
+        advance: (what it has become, batch number, key, impressions of each arm in the batch) -> what it is
+            at the next batch; the key is the one that `traffic_at` had.
+    """
+
+    start: Any
+    traffic_at: Callable[[Any, Array, Array], Traffic]
+    advance: Callable[[Any, Array, Array, Array], Any]
+
+
+def steady(traffic_at: Callable[[Array, Array], Traffic]) -> Scene:
+    """Return the scene of a world that remembers nothing: (batch number, key) -> the batch."""
+    return Scene((), lambda _, number, key: traffic_at(number, key), lambda now, *_: now)
+
+
+def truthful(scene: Scene) -> Scene:
+    """Return the same world for `policies.oracle`: requests have the true click rates as their features."""
+
+    def traffic_at(now: Any, number: Array, key: Array) -> Traffic:
+        traffic = scene.traffic_at(now, number, key)
+        return traffic._replace(requests=traffic.requests._replace(features=traffic.truth[..., None]))
+
+    return scene._replace(traffic_at=traffic_at)
+
+
+def play(policy: Policy, scene: Scene, n_batches: int, key: Array) -> tuple[Any, Step]:
     """Let a policy play a number of batches.
 
     Args:
         policy: who plays.
-        traffic_at: (batch number, key) -> the batch.
+        scene: the world.
         n_batches: how many.
         key: all randomness of this run.
 
@@ -101,11 +132,14 @@ def play(
         The policy's last state and every batch's `Step`, leaves [batches, …].
     """
 
-    def body(state: Any, number: Array) -> tuple[Any, Step]:
+    def body(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], Step]:
+        state, now = carry
         key_traffic, key_play = jax.random.split(jax.random.fold_in(key, number))
-        return play_batch(policy, state, traffic_at(number, key_traffic), key_play)
+        state, step = play_batch(policy, state, scene.traffic_at(now, number, key_traffic), key_play)
+        return (state, scene.advance(now, number, key_traffic, step.shown)), step
 
-    return jax.lax.scan(body, policy.start, jnp.arange(n_batches))
+    (state, _), steps = jax.lax.scan(body, (policy.start, scene.start), jnp.arange(n_batches))
+    return state, steps
 
 
 def play_total(

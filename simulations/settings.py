@@ -129,6 +129,7 @@ def grid(policy: str) -> tuple[Setting, ...]:
 
 
 TUNED = tuple(_GRIDS)
+WORLD_TUNED = ("bayes-ucb", "ucb1", "kl-ucb", "ab-then-commit")  # in synthetic worlds, on the same grids
 
 
 def engine_setting(
@@ -152,11 +153,17 @@ ENGINE_SETTINGS = (
     engine_setting(policy="greedy", kappa=0, uniform=0),
 )
 FIXED_SCALES = "engine-fixed-scales"
+FORGETTING = "engine-forgetting"
+HALF_LIFE = 7.0  # days; the engine forgets nothing unless it is told a half-life
 WORLD_SETTINGS = (  # what plays synthetic worlds beside the rivals of `rivals`
     *ENGINE_SETTINGS,
     engine_setting(policy=FIXED_SCALES),
+    Setting(policy=FORGETTING, numbers=(*engine_setting().numbers, ("half_life", HALF_LIFE))),
+    setting("bayes-ucb", scale=0.2, power=0),
     setting("beta-thompson"),
     setting("ucb1", scale=0.03),
+    setting("kl-ucb", scale=0.08),
+    setting("ab-then-commit", share=0.18),
 )
 DEFAULT_SETTINGS = (
     *ENGINE_SETTINGS,

@@ -1,6 +1,6 @@
 """Policies on synthetic worlds: the loop, compiled, over worlds and seeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -9,31 +9,53 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from bandit.features import N_CONTENT, PriorScales, scale_groups, weight_prior
+from bandit.features import DIM, N_CONTENT, PriorScales, scale_groups, weight_prior
 from bandit.numerics import double_precision
 from bandit.points import normal_points
-from bandit.posterior import Prior, initial_state, learn_scales
+from bandit.posterior import Prior, forget, initial_state, learn_scales
 from bandit.upkeep import SCALES_EVERY
-from simulations.contextual import thompson_on_contents
+from simulations.archive_rivals import ab_then_commit, kl_ucb
+from simulations.changes import Changes
+from simulations.contextual import bayes_ucb_on_contents, thompson_on_contents
+from simulations.course import Course, batches_to_wait, draw_course
+from simulations.errors import unknown
 from simulations.played import Played
-from simulations.policies import ContextualState, Outcomes, Policy, beta_thompson, ucb1
+from simulations.policies import ContextualState, Outcomes, Policy, beta_thompson, oracle, ucb1, uniform
 from simulations.rivals import RIVALS, RivalNumbers, RivalSetting
-from simulations.run import Step, play
-from simulations.settings import FIXED_SCALES, WORLD_SETTINGS, Numbers, Setting
+from simulations.run import Step, play, truthful
+from simulations.settings import FIXED_SCALES, FORGETTING, WORLD_SETTINGS, Numbers, Setting
 from simulations.visits import WorldError
-from simulations.worlds import EffectSizes, World, draw_truth, make_world, traffic_of
+from simulations.waiting import delayed, known_as_of
+from simulations.worlds import EffectSizes, World, draw_truth, launch_mean, make_world, traffic_of
 
 BATCH = 200  # impressions between two updates
 N_SEEDS = 8
+COURSE = 1  # folded into a world's key for its changes, so that they leave the rest of it as it is
 CONTENT_LENGTH = (
     0.7  # root mean square distance of an ad from its campaign's mean, in the catalogue by MiniLM
 )
-BY_COUNTS = ("beta-thompson", "ucb1")
+# Policies that know impressions and clicks of each creative: (creatives, horizon, settings) -> the policy.
+BY_COUNTS: Mapping[str, Callable[[int, float, Numbers], Policy]] = {
+    "beta-thompson": lambda n_arms, horizon, x: beta_thompson(n_arms),
+    "ucb1": lambda n_arms, horizon, x: ucb1(n_arms, x["scale"]),
+    "kl-ucb": lambda n_arms, horizon, x: kl_ucb(n_arms, x["scale"]),
+    "ab-then-commit": lambda n_arms, horizon, x: ab_then_commit(n_arms, x["share"], jnp.asarray(horizon)),
+    "uniform": lambda n_arms, horizon, x: uniform(n_arms),
+    "oracle": lambda n_arms, horizon, x: oracle(),
+}
+BAYES_UCB = "bayes-ucb"
+ENDS = ("uniform", "oracle")  # of the scale; `play_worlds` plays them where they cannot be computed
 POLICIES = (*(setting.policy for setting in WORLD_SETTINGS), *RIVALS)
 
 
 def draw_worlds(
-    seed: int, *, n_worlds: int = N_SEEDS, n_creatives: int = 20, sizes: EffectSizes | None = None
+    seed: int,
+    *,
+    n_worlds: int = N_SEEDS,
+    n_creatives: int = 20,
+    sizes: EffectSizes | None = None,
+    changes: Changes | None = None,
+    impressions: int = 100_000,
 ) -> list[World]:
     """Draw worlds of different shops, one campaign each, for runs without an encoder.
 
@@ -44,6 +66,8 @@ def draw_worlds(
         n_worlds: how many.
         n_creatives: creatives of each.
         sizes: how strong the effects are.
+        changes: how the worlds change; None for not at all. The worlds are otherwise the same.
+        impressions: of the run over which they change.
 
     Raises:
         WorldError: a number is out of range.
@@ -56,7 +80,16 @@ def draw_worlds(
     sizes = sizes or EffectSizes()
     with double_precision():
         keys = jax.random.split(jax.random.key(seed), n_worlds)
-        return [_drawn_world(key, n_creatives, sizes) for key in keys]
+        worlds = [_drawn_world(key, n_creatives, sizes) for key in keys]
+        if changes is None:
+            return worlds
+        courses = [_drawn_course(key, changes, n_creatives, impressions) for key in keys]
+        return [world._replace(course=course) for world, course in zip(worlds, courses, strict=True)]
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _drawn_course(key: Array, changes: Changes, n_creatives: int, impressions: int) -> Course:
+    return draw_course(jax.random.fold_in(key, COURSE), changes, n_creatives, impressions)
 
 
 @partial(jax.jit, static_argnames=("n_creatives", "sizes"))
@@ -82,7 +115,7 @@ def play_worlds(
     The traffic of a run depends on its seed alone, so that policies meet the same requests and the same luck.
 
     Args:
-        worlds: one per run, with the same number of creatives.
+        worlds: one per run, with the same number of creatives and the same changes.
         setting: the policy.
         impressions: of each run, in whole batches; also the horizon that the policy is told.
         seeds: one per run; 0, 1, … when absent.
@@ -97,8 +130,12 @@ def play_worlds(
     """
     seeds = range(len(worlds)) if seeds is None else seeds
     _check(worlds, setting, impressions, seeds, batch)
-    by_name = (*BY_COUNTS, FIXED_SCALES, *RIVALS)
-    run = _compiled(setting.policy if setting.policy in by_name else "thompson", batch, impressions // batch)
+    by_name = (*BY_COUNTS, FIXED_SCALES, FORGETTING, BAYES_UCB, *RIVALS)
+    name = setting.policy if setting.policy in by_name else "thompson"
+    course = worlds[0].course
+    n_batches = impressions // batch
+    wait = 0 if course is None else min(batches_to_wait(course, batch), n_batches)
+    run = _compiled(name, batch, n_batches, wait)
     steps = []
     with double_precision():
         settings = setting_numbers(setting)
@@ -123,8 +160,8 @@ def _check(
     seeds: Sequence[int],
     batch: int,
 ) -> None:
-    if setting.policy not in POLICIES:
-        raise WorldError(f"expected a policy out of {', '.join(POLICIES)}, got {setting.policy!r}")
+    if setting.policy not in (*POLICIES, *ENDS):
+        raise WorldError(unknown("policy", setting.policy, POLICIES))
     if not worlds or len(worlds) != len(seeds):
         raise WorldError(
             f"expected a seed for each of at least one world, got {len(worlds)} worlds and {len(seeds)} seeds"
@@ -134,14 +171,17 @@ def _check(
 
 
 @cache
-def _compiled(name: str, batch: int, n_batches: int) -> Callable[..., Step]:
+def _compiled(name: str, batch: int, n_batches: int, wait: int) -> Callable[..., Step]:
     def one(numbers: Any, world: World, key: Array) -> Step:
-        make = (
-            partial(RIVALS[name], world.content)
-            if name in RIVALS
-            else partial(own_policy, name, world, batch * n_batches, batch)
-        )
-        return play(make(numbers), traffic_of(world, batch), n_batches, key)[1]
+        scene, horizon = traffic_of(world, batch), batch * n_batches
+        if name in RIVALS:
+            policy = delayed(RIVALS[name](world.content, numbers), wait, batch, DIM)
+        else:
+            policy = own_policy(name, world, horizon, batch, numbers)
+            if name not in ENDS:  # these learn nothing
+                as_of = known_as_of if name in BY_COUNTS else posterior_as_of
+                policy = delayed(policy, wait, batch, DIM, as_of)
+        return play(policy, truthful(scene) if name == "oracle" else scene, n_batches, key)[1]
 
     return jax.jit(one)
 
@@ -150,25 +190,45 @@ def own_policy(name: str, world: World, horizon: float, batch: int, settings: Nu
     """Return a policy that is no rival: one by counts, or one on the engine's posterior.
 
     Args:
-        name: out of `POLICIES`.
+        name: out of `POLICIES` or `ENDS`.
         world: its contents are read, never its truth.
         horizon: impressions in all, which the policy is told.
         batch: impressions between two updates.
         settings: the policy's numbers.
     """
     n_arms = world.appeal.shape[0]
-    if name == "beta-thompson":
-        return beta_thompson(n_arms)
-    if name == "ucb1":
-        return ucb1(n_arms, settings["scale"])
+    if name in BY_COUNTS:
+        return BY_COUNTS[name](n_arms, float(horizon), settings)
     prior = weight_prior(PriorScales())
+    known = (initial_state(prior, n_arms, 1), world.content, launch_mean(world))
+    if name == BAYES_UCB:
+        reach = jnp.asarray(float(horizon))
+        policy = bayes_ucb_on_contents(*known, reach, settings["scale"], settings["power"])
+        return _learning_scales(policy, prior, batch)
     reach = jnp.where(settings["endless"] > 0, jnp.inf, float(horizon))
     points = jnp.asarray(normal_points(n_arms))
-    posterior = initial_state(prior, n_arms, 1)
-    policy = thompson_on_contents(
-        name, posterior, world.content, reach, points, settings["kappa"], settings["uniform"]
-    )
+    policy = thompson_on_contents(name, *known, reach, points, settings["kappa"], settings["uniform"])
+    if name == FORGETTING:
+        per_day = Changes().per_day if world.course is None else world.course.per_day
+        policy = _forgetting(policy, 2 ** (-batch / per_day / settings["half_life"]))
     return policy if name == FIXED_SCALES else _learning_scales(policy, prior, batch)
+
+
+def posterior_as_of(known: ContextualState, played: Array) -> ContextualState:
+    """Return the state with all traffic counted, also what is not learnt yet; as the engine counts it."""
+    return known._replace(so_far=played)
+
+
+def _forgetting(policy: Policy, kept: Array) -> Policy:
+    """Let the engine's policy forget before each batch that it learns, as the engine does every hour."""
+
+    def learn(state: ContextualState, outcomes: Outcomes) -> ContextualState:
+        known = state.posterior
+        faded = forget(known, kept, jnp.zeros_like(known.arm_precision, int))
+        after: ContextualState = policy.learn(state._replace(posterior=faded), outcomes)
+        return after
+
+    return policy._replace(learn=learn)
 
 
 def _learning_scales(policy: Policy, initial: Prior, batch: int) -> Policy:

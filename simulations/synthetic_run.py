@@ -1,15 +1,19 @@
 """Running synthetic worlds from policies' names to report: tune, play, compare, write."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import jax
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bandit.features import PriorScales
 from bandit.numerics import keep_compiled_programs
+from simulations.cells import HERE, Arrays, Workers, code_digest, run_cells
+from simulations.changes import Changes
+from simulations.errors import ResultsExistError, unknown
 from simulations.page import Section, Table
 from simulations.played import (
     Comparison,
@@ -23,8 +27,8 @@ from simulations.played import (
 )
 from simulations.report import regret_section, shares_section, write_csv, write_html
 from simulations.rivals import GRIDS, RIVALS, TUNED, RivalSetting
-from simulations.settings import WORLD_SETTINGS, Setting
-from simulations.synthetic import POLICIES, draw_worlds, play_worlds
+from simulations.settings import WORLD_SETTINGS, WORLD_TUNED, Setting, grid
+from simulations.synthetic import ENDS, POLICIES, draw_worlds, play_worlds
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes
 
@@ -33,6 +37,7 @@ N_TUNING = 4  # worlds on which settings are chosen
 TUNING_SEED = 1_000  # the first of those worlds and their traffic; scored ones count from 0
 
 AnySetting = Setting | RivalSetting
+DEFAULTS: Mapping[str, AnySetting] = {setting.policy: setting for setting in WORLD_SETTINGS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,9 @@ class Plan:
         creatives: of each world.
         batch: impressions between two updates.
         sizes: how strong the worlds' effects are.
-        is_tuned: whether rivals' settings are first chosen from their grids, on other such worlds.
+        changes: how the worlds change while they are played; None for not at all.
+        is_tuned: whether others' settings are first chosen from their grids, on other such worlds.
+        preset: name of the kind of traffic that this is, if it has one.
     """
 
     policies: tuple[str, ...]
@@ -55,12 +62,14 @@ class Plan:
     creatives: int = 20
     batch: int = 500
     sizes: EffectSizes = field(default_factory=EffectSizes)
+    changes: Changes | None = None
     is_tuned: bool = False
+    preset: str = ""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.policies if name not in POLICIES]
-        if unknown:
-            raise WorldError(f"expected policies out of {', '.join(POLICIES)}, got {', '.join(unknown)}")
+        strange = [unknown("policy", name, POLICIES) for name in self.policies if name not in POLICIES]
+        if strange:
+            raise WorldError("; ".join(strange))
         if len(set(self.policies)) < len(self.policies):
             raise WorldError(f"expected each policy once, got {', '.join(self.policies)}")
         if self.creatives < 1:
@@ -74,8 +83,61 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Run:
+    """A cell: one policy in one world of a plan.
+
+    Attributes:
+        plan: what the world is like, and how long it is played.
+        setting: the policy.
+        first_seed: of the plan's worlds.
+        number: of the world among them, from 0; its traffic has the seed `first_seed + number`.
+    """
+
+    plan: Plan
+    setting: AnySetting
+    first_seed: int
+    number: int
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """All that its numbers depend on."""
+        about = {name: value for name, value in asdict(self.plan).items() if name not in _OF_NO_RUN}
+        return {
+            "plan": about,
+            "policy": self.setting.policy,
+            "setting": asdict(self.setting),
+            "first_seed": self.first_seed,
+            "number": self.number,
+            "jax": jax.__version__,
+            "code": code_digest(),
+        }
+
+
+_OF_NO_RUN = ("policies", "seeds", "is_tuned")  # fields of a plan that say which runs there are
+
+
+def play_run(run: Run) -> Arrays:
+    """Play one cell; its arrays are those of a `Played`, without the axis of runs."""
+    keep_compiled_programs()
+    plan, seed = run.plan, run.first_seed + run.number
+    worlds = draw_worlds(
+        run.first_seed,
+        n_worlds=run.number + 1,
+        n_creatives=plan.creatives,
+        sizes=plan.sizes,
+        changes=plan.changes,
+        impressions=plan.impressions,
+    )
+    played = play_worlds(worlds[-1:], run.setting, plan.impressions, seeds=[seed], batch=plan.batch)
+    return {name: getattr(played, name)[0] for name in _ARRAYS}
+
+
+_ARRAYS = ("earned", "best", "uniform", "shown")  # of a `Played`
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One setting of one rival on the tuning worlds; attributes as in `Comparison`."""
+    """One setting of one policy on the tuning worlds; attributes as in `Comparison`."""
 
     policy: str
     setting: str
@@ -84,46 +146,74 @@ class Trial:
     of_uniform_error: float
 
 
-def run_synthetic(plan: Plan, out: Path, *, console: Console | None = None) -> list[Comparison]:
+def run_synthetic(
+    plan: Plan,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    workers: Workers = HERE,
+    console: Console | None = None,
+) -> list[Comparison]:
     """Play synthetic worlds with every policy; write results.csv and report.html, and tuning.csv if tuned.
+
+    Each run is kept in the folder `cells` as soon as it is finished: a run that was interrupted goes on from
+    there, and another one of more seeds or policies computes only those.
 
     Args:
         plan: what is to be played.
         out: Folder for the results; made when it is not there.
+        overwrite: Whether results that are there are replaced; finished runs are kept all the same.
+        workers: Where the runs are computed; the results do not depend on it.
         console: Where progress is shown; None shows none.
 
     Returns:
-        A row per policy, the engine's first; uniform and oracle are exact and come last.
+        A row per policy, the engine's first; uniform and oracle come last. They are exact, but in worlds
+        with fatigue, where they play.
 
     Raises:
-        WorldError: numbers of the plan are out of range.
+        ResultsExistError: The folder has results already, and `overwrite` is not set.
+        SweepError: A run ended its worker again and again, or Ray is not installed.
     """
-    keep_compiled_programs()
+    there = [name for name in ("results.csv", "report.html", "tuning.csv") if (out / name).exists()]
+    if there and not overwrite:
+        raise ResultsExistError(
+            f"{out} has {', '.join(there)} already: name another folder, or allow them to be replaced "
+            "(--overwrite)"
+        )
     others = [name for name in plan.policies if name != ENGINE]
-    tuned = [name for name in others if name in RIVALS] if plan.is_tuned else []
-    n_trials = sum(len(GRIDS[name]) for name in tuned)
+    tuned = [name for name in others if name in (*RIVALS, *WORLD_TUNED)] if plan.is_tuned else []
+    n_trials = sum(len(_grid(name)) for name in tuned)
     with _progress(console or Console(quiet=True)) as progress:
-        task = progress.add_task("", total=n_trials * N_TUNING + (1 + len(others)) * plan.seeds)
+        ends = ENDS if plan.changes and plan.changes.fatigue else ()
+        n_played = 1 + len(others) + len(ends)
+        task = progress.add_task("", total=n_trials * N_TUNING + n_played * plan.seeds)
 
-        def play(setting: AnySetting, first_seed: int, n_seeds: int) -> Played:
-            progress.update(task, description=setting.policy)
-            worlds = draw_worlds(first_seed, n_worlds=n_seeds, n_creatives=plan.creatives, sizes=plan.sizes)
-            return play_worlds(
-                worlds,
-                setting,
-                plan.impressions,
-                seeds=range(first_seed, first_seed + n_seeds),
-                batch=plan.batch,
-                advance=lambda n: progress.advance(task, n),
+        def play(what: str, settings: Sequence[AnySetting], first_seed: int, n_seeds: int) -> list[Played]:
+            progress.update(task, description=what)
+            runs = [
+                Run(plan=plan, setting=setting, first_seed=first_seed, number=number)
+                for setting in settings
+                for number in range(n_seeds)
+            ]
+            found = run_cells(
+                play_run, runs, workers=workers, kept=out / "cells", advance=lambda: progress.advance(task)
             )
+            return [
+                _joined(setting, plan.batch, found[i * n_seeds : (i + 1) * n_seeds])
+                for i, setting in enumerate(settings)
+            ]
 
-        settings, trials = dict(TUNED), list[Trial]()
+        settings, trials = {**DEFAULTS, **TUNED}, list[Trial]()
+        tried = play("tuning", [one for name in tuned for one in _grid(name)], TUNING_SEED, N_TUNING)
         for name in tuned:
-            settings[name], tried = _tune(GRIDS[name], lambda one: play(one, TUNING_SEED, N_TUNING))
-            trials += tried
-        chosen = [_setting(name, settings) for name in (ENGINE, *others)]
-        outcomes = [play(setting, 0, plan.seeds) for setting in chosen]
-    outcomes += [uniform_of(outcomes[0]), oracle_of(outcomes[0])]
+            own = [played for played in tried if played.setting.policy == name]
+            settings[name], rows_of_grid = _tuned(_grid(name), own)
+            trials += rows_of_grid
+        chosen = [settings[name] for name in (ENGINE, *others)]
+        chosen += [Setting(policy=name) for name in ends]
+        outcomes = play("playing", chosen, 0, plan.seeds)
+    if not ends:  # else what a moment offers depends on who played before it
+        outcomes += [uniform_of(outcomes[0]), oracle_of(outcomes[0])]
     rows = compare(outcomes)
     if trials:
         write_csv(trials, out / "tuning.csv")
@@ -132,16 +222,18 @@ def run_synthetic(plan: Plan, out: Path, *, console: Console | None = None) -> l
     return rows
 
 
-def _setting(name: str, rivals: dict[str, RivalSetting]) -> AnySetting:
-    defaults = {setting.policy: setting for setting in WORLD_SETTINGS}
-    return rivals.get(name) or defaults.get(name) or Setting(policy=name)
+def _joined(setting: AnySetting, batch: int, found: Sequence[Arrays]) -> Played:
+    return Played(setting, batch, *(np.stack([arrays[name] for arrays in found]) for name in _ARRAYS))
 
 
-def _tune(
-    grid: Sequence[RivalSetting], play: Callable[[RivalSetting], Played]
-) -> tuple[RivalSetting, list[Trial]]:
+def _grid(policy: str) -> Sequence[AnySetting]:
+    """Return the settings that a policy is tuned on; as many for every one."""
+    return GRIDS[policy] if policy in RIVALS else grid(policy)
+
+
+def _tuned(grid: Sequence[AnySetting], tried: Sequence[Played]) -> tuple[AnySetting, list[Trial]]:
     """Return the setting that loses least, and what each of them lost."""
-    rows = compare([play(setting) for setting in grid])
+    rows = compare(tried)
     best = min(range(len(grid)), key=lambda i: rows[i].of_uniform)
     trials = [
         Trial(
@@ -159,6 +251,7 @@ def _tune(
 def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequence[Comparison]) -> None:
     *played, _ = outcomes
     settings = {
+        **({"preset": plan.preset} if plan.preset else {}),
         "impressions": f"{plan.impressions:,}",
         "creatives": plan.creatives,
         "seeds": f"{plan.seeds}; each is a world with traffic of its own",
@@ -167,30 +260,42 @@ def _write_report(path: Path, plan: Plan, outcomes: Sequence[Played], rows: Sequ
         if plan.is_tuned
         else "as shipped",
         "effects": ", ".join(f"{name} {value}" for name, value in asdict(plan.sizes).items()),
+        **({"changes": plan.changes.setting_id or "none"} if plan.changes else {}),
         "engine's prior": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
         "jax": jax.__version__,
     }
     names = [f"creative {number}" for number in range(1, plan.creatives + 1)]
     sections = [
-        comparison_section(rows),
+        comparison_section(rows, has_fatigue=bool(plan.changes and plan.changes.fatigue)),
         regret_section([regret_curve(one) for one in played], impressions_of(played[0])),
         shares_section(traffic_shares(played[0], names, runs=[0])),
     ]
-    write_html(path, "Synthetic worlds with contexts", sections, settings=settings)
+    title = f"Synthetic worlds: {plan.preset}" if plan.preset else "Synthetic worlds with contexts"
+    write_html(path, title, sections, settings=settings)
 
 
-def comparison_section(rows: Sequence[Comparison]) -> Section:
+FATIGUE = (
+    " Creatives tire here: the best is that of the moment as the policy itself has left it, so sparing a "
+    "creative for later earns clicks, but no credit in the other columns. Compare clicks."
+)
+
+
+def comparison_section(rows: Sequence[Comparison], *, has_fatigue: bool = False) -> Section:
     """Show how much of uniform's regret each policy keeps."""
     return Section(
         heading="What each policy lost",
         caption="Clicks lost against always showing the best creative for each request, as a share of what "
         "showing all alike would have lost: 0 % is perfect, 100 % has learnt nothing. Differences are of "
-        "runs in the same worlds with the same traffic. ± is one standard error over the worlds.",
+        "runs in the same worlds with the same traffic. ± is one standard error over the worlds."
+        + (FATIGUE if has_fatigue else ""),
         table=Table(header=HEADER, rows=tuple(row_of(row) for row in rows)),
     )
 
 
-HEADER = ("policy", "setting", "seeds", "clicks lost", "of uniform's", "more than engine", "engine saves")
+HEADER = (
+    *("policy", "setting", "seeds", "clicks", "clicks lost"),
+    *("of uniform's", "more than engine", "engine saves"),
+)
 
 
 def row_of(row: Comparison) -> tuple[str, ...]:
@@ -200,6 +305,7 @@ def row_of(row: Comparison) -> tuple[str, ...]:
         row.policy,
         row.setting,
         str(row.seeds),
+        f"{row.clicks:,.0f}",
         f"{row.regret:,.0f} ± {row.regret_error:,.0f}",
         f"{100 * row.of_uniform:.1f} ± {100 * row.of_uniform_error:.1f} %",
         f"{100 * row.more_than_engine:+.1f} ± {100 * row.more_than_engine_error:.1f} points",

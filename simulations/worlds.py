@@ -7,7 +7,7 @@ only: it knows nothing of words, and lets contexts interact with the first conte
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,9 +17,23 @@ from jax import Array
 from jaxtyping import Float
 
 from bandit.features import N_CONTENT, N_CONTEXT, design_row
+from simulations.course import (
+    Course,
+    Now,
+    advanced,
+    at_the_start,
+    eligible_at,
+    on_the_clock,
+    reported,
+    season_at,
+    tired,
+    valued,
+)
 from simulations.policies import Request
-from simulations.run import Traffic
+from simulations.run import Scene, Traffic, steady
 from simulations.visits import Context, WorldError, context_vectors, draw_visits, vector_of
+
+DRIFT = 1  # folded into a batch's key of visits
 
 
 class UnknownCreativeError(WorldError, LookupError):
@@ -80,6 +94,7 @@ class World(NamedTuple):
         context: effect of each context slot.
         appeal: of each creative: content, words and residual.
         interaction: effect of each context slot on each creative, beyond the above.
+        course: how it changes; None when it does not.
     """
 
     content: Float[Array, "arms content"]
@@ -87,6 +102,7 @@ class World(NamedTuple):
     context: Float[Array, "slots"]
     appeal: Float[Array, "arms"]
     interaction: Float[Array, "arms slots"]
+    course: Course | None = None
 
 
 def draw_truth(key: Array, n_words: int, sizes: EffectSizes) -> Truth:
@@ -120,7 +136,8 @@ def make_world(key: Array, truth: Truth, content: Array, words: Array, sizes: Ef
         sizes: how strong the effects are.
 
     Returns:
-        The world; appeals and interactions are differences from the campaign's mean.
+        The world, without changes; appeals and interactions are differences from the mean of all its
+        creatives, those included that a course lets arrive later.
     """
     key_campaign, key_residual = jax.random.split(key)
     content = jnp.asarray(content, float)
@@ -136,24 +153,56 @@ def make_world(key: Array, truth: Truth, content: Array, words: Array, sizes: Ef
 
 
 def click_rates(world: World, vectors: Array) -> Float[Array, "visits arms"]:
-    """Return the exact expected click rate of every creative in every context."""
+    """Return the exact expected click rate of every creative in every context, before the world changes."""
+    return jax.nn.sigmoid(_logits(world, vectors))
+
+
+def _logits(world: World, vectors: Array) -> Float[Array, "visits arms"]:
     shared = world.base + vectors @ world.context
-    return jax.nn.sigmoid(shared[:, None] + world.appeal + vectors @ world.interaction.T)
+    return shared[:, None] + world.appeal + vectors @ world.interaction.T
 
 
-def traffic_of(world: World, batch: int) -> Callable[[Array, Array], Traffic]:
-    """Return the world's `traffic_at` for `simulations.run.play`: (batch number, key) -> the batch."""
-    n_arms = world.appeal.shape[0]
-    mean = world.content.mean(axis=0)
+def launch_mean(world: World) -> Float[Array, "content"]:
+    """Return the campaign's mean content as the engine has it: of those there at its first decision."""
+    if world.course is None:
+        return world.content.mean(axis=0)
+    there = eligible_at(world.course, jnp.zeros(()))
+    return there @ world.content / there.sum()
+
+
+def traffic_of(world: World, batch: int) -> Scene:
+    """Return the world as `simulations.run.play` takes it, in batches of some impressions."""
+    mean = launch_mean(world)
     rows_of_one = jax.vmap(design_row, in_axes=(None, 0, None))
+
+    def requests_of(vectors: Array, eligible: Array) -> Request:
+        features = jax.vmap(lambda vector: rows_of_one(vector, world.content, mean))(vectors)
+        return Request(features, jnp.broadcast_to(eligible, features.shape[:2]))
 
     def traffic_at(number: Array, key: Array) -> Traffic:
         vectors = context_vectors(draw_visits(key, batch))
-        features = jax.vmap(lambda vector: rows_of_one(vector, world.content, mean))(vectors)
-        requests = Request(features, jnp.ones((batch, n_arms), bool))
-        return Traffic(requests, click_rates(world, vectors), batch)
+        there = jnp.ones(world.appeal.shape, bool)
+        return Traffic(requests_of(vectors, there), click_rates(world, vectors), batch)
 
-    return traffic_at
+    course = world.course
+    if course is None:
+        return steady(traffic_at)
+    differing = world.content - world.content.mean(axis=0)
+
+    def changed_traffic_at(now: Now, number: Array, key: Array) -> Traffic:
+        impressions = number * batch + jnp.arange(batch)
+        vectors = context_vectors(on_the_clock(course, draw_visits(key, batch), impressions))
+        logits = _logits(world, vectors) + season_at(course, impressions)[:, None]
+        logits += differing @ now.drifted - tired(course, now)
+        eligible = eligible_at(course, impressions[0])
+        rates = jax.nn.sigmoid(logits)
+        requests = requests_of(vectors, eligible)
+        return Traffic(requests, valued(course, rates), batch, reported(course, rates))
+
+    def advance(now: Now, number: Array, key: Array, shown: Array) -> Now:
+        return advanced(course, now, jax.random.fold_in(key, DRIFT), shown)
+
+    return Scene(at_the_start(course), changed_traffic_at, advance)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,7 +211,7 @@ class HostView:
 
     Attributes:
         creative_ids: in the order of the world's arms.
-        world: the world; its arrays are read on the host.
+        world: the world, without changes; its arrays are read on the host.
     """
 
     creative_ids: tuple[str, ...]
@@ -183,7 +232,7 @@ class HostView:
 
     def true_rates(self, contexts: Sequence[Context]) -> Float[np.ndarray, "contexts arms"]:
         """Return the exact expected click rates of all creatives; errors as in `true_rate`."""
-        _, base, effect, appeal, interaction = (np.asarray(part, float) for part in self.world)
+        _, base, effect, appeal, interaction = (np.asarray(part, float) for part in self.world[:5])
         vectors = np.stack([vector_of(context) for context in contexts])
         logits = (base + vectors @ effect)[:, None] + appeal + vectors @ interaction.T
         return np.asarray(1 / (1 + np.exp(-logits)))

@@ -11,7 +11,8 @@ Row = TypeVar("Row")
 
 logger = logging.getLogger(__name__)
 
-MOST_WAITING: Final = 8_192  # rows; what a killed process can lose, and at 2 kB each what they take of memory
+# Rows: what a killed process can lose, and at 2 kB each what they take of memory. One call may have more.
+MOST_WAITING: Final = 8_192
 MOST_AT_ONCE: Final = 1_024  # rows a transaction
 TRY_AGAIN_S: Final = 1.0
 
@@ -26,7 +27,8 @@ class Backlog(Generic[Row]):
     Args:
         commit: Stores rows in one transaction, all or none; what was stored already stays as it is.
         name_of: Gives the id of a row.
-        most: How many rows may wait; more are not taken until some are committed.
+        most: How many rows may wait; more are not taken until enough are committed. Those of one call that
+            has more wait alone.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Backlog(Generic[Row]):
             StorageError: An earlier commit failed; these rows were not taken.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._failure is not None or len(self._waiting) < self._most)
+            self._changed.wait_for(lambda: self._failure is not None or self._has_room(len(rows)))
             self._tell()
             self._waiting.update((self._name_of(row), row) for row in rows)
             if self._thread is None:
@@ -106,6 +108,9 @@ class Backlog(Generic[Row]):
                 self._changed.notify_all()
             if self._thread is not None:
                 self._thread.join()
+
+    def _has_room(self, n: int) -> bool:
+        return not self._waiting or len(self._waiting) + n <= self._most
 
     def _tell(self) -> None:
         """Raise the failure that nobody was told yet; the condition is held."""

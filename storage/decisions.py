@@ -16,7 +16,7 @@ from storage.errors import DecisionConflictError, UnknownCampaignError, UnknownD
 from storage.grouping import Grouping
 from storage.records import DecisionRecord, NewDecision
 from storage.schema import Campaign, CandidateSet, Decision
-from storage.session import Database, in_chunks, insert_columns, insert_or_skip, is_among
+from storage.session import Database, allow_idling, in_chunks, insert_columns, insert_or_skip, is_among
 from storage.settling import settle
 
 # Statements are built once: building one takes longer than SQLite takes to run it.
@@ -196,6 +196,7 @@ def _checked(decisions: Sequence[NewDecision]) -> list[_Checked]:
 
 def _insert(connection: Connection, ordered: Sequence[_Checked]) -> dict[str, DecisionRecord]:
     """Insert decisions, by id and each once, and return what is stored for each."""
+    allow_idling(connection, rows=len(ordered))
     news = [one.new for one in ordered]
     windows = _windows(connection, {new.campaign_id for new in news})
     columns = columns_of(connection, news, [one.context for one in ordered], windows)

@@ -16,7 +16,7 @@ from storage import context_schema
 from storage.campaigns import record_of
 from storage.records import CampaignRecord, ContextRecord, CreativeRecord, ModelRecord
 from storage.schema import Campaign, CandidateSet, Creative, Decision, Model, Outcome
-from storage.session import Database, is_among
+from storage.session import Database, allow_idling, is_among
 
 T = TypeVar("T")
 
@@ -168,6 +168,7 @@ class Exports:
         def work(connection: Connection) -> T:
             if connection.dialect.name == "postgresql":  # SQLite reads as of one moment anyway
                 connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+                allow_idling(connection)  # who consumes may write to a slow place
             return consume(_logged(connection, query, setup))
 
         return self._database.read(work)

@@ -9,7 +9,7 @@ from storage.columns import canonical_json, context_hash
 from storage.errors import InvalidValueError, UnknownCreativeError
 from storage.learning_records import HistoryCountRecord
 from storage.schema import Campaign, Creative, HistoryCount, HistoryImport
-from storage.session import in_chunks, insert_into
+from storage.session import allow_idling, in_chunks, insert_into
 
 Summed = Mapping[tuple[int, str], tuple[int, int]]
 
@@ -70,6 +70,7 @@ def add(
     imported_at: datetime,
 ) -> bool:
     """Add counts, unless this import was made before; say whether they were added."""
+    allow_idling(connection, rows=len(rows))
     _check_creatives(connection, model_id, sorted({creative_id for creative_id, _ in rows}))
     noted = connection.execute(
         insert_into(connection, HistoryImport)

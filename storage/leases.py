@@ -2,7 +2,7 @@
 
 from typing import Final, final
 
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from storage.border import check_text
 from storage.errors import LeaseLostError
@@ -12,7 +12,6 @@ from storage.session import Database, database_clock, insert_into
 HOLD: Final = (
     select(Lease.number, Lease.owner).where(Lease.model_id == bindparam("model_id")).with_for_update()
 )
-MAX_IDLE_S: Final = 5  # less than a lease's 8 s, so that a stopped process's lock delays no takeover
 
 
 @final
@@ -36,7 +35,6 @@ class Leases:
         check_text(owner, "the lease's owner")
 
         def work(connection: Connection) -> int | None:
-            _limit_idling(connection)
             statement = insert_into(connection, Lease).values(
                 model_id=model_id, number=1, owner=owner, expires_at=database_clock(ttl_s)
             )
@@ -82,11 +80,7 @@ class Leases:
             .values(expires_at=database_clock(after_s))
         )
 
-        def work(connection: Connection) -> bool:
-            _limit_idling(connection)
-            return connection.execute(statement).rowcount == 1
-
-        return self._database.write(work)
+        return self._database.write(lambda connection: connection.execute(statement).rowcount == 1)
 
 
 def hold(connection: Connection, model_id: int, number: int) -> None:
@@ -95,7 +89,6 @@ def hold(connection: Connection, model_id: int, number: int) -> None:
     Raises:
         LeaseLostError: It is another one's.
     """
-    _limit_idling(connection)
     row = connection.execute(HOLD, {"model_id": model_id}).one_or_none()
     if row is None or row.number != number:
         holder = "nobody" if row is None else f"{row.owner!r} (number {row.number})"
@@ -103,9 +96,3 @@ def hold(connection: Connection, model_id: int, number: int) -> None:
             f"the lease of model {model_id} with number {number} is lost, {holder} holds it; "
             "stop learning and acquire it again"
         )
-
-
-def _limit_idling(connection: Connection) -> None:
-    """Let PostgreSQL end this transaction when its process stops, and with it the lock on the lease's row."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MAX_IDLE_S}s'"))

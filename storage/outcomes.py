@@ -19,7 +19,7 @@ from storage.decisions import Decisions, refuse_unknown
 from storage.grouping import Grouping
 from storage.records import NewOutcome, OutcomeRecord, OutcomeStatus
 from storage.schema import ArmStatistics, Campaign, Decision, Outcome
-from storage.session import Database, insert_columns, is_among
+from storage.session import Database, allow_idling, insert_columns, is_among
 from storage.settling import settle
 
 # Statements are built once: building one takes longer than SQLite takes to run it.
@@ -128,6 +128,7 @@ class Outcomes:
         ids = sorted(set(names))
 
         def work(connection: Connection) -> list[list[OutcomeRecord]]:
+            allow_idling(connection, rows=len(names))
             cases = _lock(connection, ids)
             refuse_unknown(names, cases.keys())
             rows: list[_Row] = []

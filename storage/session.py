@@ -20,7 +20,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from storage.columns import Base, Texts, UtcDateTime
 from storage.errors import DatabaseHeldError
-from storage.translation import is_transient, translate
+from storage.translation import has_broken, is_transient, translate
 from storage.urls import shown
 
 T = TypeVar("T")
@@ -30,6 +30,10 @@ Durability = Literal["normal", "full", "relaxed"]
 MAX_ATTEMPTS: Final = 5
 FIRST_PAUSE_S: Final = 0.01  # doubled each time, with jitter: five attempts take less than half a second
 CONNECT_TIMEOUT_S: Final = 10
+CHECKPOINT_PAUSE_S: Final = 0.05
+MAX_IDLE_S: Final = 5  # inside a transaction: less than a lease's 8 s, or a stopped process delays a takeover
+MANY_ROWS: Final = 10_000  # they take some tenths of a second to prepare, on a busy host a second
+MAX_LOCK_WAIT_S: Final = 3 * MAX_IDLE_S  # stopped processes are waited for, one that waits for another too
 SYNCHRONOUS_COMMIT_IS_OFF: Final = "current_setting('synchronous_commit') = 'off'"
 MAX_PARAMETERS: Final = 10_000  # SQLite takes 32,766 in a statement, PostgreSQL 65,535
 
@@ -67,7 +71,8 @@ class Database:
         """Run `work` in a transaction and commit it.
 
         Args:
-            work: What to do; it is run again when the server rolled it back because of another transaction.
+            work: What to do; it is run again when the server rolled it back because of another transaction,
+                or the connection broke in the middle of it.
 
         Returns:
             What `work` returned, after the commit.
@@ -95,12 +100,21 @@ class Database:
             raise translate(error, self.place) from error
 
     def checkpoint(self) -> None:
-        """Write SQLite's write-ahead log into its file and cut it; what a reader still needs stays."""
+        """Write SQLite's write-ahead log into its file and cut it; what a reader still needs stays.
+
+        It is tried again while there are readers, without a lock: SQLite's own waiting for them would keep
+        all writers out.
+        """
         if self.dialect != "sqlite":
             return
+        deadline = time.monotonic() + self._busy_timeout_s
         try:
             with self._engine.connect() as connection:
-                connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                cursor = connection.connection.cursor()
+                cursor.execute("PRAGMA busy_timeout=0")
+                while _is_checkpoint_busy(cursor) and time.monotonic() < deadline:
+                    time.sleep(CHECKPOINT_PAUSE_S)
+                cursor.execute(f"PRAGMA busy_timeout={round(1000 * self._busy_timeout_s)}")
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translate(error, self.place) from error
 
@@ -121,14 +135,30 @@ class Database:
         engine = self._for_writing if is_write else self._for_reading
         pauses = _pauses(MAX_ATTEMPTS - 1)
         while True:
+            is_done = False
             try:
                 with engine.begin() as connection:
-                    return work(connection)
+                    result = work(connection)
+                    is_done = True
+                return result
             except SQLAlchemyError as error:
-                pause_s = next(pauses, None) if is_transient(error) else None
+                # A connection that breaks at the commit does not tell whether it was made.
+                is_undone = is_transient(error) or (has_broken(error) and not is_done)
+                pause_s = next(pauses, None) if is_undone else None
                 if pause_s is None:
                     raise translate(error, self.place) from error
                 time.sleep(pause_s)
+
+
+def allow_idling(connection: Connection, *, rows: int | None = None) -> None:
+    """Let this transaction rest between its statements as long as it likes.
+
+    Args:
+        connection: Inside a transaction.
+        rows: How many are prepared inside it: only for many. None is for one that locks nothing.
+    """
+    if connection.dialect.name == "postgresql" and (rows is None or rows > MANY_ROWS):
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
 def insert_into(connection: Connection, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
@@ -274,6 +304,12 @@ def _is_wal(cursor: DBAPICursor) -> bool:
         raise
 
 
+def _is_checkpoint_busy(cursor: DBAPICursor) -> bool:
+    """Try a checkpoint once; return whether a reader or a writer kept it from cutting the log."""
+    (is_busy, _, _) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return bool(is_busy)
+
+
 def _prepare_sqlite(durability: Durability, connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     # The driver's own BEGIN is deferred and comes too late; _begin_sqlite gives it instead.
     connection.isolation_level = None
@@ -289,6 +325,10 @@ def _prepare_postgres(durability: Durability, connection: DBAPIConnection, _: Co
     wanted, unless = ("off", "true") if durability == "relaxed" else ("on", SYNCHRONOUS_COMMIT_IS_OFF)
     cursor = connection.cursor()
     cursor.execute(f"SELECT set_config('synchronous_commit', '{wanted}', false) WHERE {unless}")
+    cursor.execute(
+        f"SELECT set_config('idle_in_transaction_session_timeout', '{MAX_IDLE_S}s', false), "
+        f"set_config('lock_timeout', '{MAX_LOCK_WAIT_S}s', false)"
+    )
     cursor.close()
     connection.commit()
 

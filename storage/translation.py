@@ -19,8 +19,14 @@ from storage.errors import (
     StorageError,
 )
 
-# After these PostgreSQL has rolled the transaction back and asks for it again; nothing else is retried.
-TRANSIENT_SQLSTATES: Final = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
+# After these PostgreSQL has rolled the transaction back, and asks for it again.
+TRANSIENT_SQLSTATES: Final = frozenset(
+    {
+        "40001",  # serialization_failure
+        "40P01",  # deadlock_detected
+        "25P03",  # idle_in_transaction_session_timeout: our process was stopped inside it, and goes on
+    }
+)
 
 # SQLite's primary result codes (the low byte of the extended ones).
 SQLITE_ERRORS: Final[dict[int, tuple[type[StorageError], str]]] = {
@@ -54,6 +60,11 @@ SQLITE_ERRORS: Final[dict[int, tuple[type[StorageError], str]]] = {
 }
 POSTGRES_ERRORS: Final[tuple[tuple[type[psycopg.Error], type[StorageError], str], ...]] = (
     (
+        psycopg.errors.DiskFull,
+        DatabaseFailedError,
+        "{place}: the server's disk is full; free some space there, then try again",
+    ),
+    (
         psycopg.errors.LockNotAvailable,
         DatabaseHeldError,
         "{place}: rows are held by another session; see pg_stat_activity for whose",
@@ -72,9 +83,14 @@ POSTGRES_ERRORS: Final[tuple[tuple[type[psycopg.Error], type[StorageError], str]
 
 
 def is_transient(error: SQLAlchemyError) -> bool:
-    """Whether the same transaction, tried again, can succeed: the server undid it because of another one."""
+    """Whether the same transaction, tried again, can succeed: the server undid it to let others go on."""
     cause = error.orig if isinstance(error, DBAPIError) else None
     return isinstance(cause, psycopg.Error) and cause.sqlstate in TRANSIENT_SQLSTATES
+
+
+def has_broken(error: SQLAlchemyError) -> bool:
+    """Whether the connection broke while it was used; one that cannot be made is no such error."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def translate(error: SQLAlchemyError | sqlite3.Error | psycopg.Error, place: str) -> StorageError:

@@ -93,10 +93,10 @@ def own_server(postgres_server: URL) -> Iterator[OwnServer]:
 def postgres_template(postgres_server: URL) -> Iterator[URL]:
     """A server on which one migrated database is the template of all others."""
     name = f"{TEMPLATE}_{os.getpid()}"
-    _administer(postgres_server, f"CREATE DATABASE {name}")
+    administer(postgres_server, f"CREATE DATABASE {name}")
     storage.Store.open(_text(postgres_server.set(database=name))).close()
     yield postgres_server.set(database=name)
-    _administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    administer(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -137,6 +137,12 @@ def url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
+def administer(server: URL, statement: str) -> None:
+    """Run a statement outside any transaction, such as CREATE DATABASE."""
+    with psycopg.connect(_text(server), autocommit=True) as connection:
+        connection.execute(statement)
+
+
 def _quick_place() -> Path:
     """Choose memory when there is enough: a database is hundreds of files. A socket's path must be short."""
     memory = Path("/dev/shm")  # noqa: S108  a folder of our own is made in it
@@ -147,18 +153,13 @@ def _quick_place() -> Path:
 
 def _fresh(server: URL, template: str) -> Iterator[str]:
     name = f"test_{os.getpid()}_{time.monotonic_ns()}"
-    _administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    administer(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield _text(server.set(database=name))
-    _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+    administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _text(url: URL) -> str:
     return url.render_as_string(hide_password=False)
-
-
-def _administer(server: URL, statement: str) -> None:
-    with psycopg.connect(_text(server), autocommit=True) as connection:
-        connection.execute(statement)
 
 
 def _start(folder: Path) -> "subprocess.Popen[bytes]":

@@ -14,6 +14,7 @@ from bandit.cli import (
     doctor,
     encoding,
     evaluating,
+    explaining,
     importing,
     learning,
     models,
@@ -60,6 +61,7 @@ app.add_typer(simulating.demo_app)
 app.add_typer(campaigns.app, name="campaign", help="Add, pause and resume campaigns.")
 app.add_typer(creatives.app, name="creative", help="Add, pause, resume and retire creatives.")
 app.add_typer(decisions.app)
+app.add_typer(explaining.app)
 app.add_typer(encoding.app)
 app.add_typer(importing.app)
 app.add_typer(learning.app)

@@ -1,6 +1,5 @@
-"""`select`, `update`, `settle`, `arms`, `explain`."""
+"""`select`, `update`, `settle`, `arms`."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -186,67 +185,6 @@ def arms(campaign: Campaign, *, database: Database = DEFAULT_DATABASE, as_json: 
         [_arm_row(report) for report in reports],
         n_words=2,
     )
-
-
-@app.command(
-    epilog=example(
-        "explain spring-sale calm --context device=mobile",
-        "explain --decision 019a1c2e-7d10-7abc-8def-0123456789ab --json",
-    )
-)
-def explain(
-    campaign: Annotated[
-        str | None,
-        typer.Argument(metavar="CAMPAIGN", help="The campaign, unless --decision is given."),
-    ] = None,
-    creative: Annotated[
-        str | None, typer.Argument(metavar="CREATIVE", help="One of its creatives, likewise.")
-    ] = None,
-    *,
-    decision: Annotated[
-        str | None,
-        typer.Option(metavar="DECISION", help="A decision's id: explains the creative that it chose."),
-    ] = None,
-    context: Annotated[
-        list[str] | None,
-        typer.Option("--context", "-c", metavar="NAME=VALUE", help="A request's context; repeatable."),
-    ] = None,
-    database: Database = DEFAULT_DATABASE,
-    as_json: AsJson = False,
-) -> None:
-    """Show where a creative's estimated click rate comes from, or why a decision chose it."""
-    known = parse_context(context or [])
-    if decision is None and (campaign is None or creative is None):
-        raise typer.BadParameter(
-            "give a campaign and one of its creatives, or --decision", param_hint="CREATIVE"
-        )
-    if decision is not None and (campaign is not None or known):
-        raise typer.BadParameter("it has a campaign and a context of its own", param_hint="--decision")
-    with opened_engine(database) as engine:
-        explanation = (
-            engine.explain(campaign or "", creative or "", known)
-            if decision is None
-            else engine.explain(decision_id=decision)
-        )
-    if as_json:
-        print_json(asdict(explanation))
-        return
-    print_table(
-        ("part", "logits", "± sd", "odds"),
-        [
-            (part.name, f"{part.logit:+.3f}", f"{part.sd:.3f}", f"× {math.exp(part.logit):.3f}")
-            for part in explanation.parts
-        ]
-        + [
-            (
-                "sum",
-                f"{explanation.logit:+.3f}",
-                f"{explanation.sd:.3f}",
-                f"× {math.exp(explanation.logit):.3f}",
-            )
-        ],
-    )
-    print_line(explanation.sentence)
 
 
 def _what_became(record: "OutcomeRecord", settled: Settled, *, is_click: bool, is_valid: bool) -> str:

@@ -24,9 +24,10 @@ def import_file(
         Path | None,
         typer.Argument(
             metavar="FILE",
-            help="A CSV in UTF-8 with the columns campaign, creative, headline, impressions and clicks; "
-            "body, call_to_action and context (a JSON object) too where there are such. Or the view "
-            "decision_log: decision_id, campaign, creative, context, click and headline of each decision.",
+            help="A CSV in UTF-8, gzipped or not, with the columns campaign, creative, headline, impressions "
+            "and clicks; body, call_to_action and context (a JSON object) too where there are such. Or the "
+            "view decision_log: decision_id, campaign, creative, context, click and headline of each "
+            "decision.",
         ),
     ] = None,
     *,

@@ -111,53 +111,96 @@ def _tried_row(row: "Tried") -> tuple[str, ...]:
 @app.command(
     epilog=example(
         "simulate synthetic --out out",
+        "simulate synthetic --preset new-arrivals --policies ucb1,lin-ts --out out",
         "simulate synthetic --policies lin-ucb,lin-ts --base-rate 0.04 --residual 0.4 --tune --out out",
+        "simulate synthetic --seeds 50 --tune --engine local --workers 8 --out out",
+        "simulate synthetic --changes arriving=0.5,retiring=0.2 --out out",
     )
 )
 def synthetic(
     *,
     out: Out,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A kind of traffic, see docs/simulations.md.")
+    ] = None,
     policies: Annotated[
         str, typer.Option(metavar="NAME,…", help="The policies; the engine always plays.")
     ] = "engine,plain-thompson,lin-ucb,lin-ts,logistic-ts,beta-thompson",
     seeds: Annotated[str, typer.Option(metavar="N", help="Worlds, each with traffic of its own.")] = "8",
-    impressions: Annotated[str, typer.Option(metavar="N", help="Impressions of each world.")] = "100000",
-    creatives: Annotated[str, typer.Option(metavar="N", help="Creatives of each world.")] = "20",
-    batch: Annotated[str, typer.Option(metavar="N", help="Impressions between two updates.")] = "500",
+    impressions: Annotated[
+        str | None, typer.Option(metavar="N", help="Impressions of each world; 100000, or the preset's.")
+    ] = None,
+    creatives: Annotated[
+        str | None, typer.Option(metavar="N", help="Creatives of each world; 20, or the preset's.")
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="N", help="Impressions between two updates; 500, or the preset's.")
+    ] = None,
     base_rate: Annotated[
         str | None, typer.Option(metavar="CTR", help="Base click rate of all worlds; else 0.005 to 0.05.")
     ] = None,
     residual: Annotated[
-        str, typer.Option(metavar="SD", help="Sd of what is each creative's own, in logits.")
-    ] = "0.25",
+        str | None, typer.Option(metavar="SD", help="Sd of what is each creative's own, in logits; 0.25.")
+    ] = None,
+    changes: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=NUMBER,…", help="How worlds change; replaces the preset's changes."),
+    ] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="First choose each rival's setting from a grid, on other worlds.")
     ] = False,
+    engine: Annotated[
+        str, typer.Option(metavar="here|local|ray", help="Play in this process, on several, or on Ray.")
+    ] = "here",
+    n_workers: Annotated[
+        str, typer.Option("--workers", metavar="N", help="Processes of local, or of a Ray started here.")
+    ] = "2",
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a Ray cluster that runs already.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the results that are in the folder.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Play worlds with contexts whose truth is known: what does each policy lose while it learns?"""
-    from simulations.synthetic_run import HEADER, Plan, row_of, run_synthetic
-    from simulations.worlds import EffectSizes
+    """Play worlds with contexts whose truth is known: what does each policy lose while it learns?
 
-    sizes = EffectSizes(residual=parse_number(residual, "--residual"))
+    Finished runs are kept in the folder; the same command goes on where an earlier one was stopped.
+    """
+    from simulations.cells import Workers
+    from simulations.changes import parse_changes
+    from simulations.presets import plan_of
+    from simulations.synthetic_run import HEADER, Plan, row_of, run_synthetic
+
+    names = tuple(policies.split(","))
+    plan = Plan(policies=names) if preset is None else plan_of(preset, names)
+    sizes = plan.sizes
+    if residual is not None:
+        sizes = replace(sizes, residual=parse_number(residual, "--residual"))
     if base_rate is not None:
         rate = parse_number(base_rate, "--base-rate")
         sizes = replace(sizes, base_rates=(rate, rate))
-    plan = Plan(
-        policies=tuple(policies.split(",")),
+    plan = replace(
+        plan,
         seeds=parse_integer(seeds, "--seeds"),
-        impressions=parse_integer(impressions, "--impressions"),
-        creatives=parse_integer(creatives, "--creatives"),
-        batch=parse_integer(batch, "--batch"),
+        impressions=_or(impressions, "--impressions", plan.impressions),
+        creatives=_or(creatives, "--creatives", plan.creatives),
+        batch=_or(batch, "--batch", plan.batch),
         sizes=sizes,
+        changes=plan.changes if changes is None else parse_changes(changes),
         is_tuned=tune,
     )
-    rows = run_synthetic(plan, out, console=console(is_error=True))
+    workers = Workers(engine=engine, n_workers=parse_integer(n_workers, "--workers"), address=address)
+    rows = run_synthetic(plan, out, overwrite=overwrite, workers=workers, console=console(is_error=True))
     if as_json:
         print_json({"scores": [asdict(row) for row in rows]})
         return
     print_table(HEADER, [row_of(row) for row in rows], n_words=2)
     print_line(f"written: {out / 'results.csv'}, {out / 'report.html'}")
+
+
+def _or(text: str | None, option: str, default: int) -> int:
+    return default if text is None else parse_integer(text, option)
 
 
 def _score_row(score: "Score") -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from bandit.cli.opening import opened_store
 from bandit.cli.options import AsJson, example, group
 from bandit.cli.printing import print_json, print_line, print_table, progress_bar
 from bandit.records import HistoryRow
@@ -20,19 +21,24 @@ app = group()
 @app.command(
     epilog=example(
         "tune --history history.csv --out tuned",
+        "tune --database ads.db --out tuned",
         "tune --history history.csv --out tuned --method lora --rank 8 --epochs 3",
     )
 )
 def tune(
     *,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The tuned encoder's; must not be there.")],
     history: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             metavar="FILE",
             help="A CSV as for `import`, its campaigns in order of time: the latest are held out.",
         ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The tuned encoder's; must not be there.")],
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Instead of a file: a database, with all that it has learnt."),
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option(metavar="MODEL", help="What is tuned: a folder or hub id; else the default.")
     ] = None,
@@ -52,13 +58,18 @@ def tune(
 ) -> None:
     """Tune the encoder to past clicks, and say on later campaigns what that brought.
 
+    A run that was stopped goes on after its last whole epoch when the same command is given again.
+
     The folder is an encoder like any other: name it by CREATIVE_BANDIT_ENCODER or Engine.open(…, encoder=…)
     for a new database. A database keeps the encoder that it began with.
     """
-    from bandit.history_file import read_history
     from encoders.tuning import TuningSettings
     from encoders.tuning import tune as tune_encoder
 
+    if (history is None) == (database is None):
+        raise typer.BadParameter(
+            "give either --history or --database: where the clicks are", param_hint="--history"
+        )
     settings = TuningSettings(
         method=method,
         layers=layers,
@@ -68,13 +79,15 @@ def tune(
         held_out=held_out,
         seed=seed,
     )
-    campaigns = past_campaigns(read_history(history))
+    campaigns = past_campaigns(read_rows(history, database))
     with progress_bar("epochs", epochs + 1) as advance:  # the encoder as it was is looked at too
         report = tune_encoder(campaigns, out, settings, encoder, told=lambda _: advance(1))
     if as_json:
         measures = [asdict(measure) | {"verdict": measure.verdict} for measure in report.measures]
         print_json(asdict(report) | {"folder": str(report.folder), "measures": measures})
         return
+    if report.went_on_after is not None:
+        print_line(f"went on after epoch {report.went_on_after} of a run that was stopped")
     counts = report.campaigns
     print_line(
         f"{counts['training']:,} campaigns trained, {counts['stopping']:,} stopped the training, "
@@ -109,6 +122,21 @@ def tune(
     )
     print_line("")
     print_line(f"the tuned encoder is in {report.folder}")
+
+
+def read_rows(history: Path | None, database: str | None) -> Sequence[HistoryRow]:
+    """Return the counts of a file, or else of a database, whose campaigns come in the order of their ids."""
+    if history is not None:
+        from bandit.history_file import read_history
+
+        return read_history(history)
+    with opened_store(str(database)):  # before JAX is imported, which takes seconds
+        pass
+    from bandit.history_database import read_database
+
+    found = read_database(str(database))
+    order = {name: place for place, name in enumerate(found.campaigns)}
+    return sorted(found.rows, key=lambda row: order[row.campaign])
 
 
 def past_campaigns(rows: Sequence[HistoryRow]) -> list["PastCampaign"]:

@@ -2,7 +2,8 @@
 
 from .campaigns import PastCampaign
 from .evaluation import Measure
+from .report import Epoch, TuningReport
 from .settings import TuningSettings
-from .tune import TuningReport, tune
+from .tune import tune
 
-__all__ = ["Measure", "PastCampaign", "TuningReport", "TuningSettings", "tune"]
+__all__ = ["Epoch", "Measure", "PastCampaign", "TuningReport", "TuningSettings", "tune"]

@@ -18,6 +18,7 @@ from encoders.errors import TuningError
 from .parameters import Parameters
 
 PROVENANCE = "tuning.json"
+EPOCHS = "epochs.csv"
 # All of a checkpoint but its weights that an encoder reads.
 _FILES = (
     "config.json",
@@ -40,7 +41,12 @@ def check_free(out: Path) -> None:
 
 
 def export(
-    source: Path, out: Path, config: BertConfig, parameters: Parameters, provenance: Mapping[str, Any]
+    source: Path,
+    out: Path,
+    config: BertConfig,
+    parameters: Parameters,
+    provenance: Mapping[str, Any],
+    epochs: str = "",
 ) -> None:
     """Write a checkpoint's folder, whole or not at all.
 
@@ -50,6 +56,7 @@ def export(
         config: Of the BERT.
         parameters: All of its parameters.
         provenance: What becomes `tuning.json`.
+        epochs: What becomes `epochs.csv`.
 
     Raises:
         TuningError: The new folder is there already, or cannot be written.
@@ -64,6 +71,7 @@ def export(
         _copy(source, unfinished)
         save_file(_tensors(config, parameters), unfinished / "model.safetensors", {"format": "pt"})
         (unfinished / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n")
+        (unfinished / EPOCHS).write_text(epochs)
         for path in unfinished.rglob("*"):
             if path.is_file():
                 path.chmod(0o644)  # safetensors keeps others from reading
@@ -76,9 +84,14 @@ def export(
         raise TuningError(f"{out} cannot be written: {error}; nothing was left there") from error
 
 
+def settings_files(source: Path) -> list[Path]:
+    """List all of a checkpoint's files that an encoder reads, but its weights."""
+    nested = sorted(path for path in source.glob("*/config.json") if path.is_file())  # pooling, for one
+    return [*(source / name for name in _FILES if (source / name).is_file()), *nested]
+
+
 def _copy(source: Path, to: Path) -> None:
-    settings = [path for path in source.glob("*/config.json") if path.is_file()]  # pooling, for one
-    for path in [*(source / name for name in _FILES if (source / name).is_file()), *settings]:
+    for path in settings_files(source):
         copied = to / path.relative_to(source)
         copied.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, copied)

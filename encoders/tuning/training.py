@@ -71,13 +71,27 @@ def encoding(model: Model) -> Callable[[Any, Sequence[Tokens]], Float[np.ndarray
     return encode
 
 
+class Stage(NamedTuple):
+    """Hold where training stands between two epochs.
+
+    Args:
+        epoch: The last one that is done.
+        tunable: What is trained.
+        optimiser: The arrays of the optimiser's state.
+    """
+
+    epoch: int
+    tunable: Tunable
+    optimiser: Sequence[Array | np.ndarray]
+
+
 def train(
     model: Model,
-    start: Tunable,
+    start: Tunable | Stage,
     campaigns: Sequence[Tokens],
     head: Head,
     settings: TuningSettings,
-    after_epoch: Callable[[int, float, Tunable], None],
+    after_epoch: Callable[[Stage, float], None],
 ) -> None:
     """Train for some epochs.
 
@@ -86,11 +100,12 @@ def train(
 
     Args:
         model: What does not change.
-        start: What is trained, at its start.
+        start: What is trained, at its start, or a stage to go on from: what follows is what would have
+            followed, to the bit.
         campaigns: To train on.
         head: Gives the ridge of the head.
         settings: How.
-        after_epoch: Told the epoch, from 1, its mean loss and what is trained.
+        after_epoch: Told the stage after each epoch, from 1, and the epoch's mean loss.
     """
     rng = np.random.default_rng(settings.seed)
     orders = [rng.permutation(len(campaigns)) for _ in range(settings.epochs)]
@@ -120,9 +135,13 @@ def train(
         updates, state = optimiser.update(gradient, state, tunable)
         return optax.apply_updates(tunable, updates), state, value
 
-    tunable, state, number = start, optimiser.init(start), 0
+    stage = start if isinstance(start, Stage) else Stage(0, start, jax.tree.leaves(optimiser.init(start)))
+    tunable, number = stage.tunable, sum(batches[: stage.epoch])
+    state = jax.tree.unflatten(
+        jax.tree.structure(jax.eval_shape(optimiser.init, tunable)), map(jnp.asarray, stage.optimiser)
+    )
     keys = jax.random.key(settings.seed)
-    for epoch, order in enumerate(orders, start=1):
+    for epoch, order in enumerate(orders[stage.epoch :], start=stage.epoch + 1):
         losses = []
         for batch in pack([campaigns[i] for i in order], model.max_tokens):
             tunable, state, value = step(
@@ -130,7 +149,8 @@ def train(
             )
             losses.append(value)
             number += 1
-        after_epoch(epoch, float(np.mean(jax.device_get(losses))), tunable)
+        done = Stage(epoch, tunable, jax.device_get(jax.tree.leaves(state)))  # its own arrays are reused
+        after_epoch(done, float(np.mean(jax.device_get(losses))))
 
 
 def _vectors(

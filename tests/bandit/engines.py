@@ -10,7 +10,7 @@ import numpy as np
 from numpy.testing import assert_allclose
 
 from bandit import Creative, Engine
-from encoders import TextEncoder
+from encoders import Encoder
 from tests.bandit.small import named_arrays
 from tests.storage.sql import execute, fetch
 
@@ -41,7 +41,7 @@ class Clock:
 class Engines:
     """Opens engines on one database, all with the same encoder, and closes what a test left open."""
 
-    def __init__(self, url: str, encoder: TextEncoder, clock: Clock) -> None:
+    def __init__(self, url: str, encoder: Encoder | Path, clock: Clock) -> None:
         self.url = url
         self.clock = clock
         self._encoder = encoder

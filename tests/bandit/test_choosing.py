@@ -13,7 +13,7 @@ from bandit.candidates import prepare
 from bandit.choosing import choose_all, warm_up
 from bandit.numerics import double_precision
 from bandit.points import N_POINTS
-from bandit.selection import BATCHES
+from bandit.selection import BATCHES, select_batch
 from storage import NewDecision
 from tests.bandit.engines import START, Engines, add_campaign, play
 
@@ -93,6 +93,18 @@ def test_a_request_alone_is_the_request_among_others(engine: Engine) -> None:
     assert np.mean(np.array(apart) > 1e-9) <= 0.02
     assert max(apart) <= 1.001 / N_POINTS
     assert [d.creative_id for d in together] == [d.creative_id for d in alone]
+
+
+def test_many_candidates_are_chosen_from_in_small_batches(engine: Engine) -> None:
+    add_campaign(engine, *(f"ad-{i}" for i in range(600)), name="long-tail")
+    requests = [
+        Request(campaign="long-tail", context={"device": DEVICES[i % 3]}, decision_id=f"r{i}")
+        for i in range(17)
+    ]
+    programs = select_batch._cache_size()
+    together = chosen(engine, requests)
+    assert select_batch._cache_size() == programs + 2, "of 8 rows, and the last ones alone"
+    assert_alike(together, [chosen(engine, [request])[0] for request in requests], tolerance=1.001 / N_POINTS)
 
 
 def test_floors_and_caps_of_creatives_reach_the_draw(engine: Engine, engines: Engines) -> None:

@@ -44,12 +44,12 @@ def test_cut_connections_lose_and_double_nothing(postgres_engines: Engines, post
     cutter = threading.Thread(target=cut)
     cutter.start()
     try:
-        errors = sum(at_once([lambda who=who: serve(engine, who) for who in range(N_THREADS)]))  # type: ignore[misc]
+        # Few of them are seen: what was cut before its commit is done again.
+        at_once([lambda who=who: serve(engine, who) for who in range(N_THREADS)])  # type: ignore[misc]
     finally:
         is_over.set()
         cutter.join()
     assert cuts > 0
-    assert errors > 0
     engine.settle()
     check(engine, postgres_engines)
 

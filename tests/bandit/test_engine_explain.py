@@ -1,13 +1,20 @@
 """What the engine says of itself: why an estimate is as it is, and how each learning step went."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bandit import Creative, Engine
-from bandit.errors import ContextError
+from bandit.context import context_vector
+from bandit.errors import ContextError, EncoderChangedError
+from bandit.explaining import text_direction
+from encoders import AttributionError, MissingEncoderError, TextEncoder
 from storage import UnknownCampaignError, UnknownCreativeError, UnknownDecisionError
-from tests.bandit.engines import Engines
+from tests.bandit.engines import TINY, Engines
 
 
 def learnt(engines: Engines, n: int = 60) -> Engine:
@@ -126,6 +133,73 @@ def test_what_cannot_be_explained(engines: Engines) -> None:
         engine.explain("s")  # type: ignore[call-overload]  # wrong on purpose
     with pytest.raises(ContextError, match="device"):
         engine.explain("s", "calm", {"device": 7})
+    with pytest.raises(UnknownCreativeError, match="'clam'"):
+        engine.explain("s", "clam", words=True)
+
+
+def test_words_sum_to_what_the_text_says(engines: Engines) -> None:
+    engine = learnt(engines)
+    context = {"device": "mobile"}
+    explanation = engine.explain("s", "loud", context, words=True)
+    wording = explanation.wording
+    assert wording is not None
+    parts = {part.name: part.logit for part in explanation.parts}
+    assert wording.logit == pytest.approx(parts["content"] + parts["interaction"], abs=1e-6)
+    assert parts["interaction"] != 0
+    assert [(word.field, word.start, word.end, word.text) for word in wording.words] == [
+        ("headline", 0, 5, "flash"),
+        ("headline", 6, 10, "sale"),
+    ]
+    difference = wording.logit - wording.masked
+    carried = sum(word.logit for word in wording.words)
+    assert abs(carried - difference) <= max(1e-3 * abs(difference), 1e-6)
+    assert engine.explain("s", "loud", context) == replace(explanation, wording=None)
+
+
+def test_the_direction_of_a_text_is_its_weights(engines: Engines) -> None:
+    engine = learnt(engines)
+    view, schema = engine._learner.view, engine._model.schema
+    direction = text_direction(view, schema, {"device": "mobile"})
+    weights = np.asarray(view.state.weights)
+    content, interaction = weights[17:81], weights[145:].reshape(16, 4)
+    vector = context_vector({"device": "mobile"}, schema)
+    np.testing.assert_allclose(direction[4:], content[4:], rtol=1e-12)
+    np.testing.assert_allclose(direction[:4], content[:4] + vector @ interaction, rtol=1e-12)
+    assert np.abs(vector @ interaction).max() > 0
+
+
+def test_the_words_of_a_decision_are_read_in_its_context(engines: Engines) -> None:
+    engine = learnt(engines)
+    chosen = engine.select("s", {"device": "mobile"}, decision_id="d1").creative_id
+    by_hand = engine.explain("s", chosen, {"device": "mobile"}, words=True)
+    assert engine.explain(decision_id="d1", words=True).wording == by_hand.wording
+    assert engine.explain("s", chosen, words=True).wording != by_hand.wording
+
+
+def test_words_need_the_encoder_itself(engines: Engines, tmp_path: Path) -> None:
+    learnt(engines, n=1).close()
+    engine = engines.open(encoder=tmp_path / "gone")  # all vectors are in the database
+    assert engine.explain("s", "calm").wording is None
+    with pytest.raises(MissingEncoderError, match=r"gone is not a folder"):
+        engine.explain("s", "calm", words=True)
+    engine.close()
+    other = engines.open(encoder=TextEncoder(TINY, dtype="bfloat16"))
+    with pytest.raises(EncoderChangedError, match="open it with the same encoder"):
+        other.explain("s", "calm", words=True)
+
+
+def test_an_encoder_of_ones_own_gives_vectors_alone(engines: Engines) -> None:
+    class Own:
+        dim, fingerprint = 3, "own"
+
+        def encode(self, texts: Sequence[str]) -> np.ndarray:
+            return np.tile(np.float32([1, 0, 0]), (len(texts), 1))
+
+    engine = engines.open(encoder=Own())
+    engine.add_campaign("s")
+    engine.add_creatives("s", [Creative("calm", headline="free returns")])
+    with pytest.raises(AttributionError, match="the encoder own, a Own, gives vectors"):
+        engine.explain("s", "calm", words=True)
 
 
 def test_every_step_reports_about_itself(engines_on_both: Engines) -> None:

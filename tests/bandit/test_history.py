@@ -1,5 +1,6 @@
 """History files: every bad line is named, and nothing of a bad file is used."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def test_rows(tmp_path: Path) -> None:
             clicks=0,
         ),
     ]
+
+
+def test_a_gzipped_file_is_read_by_its_name(tmp_path: Path) -> None:
+    text = HEADER + "old,a,Free,,100,3\n"
+    packed = tmp_path / "history.csv.gz"
+    packed.write_bytes(gzip.compress(text.encode()))
+    assert read_history(packed) == read(tmp_path, text)
+    packed.write_bytes(packed.read_bytes()[:-12])
+    with pytest.raises(HistoryError, match=r"history\.csv\.gz: expected a CSV in UTF-8 \(gzipped if named"):
+        read_history(packed)
 
 
 def test_all_bad_lines_are_named_at_once(tmp_path: Path) -> None:

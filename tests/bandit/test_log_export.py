@@ -273,6 +273,27 @@ def test_open_bandit_columns(source: Engines, tmp_path: Path) -> None:
     assert abs(weights / 3 - 210) < 3 * sum(1 / p**2 for _, _, p in shown) ** 0.5 / 3
 
 
+@pytest.mark.real_data
+def test_open_bandit_columns_are_those_of_the_data_set(
+    source: Engines, tmp_path: Path, data_dir: Path
+) -> None:
+    """All but the affinities of users and items, of which an engine knows none."""
+    path = tmp_path / "spring.csv"
+    with Store.open(source.url) as store:
+        setup = store.exports.setup(store.models.get().model_id, campaign="spring")
+        store.exports.decisions(setup, lambda log: write_open_bandit(log, setup, path, lambda n: None))
+    theirs = data_dir / "open-bandit"
+    with gzip.open(theirs / "random_men.csv.gz", "rt", newline="") as file:
+        columns = [name for name in next(csv.reader(file)) if not name.startswith("user-item_affinity_")]
+    with path.open(newline="") as file:
+        assert next(csv.reader(file)) == columns
+    items = []
+    for place in (items_of(path), theirs / "men_items.csv"):
+        with place.open(newline="") as file:
+            items.append(next(csv.reader(file)))
+    assert items[0][: len(items[1])] == items[1]
+
+
 def test_dsjson_lines(source: Engines, tmp_path: Path) -> None:
     path = tmp_path / "log.dsjson.gz"
     with Store.open(source.url) as store:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file
-from scipy.special import erf
 
 from encoders.bert import Bert
 from encoders.checkpoint import load_bert
 from encoders.config import BertConfig, parse_config, read_json
+from tests.encoders.by_the_book import by_the_book
 
 
 @pytest.fixture(scope="module")
@@ -29,48 +29,6 @@ def bert(tiny: Path, config: BertConfig) -> Bert:
 @pytest.fixture(scope="module")
 def batch(expected: dict[str, np.ndarray]) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(expected["input_ids"]), jnp.asarray(expected["attention_mask"] == 1)
-
-
-def _activate(name: str, x: np.ndarray) -> np.ndarray:
-    match name:
-        case "gelu":
-            return x * 0.5 * (1 + erf(x / np.sqrt(2)))
-        case "gelu_new" | "gelu_pytorch_tanh":
-            return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-        case "relu":
-            return np.maximum(x, 0)
-        case _:
-            return x / (1 + np.exp(-x))
-
-
-def _reference(weights: dict[str, np.ndarray], config: BertConfig, ids: np.ndarray) -> np.ndarray:
-    """One text through BERT by the book, head by head, in float64."""
-    w = {name: array.astype(np.float64) for name, array in weights.items()}
-
-    def dense(x: np.ndarray, name: str) -> np.ndarray:
-        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
-
-    def norm(x: np.ndarray, name: str) -> np.ndarray:
-        centred = x - x.mean(-1, keepdims=True)
-        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + config.layer_norm_eps)
-        return scaled * w[f"{name}.LayerNorm.weight"] + w[f"{name}.LayerNorm.bias"]
-
-    tables = [f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")]
-    x = norm(w[tables[0]][ids] + w[tables[1]][: len(ids)] + w[tables[2]][0], "embeddings")
-    width = config.hidden_size // config.num_attention_heads
-    for i in range(config.num_hidden_layers):
-        layer = f"encoder.layer.{i}"
-        q, k, v = (dense(x, f"{layer}.attention.self.{part}") for part in ("query", "key", "value"))
-        heads = []
-        for start in range(0, config.hidden_size, width):
-            head = slice(start, start + width)
-            scores = np.exp(q[:, head] @ k[:, head].T / np.sqrt(width))
-            heads.append(scores / scores.sum(-1, keepdims=True) @ v[:, head])
-        mixed = dense(np.concatenate(heads, -1), f"{layer}.attention.output.dense")
-        x = norm(x + mixed, f"{layer}.attention.output")
-        inner = _activate(config.hidden_act, dense(x, f"{layer}.intermediate.dense"))
-        x = norm(x + dense(inner, f"{layer}.output.dense"), f"{layer}.output")
-    return x
 
 
 def test_every_level_is_pytorchs(bert: Bert, batch, expected: dict[str, np.ndarray]) -> None:
@@ -94,7 +52,8 @@ def test_activations_are_those_of_the_equations(tiny: Path, config: BertConfig, 
     config = replace(config, hidden_act=name)
     ids = np.array([2, 40, 41, 25, 31, 32, 3])
     last = load_bert(tiny, config)(jnp.asarray(ids[None]), jnp.ones((1, len(ids)), bool)).last[0]
-    reference = _reference(load_file(tiny / "model.safetensors"), config, ids)
+    weights = load_file(tiny / "model.safetensors")
+    reference = by_the_book(weights, config, weights["embeddings.word_embeddings.weight"][ids])
     np.testing.assert_allclose(last, reference, rtol=0, atol=1e-5)
 
 

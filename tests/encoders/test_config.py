@@ -24,7 +24,7 @@ def test_reads_what_the_file_says(settings: dict[str, Any]) -> None:
     [
         ("hidden_act", "mish", "hidden_act is 'mish'"),
         ("position_embedding_type", "relative_key", "position_embedding_type is 'relative_key'"),
-        ("model_type", "roberta", "model_type is 'roberta', expected 'bert'"),
+        ("model_type", "t5", "model_type is 't5', expected one of bert, roberta, xlm-roberta"),
         ("is_decoder", True, "is_decoder is True"),
         ("add_cross_attention", True, "add_cross_attention is True"),
         ("num_attention_heads", 5, "hidden_size 24 is no multiple of 5 heads"),
@@ -40,6 +40,27 @@ def test_refuses_what_it_does_not_compute(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_config(settings | {name: value})
+
+
+@pytest.mark.parametrize(("said", "offset"), [({}, 2), ({"pad_token_id": 1}, 2), ({"pad_token_id": 0}, 1)])
+@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta"])
+def test_a_robertas_positions_begin_after_the_padding(
+    settings: dict[str, Any], kind: str, said: dict[str, int], offset: int
+) -> None:
+    del settings["pad_token_id"]
+    config = parse_config(settings | {"model_type": kind} | said)
+    assert (config.position_offset, config.max_tokens) == (offset, 32 - offset)
+
+
+@pytest.mark.parametrize(
+    ("pad", "message"),
+    [(None, "pad_token_id is None"), (-1, "pad_token_id is -1"), (31, "32 are before a text")],
+)
+def test_a_padding_that_leaves_no_position_is_refused(
+    settings: dict[str, Any], pad: object, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(settings | {"model_type": "roberta", "pad_token_id": pad})
 
 
 def test_names_all_that_is_missing_and_the_file(settings: dict[str, Any]) -> None:

@@ -112,6 +112,18 @@ def test_a_model_by_name_from_the_cache(tmp_path: Path, tiny: Path) -> None:
     assert TextEncoder("someone/ads-bert").dim == 24
 
 
+def test_a_revision_is_the_one_that_was_asked_for(tmp_path: Path, tiny: Path) -> None:
+    first = _fill_cache(tmp_path, tiny, "someone/ads-bert")
+    second = first.with_name("1" * 40)
+    shutil.copytree(tiny, second, copy_function=shutil.copyfile)
+    (second / "sentence_bert_config.json").write_text('{"max_seq_length": 9}')
+    (first.parents[1] / "refs" / "v2").write_text("1" * 40)
+    lengths = [
+        TextEncoder("someone/ads-bert", revision=at).max_tokens for at in (None, "v2", "1" * 40, "0" * 40)
+    ]
+    assert lengths == [32, 9, 9, 32]
+
+
 def test_a_revision_without_model_is_one_of_the_default() -> None:
     with pytest.raises(MissingEncoderError, match=f"{DEFAULT_MODEL} at revision v7"):
         TextEncoder(revision="v7")

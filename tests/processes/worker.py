@@ -5,21 +5,31 @@ a caller would; everything else follows from the number.
 """
 
 import os
+import signal
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 from bandit import Engine, StorageError
 from tests.bandit.engines import TINY
+from tests.processes.forked import after_statements
 
 CAMPAIGN = "spring"
 PAUSE_S = 0.05  # after an error, before the same is asked again
 
 
-def serve(url: str, notes: Path) -> None:
+def serve(url: str, notes: Path, stops_after: str = "") -> None:
     """Select and report one impression after the other; the file's name is the worker's.
 
-    Lines are "decided ID CREATIVE", "reported ID CLICK CONVERSIONS" and "failed ID ERROR".
+    Lines are "decided ID CREATIVE VERSION", "reported ID CLICK CONVERSIONS", "failed ID ERROR", "stops PID".
+
+    Args:
+        url: A migrated database with the campaign.
+        notes: Where every answer is noted.
+        stops_after: The beginning of a statement. After SIGUSR1 the process stops, as by SIGSTOP, when it has
+            run the next of them: inside a transaction that has locked what the statement writes.
     """
     engine = Engine.open(url, encoder=TINY)
     # One write of a few bytes to a file opened for appending is there whole, or not at all.
@@ -28,17 +38,34 @@ def serve(url: str, notes: Path) -> None:
     def note(*words: object) -> None:
         os.write(file, (" ".join(map(str, words)) + "\n").encode())
 
+    if stops_after:
+        stop_after(engine, stops_after, lambda: note("stops", os.getpid()))
     number = reported_in(notes)
     while True:
         name = f"{notes.stem}-{number}"
         try:
-            note("decided", name, engine.select(CAMPAIGN, context(number), decision_id=name).creative_id)
+            decision = engine.select(CAMPAIGN, context(number), decision_id=name)
+            note("decided", name, decision.creative_id, decision.model_version)
             note("reported", name, *report(engine, name, number))
         except StorageError as error:
             note("failed", name, " ".join(str(error).split()))
             time.sleep(PAUSE_S)
         else:
             number += 1
+
+
+def stop_after(engine: Engine, beginning: str, say: Callable[[], None]) -> None:
+    """Let SIGUSR1 bring about that this process stops inside a transaction, once."""
+    is_armed = Event()
+
+    def stop() -> None:
+        if is_armed.is_set():
+            is_armed.clear()
+            say()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    after_statements(engine._store._database, beginning, stop)
+    signal.signal(signal.SIGUSR1, lambda *_: is_armed.set())
 
 
 def report(engine: Engine, name: str, number: int) -> tuple[int, int]:

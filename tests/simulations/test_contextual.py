@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.stats import norm
 
 from bandit.features import PriorScales, design_row, weight_prior
 from bandit.logit_map import map_logits, map_slots
 from bandit.points import normal_points
 from bandit.posterior import Rows, State, initial_state, predict, update
-from simulations.contextual import thompson_on_contents
+from simulations.contextual import bayes_ucb_on_contents, thompson_on_contents
 from simulations.policies import ContextualState, Request, thompson_on_weights
 from simulations.run import draw_luck
 
@@ -57,7 +58,8 @@ def test_choices_are_those_of_thompson_on_weights(learnt: State, horizon: float,
     points, reach = jnp.asarray(normal_points(N_ARMS)), jnp.asarray(horizon)
     state = ContextualState(learnt, jnp.asarray(120.0))
     slow = thompson_on_weights("slow", learnt, reach, points, kappa)
-    fast = thompson_on_contents("fast", learnt, jnp.asarray(CONTENT), reach, points, kappa)
+    contents = jnp.asarray(CONTENT), jnp.asarray(CONTENT.mean(axis=0))
+    fast = thompson_on_contents("fast", learnt, *contents, reach, points, kappa)
     rng = np.random.default_rng(2)
     eligible = jnp.asarray([True, True, False, True, True, True])
     for number in range(5):
@@ -66,3 +68,18 @@ def test_choices_are_those_of_thompson_on_weights(learnt: State, horizon: float,
         wanted, got = (policy.choose(state, request, luck) for policy in (slow, fast))
         assert int(got.chosen) == int(wanted.chosen)
         assert_allclose(got.propensities, wanted.propensities, atol=1e-12)
+
+
+def test_bayes_ucb_is_the_upper_quantile_of_the_engines_logits(learnt: State) -> None:
+    rng, eligible = np.random.default_rng(3), np.array([True, True, True, True, False, True])
+    contents = jnp.asarray(CONTENT), jnp.asarray(CONTENT.mean(axis=0))
+    policy = bayes_ucb_on_contents(learnt, *contents, jnp.asarray(5_000.0), 0.7, 5.0)
+    state = ContextualState(learnt, jnp.asarray(120.0))
+    luck = jax.tree.map(lambda leaf: leaf[0], draw_luck(jax.random.key(0), 1))
+    for _ in range(5):
+        rows = rows_in(rng.normal(size=16))
+        logits = predict(learnt, rows, jnp.arange(N_ARMS), jnp.zeros(N_ARMS, int))
+        z = 0.7 * norm.ppf(1 - 1 / (121 * np.log(5_000) ** 5))
+        index = np.asarray(logits.mean) + z * np.sqrt(np.diag(logits.covariance))
+        chosen = policy.choose(state, Request(rows, jnp.asarray(eligible)), luck).chosen
+        assert int(chosen) == np.where(eligible, index, -np.inf).argmax()

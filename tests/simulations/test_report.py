@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from simulations.page import Piece
 from simulations.report import (
     ArmInterval,
     RegretCurve,
@@ -202,6 +203,15 @@ def test_section_without_picture_shows_its_table_at_once(tmp_path: Path) -> None
     text = (tmp_path / "t.html").read_text("utf-8")
     assert "<details>" not in text
     assert "<tr class=engine><td class=words>engine</td><td class=number>1,200</td></tr>" in text
+
+
+def test_shaded_texts_say_by_line_and_number_what_their_colour_says(tmp_path: Path) -> None:
+    pieces = (Piece("Free", 1.0, "+2.1 %"), Piece(" <b> "), Piece("sale", -0.25, "−0.5 %"))
+    section = Section(heading="H", caption="C", texts=(("headline", pieces),))
+    write_html(tmp_path / "t.html", "T", [section])
+    text = (tmp_path / "t.html").read_text("utf-8")
+    assert "<mark class=raises style='--of:100%'>Free<small>+2.1\u00a0%</small></mark> &lt;b&gt; " in text
+    assert "<mark class=lowers style='--of:25%'>sale<small>−0.5\u00a0%</small></mark></p>" in text
 
 
 def test_empty_table_keeps_its_header(tmp_path: Path) -> None:

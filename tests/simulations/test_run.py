@@ -12,7 +12,7 @@ from jax import Array
 from bandit.luck import Luck
 from bandit.thompson import Choice
 from simulations.policies import Counts, Outcomes, Policy, Request, certain, no_counts, uniform
-from simulations.run import Step, Traffic, play, play_batch, play_total
+from simulations.run import Step, Traffic, play, play_batch, play_total, steady
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -59,7 +59,7 @@ def played(policy_name: str, traffic_name: str, key: Array, eligible: Array = EL
         "tiled": tiled_traffic,
         "changing": changing_traffic,
     }[traffic_name]
-    return play(policy, traffic, N_BATCHES, key)
+    return play(policy, steady(traffic), N_BATCHES, key)
 
 
 class Seen(NamedTuple):

@@ -127,7 +127,7 @@ def test_a_world_without_differences_has_no_lift_to_share() -> None:
 @pytest.mark.parametrize(
     ("setting", "impressions", "seeds", "words"),
     [
-        (Setting(policy="lin-ubc"), 200, None, "got 'lin-ubc'"),
+        (Setting(policy="lin-ubc"), 200, None, "unknown policy 'lin-ubc'; nearest: lin-ucb"),
         (Setting(policy="ucb1"), 99, None, "got batch=100, impressions=99"),
         (Setting(policy="ucb1"), 200, [1], "got 3 worlds and 1 seeds"),
     ],

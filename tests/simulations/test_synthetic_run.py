@@ -11,12 +11,14 @@ import pytest
 from numpy.testing import assert_allclose
 
 from bandit.features import PriorScales, scale_groups, weight_prior
-from bandit.posterior import learn_scales
+from bandit.posterior import forget, learn_scales
 from bandit.upkeep import SCALES_EVERY
+from simulations.cells import Workers
 from simulations.played import Comparison, Played, compare
+from simulations.policies import Outcomes, Policy
 from simulations.rivals import GRIDS, RIVALS, TUNED
 from simulations.run import play
-from simulations.settings import FIXED_SCALES, Setting, engine_setting
+from simulations.settings import FIXED_SCALES, FORGETTING, WORLD_TUNED, Setting, engine_setting, grid
 from simulations.synthetic import draw_worlds, own_policy, setting_numbers
 from simulations.synthetic_run import N_TUNING, Plan, run_synthetic
 from simulations.visits import WorldError
@@ -96,7 +98,7 @@ def test_the_best_setting_of_the_grid_is_scored(tuned: tuple[list[Comparison], P
 
 
 def test_each_rival_has_a_grid_of_the_same_size_with_its_setting() -> None:
-    assert len({len(grid) for grid in GRIDS.values()}) == 1
+    assert len({*(len(one) for one in GRIDS.values()), *(len(grid(name)) for name in WORLD_TUNED)}) == 1
     assert set(GRIDS) == set(RIVALS) == set(TUNED)
     assert all(TUNED[name] in grid for name, grid in GRIDS.items())
 
@@ -124,10 +126,35 @@ def test_the_engine_learns_its_scales_every_twenty_batches() -> None:
     assert not np.allclose(got.prior.scale, prior.scale)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("double_precision")
+def test_the_forgetting_engine_forgets_before_each_batch_that_it_learns() -> None:
+    world, batch = draw_worlds(3, n_worlds=1, n_creatives=4)[0], 50
+    numbers = {**setting_numbers(engine_setting()), "half_life": jnp.asarray(0.005)}
+    fixed = own_policy(FIXED_SCALES, world, 10_000.0, batch, numbers)
+    forgetful = own_policy(FORGETTING, world, 10_000.0, batch, numbers)
+    scene = traffic_of(world, batch)
+
+    def played(policy: Policy) -> Any:
+        return jax.jit(lambda: play(policy, scene, 3, jax.random.key(0))[0])()
+
+    known = played(fixed)
+    features = scene.traffic_at((), jnp.asarray(0), jax.random.key(5)).requests.features[:, 0]
+    outcomes = Outcomes(features, jnp.zeros(batch, int), jnp.zeros(batch))
+    # 50 impressions are a half-life of 0.005 days of 10,000.
+    halved = forget(known.posterior, 0.5, jnp.zeros(4, int))
+    wanted = fixed.learn(known._replace(posterior=halved), outcomes).posterior
+    got = forgetful.learn(known, outcomes).posterior
+    assert_allclose(got.weights, wanted.weights, atol=1e-10)
+    assert_allclose(got.arm_precision, wanted.arm_precision, rtol=1e-10)
+    assert not np.allclose(got.arm_precision, fixed.learn(known, outcomes).posterior.arm_precision)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"policies": ("lin-ucb", "linucb", "best")}, "got linucb, best"),
+        ({"policies": ("lin-ucb", "linucb")}, "unknown policy 'linucb'; nearest: lin-ucb"),
+        ({"policies": ("qqq",)}, "unknown policy 'qqq'; known: engine, plain-thompson, greedy, "),
         ({"policies": ("lin-ucb", "lin-ucb")}, "expected each policy once, got lin-ucb, lin-ucb"),
         ({"seeds": 0}, "expected 1 to 1,000 seeds, got 0"),
         ({"seeds": 1001}, "expected 1 to 1,000 seeds, got 1001"),
@@ -140,3 +167,29 @@ def test_plans_that_cannot_be_played(settings: dict[str, Any], words: str) -> No
     with pytest.raises(WorldError) as caught:
         Plan(**{"policies": ("lin-ucb",), **settings})
     assert words in str(caught.value)
+
+
+@pytest.mark.slow
+def test_every_engine_gives_the_same_results_bit_for_bit(tmp_path: Path) -> None:
+    plan = Plan(policies=("lin-ucb", "beta-thompson"), **SMALL)
+    rows = run_synthetic(plan, tmp_path / "here")
+    for engine in ("local", "ray"):
+        assert run_synthetic(plan, tmp_path / engine, workers=Workers(engine=engine, n_workers=2)) == rows
+        assert (tmp_path / engine / "results.csv").read_bytes() == (
+            tmp_path / "here" / "results.csv"
+        ).read_bytes()
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    plan = Plan(policies=("lin-ucb", "ucb1"), **SMALL)
+    alone = run_synthetic(Plan(policies=("ucb1",), **{**SMALL, "seeds": 1}), tmp_path)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    assert len(kept) == 2
+    rows = run_synthetic(plan, tmp_path, overwrite=True)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "nothing is played twice"
+    assert len(list((tmp_path / "cells").iterdir())) == 6
+    assert rows == run_synthetic(plan, tmp_path / "anew")
+    assert alone[0].clicks != rows[0].clicks
+    other = Plan(policies=(), **{**SMALL, "batch": 50, "seeds": 1})
+    run_synthetic(other, tmp_path, overwrite=True)
+    assert len(list((tmp_path / "cells").iterdir())) == 7, "other worlds are other cells"

@@ -159,7 +159,7 @@ def test_levels_come_as_often_as_they_should() -> None:
 
 def test_traffic_carries_the_engines_design_rows_and_the_exact_rates() -> None:
     world, key = a_world(), jax.random.key(9)
-    traffic = traffic_of(world, 8)(jnp.asarray(0), key)
+    traffic = traffic_of(world, 8).traffic_at((), jnp.asarray(0), key)
     vectors = context_vectors(draw_visits(key, 8))
     row = design_row(vectors[6], world.content[2], world.content.mean(axis=0))
     assert_allclose(traffic.requests.features[6, 2], row)

@@ -80,6 +80,21 @@ def test_a_full_queue_makes_its_caller_wait() -> None:
     assert stored == ["a", "b", "c"]
 
 
+def test_a_call_of_many_rows_does_not_overfill_the_queue() -> None:
+    may_commit = threading.Event()
+    backlog: Backlog[str] = Backlog(lambda rows: may_commit.wait(10), str, most=3)
+    backlog.add(["a", "b"])
+    caller = threading.Thread(target=backlog.add, args=(["c", "d"],))
+    caller.start()
+    caller.join(0.1)
+    assert list(backlog._waiting) == ["a", "b"]
+    may_commit.set()
+    caller.join(10)
+    backlog.add(list("efghi"))  # more than may wait: alone
+    backlog.close()
+    assert not backlog._waiting
+
+
 @pytest.mark.parametrize(("durability", "level"), [("normal", 1), ("full", 2), ("relaxed", 1)])
 def test_what_sqlite_flushes(migrated_sqlite_url: str, durability: storage.Durability, level: int) -> None:
     with storage.Store.open(migrated_sqlite_url, durability=durability) as store:

@@ -1,14 +1,18 @@
 """Pruning: what goes, what stays, and that nothing that is counted changes."""
 
+import os
+import signal
 from datetime import date, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
 from sqlalchemy.dialects import sqlite
 
-from storage import ContextCountRecord, HistoryCountRecord, NewOutcome, pruning
-from storage.pruning import START, Pruned
+from storage import ContextCountRecord, HistoryCountRecord, NewOutcome, Store, pruning
+from storage.pruning import START, Place, Pruned
 from storage.urls import database_url
+from tests.processes.forked import after_statements, start
 from tests.storage.conftest import MINUTE, NOW, World
 from tests.storage.sql import execute, fetch
 
@@ -100,6 +104,34 @@ def test_what_is_counted_stays(played: World, url: str, limit: int) -> None:
         url, "SELECT sum(impressions), sum(clicks), sum(conversions), sum(value) FROM pruned_counts"
     )
     assert [tuple(map(float, row)) for row in total] == [(18, 5, 2, 15)]
+
+
+def prune_until_killed(url: str, campaign_id: int, beginning: str) -> None:
+    """Look at three decisions a transaction; die inside the second one, after a statement that begins so."""
+    with Store.open(url) as store:
+        statements = count(1)
+        after_statements(
+            store._database,
+            beginning,
+            lambda: os.kill(os.getpid(), signal.SIGKILL) if next(statements) == 2 else None,
+        )
+        place: Place | None = START
+        while place is not None:
+            place = store.pruning.prune(campaign_id, before=NOW + 9 * DAY, after=place, limit=3).place
+
+
+def test_a_run_killed_inside_a_transaction_leaves_no_decision_half_pruned(played: World, url: str) -> None:
+    before, counts = numbers(url), counted(played)
+    places = ("INSERT INTO pruned_counts", "DELETE FROM outcomes", "DELETE FROM decisions")
+    for runs, beginning in enumerate(places, start=1):
+        process = start(prune_until_killed, url, played.campaign_id, beginning)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        assert fetch(url, "SELECT sum(impressions) FROM pruned_counts") == [(2 * runs,)]  # and one is pending
+        assert fetch(url, "SELECT count(*) FROM decisions") == [(22 - 2 * runs,)]
+        assert (numbers(url), counted(played), played.store.check()) == (before, counts, [])
+    assert prune(played) == Pruned(18 - 2 * len(places), 3, None)
+    assert (numbers(url), counted(played), played.store.check()) == (before, counts, [])
 
 
 def test_only_what_is_old(played: World, url: str) -> None:

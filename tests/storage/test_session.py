@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 import storage
-from storage import Store
+from storage import ServerUnreachableError, Store
 from storage.columns import canonical_json
-from storage.session import Database, database_clock
+from storage.session import MANY_ROWS, Database, allow_idling, database_clock
 from storage.urls import database_url
 from tests.storage.conftest import NOW, World
 from tests.storage.sql import execute, fetch
@@ -55,6 +55,50 @@ def test_a_deadlock_is_tried_again(postgres_url: str) -> None:
     database.close()
     assert sorted(attempts) == [1, 2]
     assert fetch(postgres_url, "SELECT id, n FROM pairs ORDER BY id") == [(1, 2), (2, 2)]
+
+
+@pytest.mark.postgres
+def test_a_connection_cut_before_the_commit_is_made_again(postgres_url: str) -> None:
+    execute(postgres_url, "CREATE TABLE pairs (id integer PRIMARY KEY, n integer)")
+    database = Database(database_url(postgres_url))
+    backends: list[int] = []
+
+    def work(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO pairs VALUES (1, 0)"))
+        backends.append(int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one()))
+        if len(backends) == 1:
+            execute(postgres_url, f"SELECT pg_terminate_backend({backends[0]}, 10000)")
+        connection.execute(text("UPDATE pairs SET n = n + 1"))
+
+    database.write(work)
+    assert len(set(backends)) == 2
+    assert fetch(postgres_url, "SELECT id, n FROM pairs") == [(1, 1)]
+
+    def cut_at_the_end(connection: Connection) -> None:
+        backend = connection.execute(text("UPDATE pairs SET n = 7 RETURNING pg_backend_pid()")).scalar_one()
+        execute(postgres_url, f"SELECT pg_terminate_backend({backend}, 10000)")
+
+    with pytest.raises(ServerUnreachableError):  # whether the commit was made the caller must ask
+        database.write(cut_at_the_end)
+    assert fetch(postgres_url, "SELECT id, n FROM pairs") == [(1, 1)]
+    database.close()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("setting", "value"), [("idle_in_transaction_session_timeout", "5s"), ("lock_timeout", "15s")]
+)
+def test_how_long_a_session_may_keep_others_waiting(postgres_url: str, setting: str, value: str) -> None:
+    database = Database(database_url(postgres_url))
+    assert database.read(lambda c: c.exec_driver_sql(f"SHOW {setting}").scalar()) == value
+
+    def show(connection: Connection, rows: int | None) -> object:
+        allow_idling(connection, rows=rows)
+        return connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar()
+
+    shown = [database.write(lambda c, rows=rows: show(c, rows)) for rows in (MANY_ROWS, MANY_ROWS + 1, None)]
+    assert shown == ["5s", "0", "0"]
+    database.close()
 
 
 def test_an_error_undoes_the_transaction(database: Database, url: str) -> None:

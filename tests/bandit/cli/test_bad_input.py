@@ -93,7 +93,9 @@ EXPECTED_CONTEXT = "expected a string, a number or a boolean, got"
         ("import --from-database none.db", "there is no database at sqlite:///none.db"),
         ("import --from-database ads.db", "ads.db is this database itself"),
         ("simulate archive none.csv --out out", "none.csv"),
-        ("simulate synthetic --out out --policies best", "got best"),
+        ("simulate synthetic --out out --policies best", "unknown policy 'best'; known: engine"),
+        ("simulate synthetic --out out --preset drifts", "unknown preset 'drifts'; nearest: drift"),
+        ("simulate synthetic --out out --changes drft=1", "unknown change 'drft'; nearest: drift"),
         ("simulate synthetic --out out --residual much", "expected a number, got 'much'"),
         (
             "simulate synthetic --out out --base-rate 2",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bandit.cli.tuning import past_campaigns
+from bandit.cli.tuning import past_campaigns, read_rows
 from bandit.history_file import read_history
 from encoders import TextEncoder
 from tests.bandit.cli.conftest import TINY, Run
@@ -46,6 +46,27 @@ def test_too_little_history_is_one_line(run: Run, tmp_path: Path) -> None:
     assert run(*command).error.startswith("of 2 campaigns, 2 have two creatives with different texts")
     assert run(*command, "--epochs", "0").error == "epochs 0: expected 1 or more"
     assert not (tmp_path / "tuned").exists()
+
+
+def test_a_database_has_the_history_that_it_imported(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "history.csv", 12)
+    run("import", "history.csv", "--database", "ads.db")
+    ours, theirs = (
+        past_campaigns(read_rows(*source)) for source in ((None, "ads.db"), (tmp_path / "history.csv", None))
+    )
+    assert [each.name for each in ours] == [each.name for each in theirs]  # week-10 is not before week-2
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.creatives == other.creatives
+        np.testing.assert_array_equal(one.impressions, other.impressions)
+        np.testing.assert_array_equal(one.clicks, other.clicks)
+
+
+def test_clicks_come_from_one_place(run: Run) -> None:
+    assert "give either --history or --database" in run("tune", "--out", "tuned").err
+    both = run("tune", "--out", "tuned", "--history", "a.csv", "--database", "ads.db")
+    assert "give either --history or --database" in both.err
+    missing = run("tune", "--out", "tuned", "--database", "none.db").error
+    assert missing.startswith("there is no creative-bandit database at")
 
 
 def test_history_becomes_campaigns_in_order(tmp_path: Path) -> None:

@@ -1,0 +1,225 @@
+"""Sweeps: many independent runs, computed on processes or on a Ray cluster, each kept once it is finished.
+
+A cell is one run: a policy in one setting, in one world. What it gives depends on the cell alone, so the same
+sweep gives the same numbers wherever its cells are computed and however often it was interrupted.
+"""
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+import bandit
+import simulations
+from simulations.errors import SimulationError
+
+TRIES = 3  # workers that one cell may cost before it is given up
+FORMAT = 1  # of a kept cell; another number makes all old ones unknown
+
+ENGINES = ("here", "local", "ray")
+Arrays = Mapping[str, np.ndarray]
+
+
+class SweepError(SimulationError):
+    """A sweep that cannot be run, or a cell that ended its worker again and again."""
+
+
+class Cell(Protocol):
+    """One run of a sweep; it must be possible to pickle it."""
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """All that its numbers depend on, as JSON can hold it."""
+        ...
+
+
+C = TypeVar("C", bound=Cell)
+Work = Callable[[C], Arrays]
+Found = Iterator[tuple[int, Arrays]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Where the cells of a sweep are computed.
+
+    Attributes:
+        engine: "here", in this process; "local", on processes of this machine; "ray", on a Ray cluster.
+        n_workers: processes, for "local" and a Ray that is started here.
+        address: of a running Ray cluster, on whose machines this package must be installed; None starts a
+            Ray on this machine.
+    """
+
+    engine: str = "here"
+    n_workers: int = 1
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise SweepError(f"expected an engine out of {', '.join(ENGINES)}, got {self.engine!r}")
+        if self.n_workers < 1:
+            raise SweepError(f"expected at least one worker, got {self.n_workers}")
+        if self.address is not None and self.engine != "ray":
+            raise SweepError(f"an address is for the engine ray, got {self.address!r} for {self.engine}")
+
+
+HERE = Workers()
+
+
+def run_cells(
+    work: Work[C],
+    cells: Sequence[C],
+    *,
+    workers: Workers = HERE,
+    kept: Path | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Arrays]:
+    """Compute cells, or read what an earlier call has finished.
+
+    Args:
+        work: Computes a cell; a function of a module, so that other processes find it.
+        cells: What is to be computed.
+        workers: Where.
+        kept: Folder in which finished cells are kept, one file each; None keeps nothing.
+        advance: Called once for each cell as it is found or finished.
+
+    Returns:
+        What each cell gave, in the order of the cells.
+
+    Raises:
+        SweepError: A cell ended its worker `TRIES` times, or Ray is not installed.
+    """
+    results: dict[int, Arrays] = {}
+    for i, cell in enumerate(cells):
+        found = None if kept is None else _read(_place(kept, cell))
+        if found is not None:
+            results[i] = found
+            advance()
+    left = {i: cell for i, cell in enumerate(cells) if i not in results}
+    for i, arrays in _COMPUTING[workers.engine](work, left, workers) if left else ():
+        results[i] = arrays
+        if kept is not None:
+            _write(_place(kept, cells[i]), arrays)
+        advance()
+    return [results[i] for i in range(len(cells))]
+
+
+@cache
+def code_digest() -> str:
+    """Return a digest of this package's sources and of the bandit's: numbers of other code are not reused."""
+    digest = hashlib.sha256()
+    for package in (bandit, simulations):
+        folder = Path(package.__path__[0])
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _here(work: Work[C], cells: Mapping[int, C], _: Workers) -> Found:
+    for i, cell in cells.items():
+        yield i, work(cell)
+
+
+def _local(work: Work[C], cells: Mapping[int, C], workers: Workers) -> Found:
+    """Compute on processes; when one dies, what was running is computed again on new ones."""
+    left, deaths = dict(cells), 0
+    while left:
+        # JAX has threads, which a fork would not survive.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers.n_workers, len(left)), context) as pool:
+            running = {pool.submit(work, cell): i for i, cell in left.items()}
+            try:
+                while running:
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        arrays = future.result()
+                        i = running.pop(future)
+                        del left[i]
+                        deaths = 0
+                        yield i, arrays
+            except BrokenProcessPool as error:
+                deaths += 1
+                if deaths == TRIES:
+                    raise SweepError(
+                        f"a worker process died {TRIES} times and no cell was finished between; "
+                        "is there enough memory? Fewer workers need less"
+                    ) from error
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _ray(work: Work[C], cells: Mapping[int, C], workers: Workers) -> Found:
+    """Compute on Ray; when a worker dies, its cell alone is computed again."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of every start
+    try:
+        import ray
+    except ImportError as error:
+        raise SweepError(
+            "the engine ray needs Ray: pip install 'creative-bandit[ray]', or take the engine local"
+        ) from error
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        n_cpus = workers.n_workers if workers.address is None else None
+        ray.init(
+            address=workers.address or "local",
+            num_cpus=n_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    try:
+        remote = ray.remote(max_retries=TRIES - 1)(work)
+        running = {remote.remote(cell): i for i, cell in cells.items()}
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            i = running.pop(done)
+            try:
+                arrays = ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.WorkerCrashedError as error:
+                raise SweepError(
+                    f"a cell ended its worker {TRIES} times, so it was given up: {dict(cells[i].identity)}"
+                ) from error
+            yield i, arrays
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+_COMPUTING: Mapping[str, Callable[..., Found]] = {"here": _here, "local": _local, "ray": _ray}
+
+
+def _place(folder: Path, cell: Cell) -> Path:
+    text = json.dumps({"format": FORMAT, **cell.identity}, sort_keys=True)
+    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
+
+
+def _read(path: Path) -> Arrays | None:
+    """Return a kept cell; None when it is not there or not whole."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (FileNotFoundError, zipfile.BadZipFile, ValueError, EOFError):
+        return None
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    """Write a cell whole or not at all: a sweep that is killed leaves no half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(f".{os.getpid()}.half")
+    with half.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)

@@ -1,0 +1,40 @@
+"""Worlds that do not change stay as they are, to the last impression: effects are added beside them."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from simulations.rivals import TUNED
+from simulations.settings import WORLD_SETTINGS
+from simulations.synthetic import draw_worlds, play_worlds
+
+SETTINGS = {**{setting.policy: setting for setting in WORLD_SETTINGS}, **TUNED}
+# Recorded before worlds could change: impressions of each creative, and expected clicks.
+PLAYED = {
+    "engine": ([68, 148, 73, 1639, 72], 54.736684543172885),
+    "lin-ts": ([80, 85, 155, 1403, 277], 54.85588299913698),
+    "beta-thompson": ([277, 109, 196, 906, 512], 47.80963468322142),
+}
+
+
+def test_a_world_is_drawn_as_ever() -> None:
+    world = draw_worlds(7, n_worlds=1, n_creatives=5)[0]
+    assert float(world.base) == pytest.approx(-3.762697161986944, rel=1e-12)
+    appeal = [
+        0.04235854148410401,
+        -0.1213779966857432,
+        -0.1592224778514284,
+        0.6934549562043009,
+        0.15796660814190172,
+    ]
+    assert_allclose(world.appeal, appeal, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_a_world_is_played_as_ever(name: str) -> None:
+    shown, earned = PLAYED[name]
+    played = play_worlds(draw_worlds(7, n_worlds=1, n_creatives=5), SETTINGS[name], 2_000, batch=100)
+    np.testing.assert_array_equal(played.shown.sum(axis=(0, 1)), shown)
+    assert played.earned.sum() == pytest.approx(earned, rel=1e-12)
+    assert played.best.sum() == pytest.approx(61.007481485360024, rel=1e-12)
+    assert played.uniform.sum() == pytest.approx(39.928127954913, rel=1e-12)
