@@ -16,6 +16,7 @@ from bandit.points import normal_points
 from bandit.posterior import Prior, initial_state, learn_scales
 from bandit.thompson import KAPPA, UNIFORM_SHARE
 from bandit.upkeep import SCALES_EVERY
+from simulations.errors import unknown
 from simulations.labelled import LabelError, Labelled
 from simulations.linear import disjoint_basis, epsilon_greedy, lin_ts, lin_ucb
 from simulations.logistic import logistic_ts
@@ -149,7 +150,7 @@ def play_labelled(
         LabelError: the policy is unknown, or there are fewer rows than impressions, or than one batch.
     """
     if setting.policy not in POLICIES:
-        raise LabelError(f"expected policies out of {', '.join(POLICIES)}, got {setting.policy!r}")
+        raise LabelError(unknown("policy", setting.policy, list(POLICIES)))
     n_rows, n_columns = table.features.shape
     if not 1 <= batch <= impressions <= n_rows:
         raise LabelError(

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from bandit.numerics import keep_compiled_programs
 from simulations.classification import POLICIES, SETTINGS, play_labelled
+from simulations.errors import unknown
+from simulations.folders import check_free
 from simulations.labelled import LabelError, read_labelled
 from simulations.played import Played
 from simulations.progress import progress_of
@@ -56,6 +58,7 @@ def run_classification(
     seeds: int,
     impressions: int | None,
     batch: int,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> list[LabelScore]:
     """Play a table with every policy; write results.csv.
@@ -67,18 +70,21 @@ def run_classification(
         seeds: Orders of the rows.
         impressions: Rows of each run; None for all.
         batch: Rows between two updates.
+        overwrite: Whether results that are there are replaced.
         console: Where progress is shown; None shows none.
 
     Returns:
         A row per policy, the engine's first.
 
     Raises:
+        ResultsExistError: the folder has results already, and `overwrite` is not set.
         LabelError: the file cannot be used, or a number or name is out of range.
     """
-    if unknown := [name for name in policies if name not in POLICIES]:
-        raise LabelError(f"expected policies out of {', '.join(POLICIES)}, got {', '.join(unknown)}")
+    if strange := [unknown("policy", name, list(POLICIES)) for name in policies if name not in POLICIES]:
+        raise LabelError("; ".join(strange))
     if seeds < 1:
         raise LabelError(f"expected at least one seed, got {seeds}")
+    check_free(out, overwrite=overwrite)
     table = read_labelled(file)
     n_rows = len(table.label) if impressions is None else impressions
     keep_compiled_programs()

@@ -8,6 +8,8 @@ import numpy as np
 from rich.console import Console
 
 from bandit.numerics import keep_compiled_programs
+from simulations.errors import unknown
+from simulations.folders import check_free
 from simulations.log_world import POLICIES, SETTINGS, Replayed, check_uniform, replay_log
 from simulations.ope.logs import LogError
 from simulations.ope.reading import read_log
@@ -63,6 +65,7 @@ def run_log(
     policies: Sequence[str],
     seeds: int,
     campaign: str | None = None,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> tuple[list[ReplayScore], Logged]:
     """Replay a log with every policy; write results.csv.
@@ -73,18 +76,21 @@ def run_log(
         policies: Names out of `log_world.POLICIES`; the engine always plays.
         seeds: Orders of the lines.
         campaign: Whose decisions, where the file has several campaigns.
+        overwrite: Whether results that are there are replaced.
         console: Where progress is shown; None shows none.
 
     Returns:
         A row per policy, the engine's first, and what the log itself earned.
 
     Raises:
+        ResultsExistError: the folder has results already, and `overwrite` is not set.
         LogError: the log cannot be used, its choices were not uniform, or a name or number is out of range.
     """
-    if unknown := [name for name in policies if name not in POLICIES]:
-        raise LogError(f"expected policies out of {', '.join(POLICIES)}, got {', '.join(unknown)}")
+    if strange := [unknown("policy", name, list(POLICIES)) for name in policies if name not in POLICIES]:
+        raise LogError("; ".join(strange))
     if seeds < 1:
         raise LogError(f"expected at least one seed, got {seeds}")
+    check_free(out, overwrite=overwrite)
     lines = read_log(file, campaign)
     check_uniform(lines)
     keep_compiled_programs()

@@ -16,6 +16,7 @@ from bandit.numerics import double_precision
 from bandit.points import normal_points
 from bandit.posterior import initial_state
 from bandit.thompson import KAPPA
+from simulations.errors import unknown
 from simulations.ope.logs import Log, LogError
 from simulations.policies import (
     Outcomes,
@@ -127,7 +128,7 @@ def replay_log(
         article recommendation algorithms", WSDM 2011, algorithm 2.
     """
     if setting.policy not in POLICIES:
-        raise LogError(f"expected policies out of {', '.join(POLICIES)}, got {setting.policy!r}")
+        raise LogError(unknown("policy", setting.policy, list(POLICIES)))
     check_uniform(log)
     n_lines, n_arms = log.eligible.shape
     content = np.zeros((n_arms, N_CONTENT)) if log.content is None else log.content

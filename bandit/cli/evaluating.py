@@ -108,7 +108,8 @@ def evaluate(
     names = None if estimators is None else estimators.split(",")
     found = evaluate_policy(rows, target, estimators=names, seed=number)
     if as_json:
-        print_json({"log": log, "campaign": campaign, "policy": policy, **asdict(found)})
+        asked = settings | ({} if encoder is None else {"encoder": encoder})
+        print_json({"log": log, "campaign": campaign, "policy": policy, "settings": asked, **asdict(found)})
         return
     _print(found, Path(policy).name)
 

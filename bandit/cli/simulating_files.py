@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 app = group()
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results that are in the folder.")]
+
 
 @app.command(
     epilog=example(
@@ -40,6 +42,7 @@ def log(
     campaign: Annotated[
         str | None, typer.Option(metavar="NAME", help="Needed with a file of several campaigns.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Replay a log of uniform choices: a policy sees the lines that it would have chosen alike."""
@@ -51,6 +54,7 @@ def log(
         policies=policies.split(","),
         seeds=parse_integer(seeds, "--seeds"),
         campaign=campaign,
+        overwrite=overwrite,
         console=console(is_error=True),
     )
     if as_json:
@@ -95,6 +99,7 @@ def classification(
         str | None, typer.Option(metavar="N", help="Rows of each run; all when not given.")
     ] = None,
     batch: Annotated[str, typer.Option(metavar="N", help="Rows between two updates.")] = "50",
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Play a table with labels: each row is a request, each label an arm, the right one a click."""
@@ -107,6 +112,7 @@ def classification(
         seeds=parse_integer(seeds, "--seeds"),
         impressions=None if impressions is None else parse_integer(impressions, "--impressions"),
         batch=parse_integer(batch, "--batch"),
+        overwrite=overwrite,
         console=console(is_error=True),
     )
     if as_json:

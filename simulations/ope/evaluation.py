@@ -158,8 +158,8 @@ def evaluate(
             batch = batch._replace(cluster=jnp.asarray(cluster))
             notes += (
                 f"mips takes the {len(log.actions)} creatives as {cluster.max() + 1} clusters of like "
-                "contents: right if all of a cluster earn alike, else too low for a policy that prefers the "
-                "better ones",
+                "contents: right if all of a cluster earn alike; else too low for a policy that prefers the "
+                "better ones of a cluster, too high for one that prefers the worse",
             )
         found = _evaluation(batch, names, unsupported, jax.random.key(seed))
         return replace(found, notes=notes)

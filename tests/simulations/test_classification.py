@@ -151,10 +151,14 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert [(row["policy"], row["rows"]) for row in rows] == [("engine", "200"), ("uniform", "200")]
     assert "points" in capfd.readouterr().out
     for more, problem in (
-        (["--policies", "ucb7"], "expected policies out of engine, lin-ucb"),
+        (["--policies", "ucb7"], "unknown policy 'ucb7'; nearest: "),
         (["--seeds", "0"], "expected at least one seed, got 0"),
-        (["--impressions", "601"], "expected 1 <= batch <= impressions <= 600, the rows of the table"),
-        (["--batch", "0"], "got batch=0"),
+        (["--seeds", "1"], "has results.csv already"),
+        (
+            ["--impressions", "601", "--overwrite"],
+            "expected 1 <= batch <= impressions <= 600, the rows of the table",
+        ),
+        (["--batch", "0", "--overwrite"], "got batch=0"),
     ):
         assert main([*command, *more]) == 2
         assert problem in capfd.readouterr().err

@@ -123,8 +123,9 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert [row["policy"] for row in rows] == ["engine", "ucb1"]
     assert 0.2 < float(rows[0]["accepted_share"]) < 0.3
     for more, problem in (
-        (["--policies", "ucb7"], "expected policies out of engine"),
+        (["--policies", "ucb7"], "unknown policy 'ucb7'; nearest: "),
         (["--seeds", "0"], "expected at least one seed, got 0"),
+        (["--seeds", "1"], "has results.csv already"),
     ):
         assert main([*command, *more]) == 2
         assert problem in capfd.readouterr().err

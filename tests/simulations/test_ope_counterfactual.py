@@ -28,8 +28,8 @@ def logged(url: str) -> str:
     """Two halves; the posterior of the second is a refit on the first."""
     rng = np.random.default_rng(4)
     with Engine.open(url, learn="manual", seed=3, encoder=TextEncoder(TINY, dtype="float32")) as engine:
-        engine.add_campaign("spring", attribution_window=0, horizon=None, control_share=0.1)
-        limits = {"warm": {"floor": 0.15}, "cold": {"cap": 0.2}}
+        engine.add_campaign("spring", attribution_window=0, horizon=2_000, control_share=0.1)
+        limits = {"warm": {"floor": 0.15}, "urgent": {"cap": 0.4}}
         engine.add_creatives(
             "spring",
             [Creative(name, headline=f"{name} {name}", **limits.get(name, {})) for name in NAMES],
@@ -88,7 +88,7 @@ def test_the_same_engine_has_the_logged_propensities_and_another_has_not(logged:
     assert np.all(greedier[allowed] >= 0.12 / 5 - 1e-12)  # the even share, control included
     assert np.all(greedier[~allowed] == 0)
     # Caps and floors are the campaign's.
-    assert greedier[:, sorted(NAMES).index("cold")].max() <= 0.2 + 1e-12
+    assert found[:, sorted(NAMES).index("urgent")].max() == pytest.approx(0.4)
     assert greedier[:, sorted(NAMES).index("warm")].min() >= 0.15 - 1e-12
 
     _, again = asked(logged, EngineSettings(), TextEncoder(TINY, dtype="float32"))

@@ -206,7 +206,7 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "better than the logged policy's" in out
     assert main(["evaluate", file, "--policy", file, "--estimators", "snips,dm", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    assert set(found) == {"log", "campaign", "policy", *Evaluation.__dataclass_fields__}
+    assert set(found) == {"log", "campaign", "policy", "settings", *Evaluation.__dataclass_fields__}
     assert [one["estimator"] for one in found["estimates"]] == ["snips", "dm"]
 
 
