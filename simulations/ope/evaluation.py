@@ -171,6 +171,8 @@ def _asked(log: Log, names: Sequence[str] | None) -> tuple[list[str], tuple[str,
         raise LogError(
             f"there is no estimator {', '.join(map(repr, unknown))}; choose of {', '.join(ESTIMATORS)}"
         )
+    if names is not None and "mips" not in names:
+        return list(names), ()
     if log.content is None:
         lack = "the log has no contents of the creatives; a database of ours has"
     elif len(log.actions) < FEWEST:
@@ -179,9 +181,9 @@ def _asked(log: Log, names: Sequence[str] | None) -> tuple[list[str], tuple[str,
         lack = "the log has the propensities of the creatives shown only"
     else:
         return list(names or ESTIMATORS), ()
-    if names is not None and "mips" in names:
+    if names is not None:
         raise LogError(f"mips cannot be had: {lack}; leave it out")
-    return [name for name in names or ESTIMATORS if name != "mips"], (f"mips is left out: {lack}",)
+    return [name for name in ESTIMATORS if name != "mips"], (f"mips is left out: {lack}",)
 
 
 def _evaluation(batch: LoggedBatch, names: Sequence[str], unsupported: float, key: Array) -> Evaluation:

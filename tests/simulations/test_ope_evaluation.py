@@ -141,6 +141,7 @@ def test_mips_is_there_when_the_log_allows_it() -> None:
         without = evaluate(other, uniform(other))
         assert "mips" not in [one.estimator for one in without.estimates]
         assert lack in without.notes[0]
+        assert evaluate(other, uniform(other), estimators=("dr",)).notes == ()
         with pytest.raises(LogError, match=lack):
             evaluate(other, uniform(other), estimators=("mips",))
 
