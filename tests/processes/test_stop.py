@@ -40,7 +40,8 @@ def test_a_learner_and_a_reporter_stopped_inside_their_transactions(
         reported = count(workers, REPORTER, "reported")
         workers.send(REPORTER, signal.SIGCONT)
         wait_for(lambda: count(workers, REPORTER, "reported") > reported + 1, at_most_s=GOES_ON_WITHIN_S)
-    check_answers(postgres_url, workers)  # no call has failed
+    # A stop that meets another thread's commit leaves it open whether that was made, so its call says so.
+    assert check_answers(postgres_url, workers, errors="server closed the connection") <= 2
 
 
 @pytest.mark.slow
