@@ -15,6 +15,7 @@ from tests.processes.worker import CAMPAIGN
 from tests.storage.sql import fetch
 
 LOOKS_EVERY_S = 0.1
+LEASE_S = 8.0
 PATIENCE_S = 300.0
 
 
@@ -27,12 +28,12 @@ class Figures(NamedTuple):
 
 
 def refit(url: str, notes: Path, n_contexts: int, lease_s: float | None) -> None:
-    """Import counts of many contexts and fit them; then wait to be killed.
+    """Import counts of many contexts and fit them, more each time until a fit lasts; then wait to be killed.
 
     Args:
         url: A migrated database.
-        notes: Gets a line when the fit begins, and one when it ended.
-        n_contexts: How many there are of them; each is a row of the fit.
+        notes: Gets a line when the fits begin, and one with the seconds of the last when it ended.
+        n_contexts: How many there are of them at first; each is a row of the fit.
         lease_s: Shorter than the lease is; renewed four times as often. None leaves it as it is.
     """
     engine = Engine.open(url, encoder=TINY, learn="manual")
@@ -42,21 +43,26 @@ def refit(url: str, notes: Path, n_contexts: int, lease_s: float | None) -> None
         leases.renew = partial(leases.renew, ttl_s=lease_s)  # type: ignore[method-assign]
     engine.add_campaign(CAMPAIGN)
     creatives = [Creative(name, headline=f"the {name} one") for name in ("calm", "urgent")]
-    rows = [
-        HistoryRow(
-            campaign=CAMPAIGN,
-            creative=creatives[i % 2],
-            impressions=10,
-            clicks=i % 3,
-            context={"age": float(i)},
-        )
-        for i in range(n_contexts)
-    ]
-    import_history(engine._store, engine._model, History(rows=rows), now=utc_now())
     with notes.open("a") as file:
         print("begins", file=file, flush=True)
-        engine.refit()
-        print("ended", file=file, flush=True)
+        known, wanted, took = 0, n_contexts, 0.0
+        while took <= (LEASE_S if lease_s is None else lease_s):
+            rows = [
+                HistoryRow(
+                    campaign=CAMPAIGN,
+                    creative=creatives[i % 2],
+                    impressions=10,
+                    clicks=i % 3,
+                    context={"age": float(i)},
+                )
+                for i in range(known, wanted)
+            ]
+            import_history(engine._store, engine._model, History(rows=rows), now=utc_now())
+            began = time.monotonic()
+            engine.refit()
+            took = time.monotonic() - began
+            known, wanted = wanted, 3 * wanted
+        print(f"ended {took}", file=file, flush=True)
     time.sleep(PATIENCE_S)
 
 
@@ -68,18 +74,18 @@ def watch(url: str, folder: Path, *, n_contexts: int, lease_s: float | None) -> 
     try:
         wait_for(lambda: "begins" in notes.read_text(), at_most_s=PATIENCE_S)
         ((number, owner),) = fetch(url, "SELECT number, owner FROM leases")
-        began, asked = time.monotonic(), 0
+        asked = 0
         with Store.open(url) as store:
             model_id = store.models.get().model_id
             while "ended" not in notes.read_text():
                 assert store.leases.acquire(model_id, "another") is None
                 asked += 1
                 time.sleep(LOOKS_EVERY_S)
-            refit_s = time.monotonic() - began
             assert store.leases.acquire(model_id, "another") is None
         assert fetch(url, "SELECT number, owner FROM leases") == [(number, owner)]
         assert fetch(url, "SELECT kind FROM learn_log ORDER BY step DESC LIMIT 1") == [("refit",)]
     finally:
         process.kill()
         process.join()
-    return Figures(refit_s, 8.0 if lease_s is None else lease_s, asked)
+    refit_s = float(notes.read_text().split()[-1])
+    return Figures(refit_s, LEASE_S if lease_s is None else lease_s, asked)
