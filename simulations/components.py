@@ -1,8 +1,8 @@
 """Make the content components that ship for the default encoder: `python -m simulations.components FILE`.
 
 FILE is the archive of A/B tests. Headlines of its first fifth (never played, in tuning or scoring) are taken
-with one text of the package's own catalogue for every four: by then 66 % of the variance of later headlines and
-69 % of that of other ads lies in 64 components.
+with one text of the package's own catalogue for every four: by then 66 % of the variance of later headlines
+and 69 % of that of other ads lies in 64 components.
 """
 
 import sys
