@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 
 from bandit.components import Components, random_components, shipped_components
 from bandit.features import PriorScales
@@ -26,6 +26,7 @@ from simulations.archive import (
 )
 from simulations.cold_start import play_cold
 from simulations.errors import ArchiveError
+from simulations.progress import progress_of
 from simulations.replay import PastTest, read_archive
 from simulations.report import lift_section, write_csv, write_html
 from simulations.settings import DEFAULT_SETTINGS, WITHOUT_PRIOR, Setting, engine_setting
@@ -73,7 +74,7 @@ def run_archive(
     encoder = encoder or TextEncoder()
     tests, vectors, components = read_encoded(path, encoder, cache, shown)
     rows = []
-    with double_precision(), playing_progress(shown) as progress:
+    with double_precision(), progress_of(shown) as progress:
         task = progress.add_task("playing", total=None)
         known: dict[tuple[int, Setting], Played] = {}
         for weeks in ("all", "sound"):
@@ -141,12 +142,6 @@ def encode_archive(
 
 def _advance(progress: Progress, task: TaskID, per_arm: int, n_runs: int) -> None:
     progress.advance(task, n_runs * per_arm)
-
-
-def playing_progress(console: Console) -> Progress:
-    """Return a bar with the time left."""
-    columns = (TextColumn("{task.description:24}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
 
 
 def _write_csv(out: Path, rows: Sequence[Score]) -> None:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bandit.engine import Engine
 from bandit.numerics import keep_compiled_programs
@@ -20,6 +19,7 @@ from simulations.catalogue import Ad
 from simulations.demo_output import Arm, print_arms, print_queries, print_scores, sections
 from simulations.errors import SimulationError
 from simulations.played import Played, Score, score, uniform_of
+from simulations.progress import progress_of
 from simulations.report import write_html
 from simulations.settings import ENGINE_SETTINGS, Setting
 from simulations.shop import CAMPAIGNS, SIZES, Campaign, Impressions, draw_impressions, open_shop
@@ -98,7 +98,7 @@ def run_demo(
     database, report = folder / DATABASE, folder / REPORT
     _check(database, impressions, overwrite)
     keep_compiled_programs()
-    with _progress(console) as bar:
+    with progress_of(console) as bar:
         task = bar.add_task("encoding 60 ads by BERT", total=None)
         encoder = encoder or TextEncoder()
         shop = open_shop(seed, encoder)
@@ -256,8 +256,3 @@ def _settings(impressions: int, seed: int, encoder: Encoder) -> dict[str, object
         "policies": "; ".join(f"{setting.policy}: {setting.setting_id}" for setting in COMPARED),
         "jax": jax.__version__,
     }
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description:28}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)

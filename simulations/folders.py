@@ -4,6 +4,8 @@ from pathlib import Path
 
 from simulations.errors import ResultsExistError
 
+RESULTS = ("results.csv", "report.html", "tuning.csv")
+
 
 def check_free(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that has results.
@@ -11,7 +13,9 @@ def check_free(out: Path, *, overwrite: bool) -> None:
     Raises:
         ResultsExistError: there are some, and `overwrite` is not set.
     """
-    if (out / "results.csv").exists() and not overwrite:
+    there = [name for name in RESULTS if (out / name).exists()]
+    if there and not overwrite:
         raise ResultsExistError(
-            f"{out} has results.csv already: name another folder, or allow it to be replaced (--overwrite)"
+            f"{out} has {', '.join(there)} already: name another folder, or allow the results to be replaced "
+            "(--overwrite)"
         )

@@ -6,5 +6,5 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 def progress_of(console: Console | None) -> Progress:
     """Return a bar with what is played, the time gone and the time left; None shows none."""
-    columns = (TextColumn("{task.description:24}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description:28}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console or Console(quiet=True), transient=True)

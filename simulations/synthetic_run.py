@@ -7,13 +7,13 @@ from pathlib import Path
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bandit.features import PriorScales
 from bandit.numerics import keep_compiled_programs
 from simulations.cells import HERE, Arrays, Workers, code_digest, run_cells
 from simulations.changes import Changes
-from simulations.errors import ResultsExistError, unknown
+from simulations.errors import unknown
+from simulations.folders import check_free
 from simulations.page import Section, Table
 from simulations.played import (
     Comparison,
@@ -25,6 +25,7 @@ from simulations.played import (
     traffic_shares,
     uniform_of,
 )
+from simulations.progress import progress_of
 from simulations.report import regret_section, shares_section, write_csv, write_html
 from simulations.rivals import GRIDS, RIVALS, TUNED, RivalSetting
 from simulations.settings import WORLD_SETTINGS, WORLD_TUNED, Setting, grid
@@ -174,16 +175,11 @@ def run_synthetic(
         ResultsExistError: The folder has results already, and `overwrite` is not set.
         SweepError: A run ended its worker again and again, or Ray is not installed.
     """
-    there = [name for name in ("results.csv", "report.html", "tuning.csv") if (out / name).exists()]
-    if there and not overwrite:
-        raise ResultsExistError(
-            f"{out} has {', '.join(there)} already: name another folder, or allow them to be replaced "
-            "(--overwrite)"
-        )
+    check_free(out, overwrite=overwrite)
     others = [name for name in plan.policies if name != ENGINE]
     tuned = [name for name in others if name in (*RIVALS, *WORLD_TUNED)] if plan.is_tuned else []
     n_trials = sum(len(_grid(name)) for name in tuned)
-    with _progress(console or Console(quiet=True)) as progress:
+    with progress_of(console) as progress:
         ends = ENDS if plan.changes and plan.changes.fatigue else ()
         n_played = 1 + len(others) + len(ends)
         task = progress.add_task("", total=n_trials * N_TUNING + n_played * plan.seeds)
@@ -311,8 +307,3 @@ def row_of(row: Comparison) -> tuple[str, ...]:
         f"{100 * row.more_than_engine:+.1f} ± {100 * row.more_than_engine_error:.1f} points",
         "" if None in saves else f"{100 * (saves[0] or 0):.0f} ± {100 * (saves[1] or 0):.0f} %",
     )
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description:24}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)

@@ -11,7 +11,8 @@ from rich.console import Console
 from bandit.numerics import double_precision
 from encoders import Encoder, TextEncoder
 from simulations.archive import BATCHES, N_SEEDS, Played, play_archive, prepared, scored
-from simulations.archive_run import playing_progress, read_encoded
+from simulations.archive_run import read_encoded
+from simulations.progress import progress_of
 from simulations.replay import Problems
 from simulations.report import write_csv
 from simulations.settings import TUNED, Setting, grid
@@ -111,7 +112,7 @@ def run_tuning(
     """
     shown = console or Console(quiet=True)
     tests, vectors, components = read_encoded(path, encoder or TextEncoder(), cache, shown)
-    with double_precision(), playing_progress(shown) as progress:
+    with double_precision(), progress_of(shown) as progress:
         played, groups = prepared(tests, "tune", "all", vectors, components)
         n_settings = sum(len(grid(policy)) for policy in policies)
         total = n_settings * len(played) * N_SEEDS * sum(BATCHES)

@@ -17,6 +17,8 @@ demo_app = group()
 app = group(callback=show_help, invoke_without_command=True)
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; made when it is not there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results that are in the folder.")]
+Policies = Annotated[str, typer.Option(metavar="NAME,…", help="The policies; the engine always plays.")]
 
 
 @demo_app.command(epilog=example("demo", "demo --out demo --impressions 5000 --overwrite"))
@@ -123,9 +125,7 @@ def synthetic(
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="A kind of traffic, see docs/simulations.md.")
     ] = None,
-    policies: Annotated[
-        str, typer.Option(metavar="NAME,…", help="The policies; the engine always plays.")
-    ] = "engine,plain-thompson,lin-ucb,lin-ts,logistic-ts,beta-thompson",
+    policies: Policies = "engine,plain-thompson,lin-ucb,lin-ts,logistic-ts,beta-thompson",
     seeds: Annotated[str, typer.Option(metavar="N", help="Worlds, each with traffic of its own.")] = "8",
     impressions: Annotated[
         str | None, typer.Option(metavar="N", help="Impressions of each world; 100000, or the preset's.")
@@ -158,9 +158,7 @@ def synthetic(
     address: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Of a Ray cluster that runs already.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the results that are in the folder.")
-    ] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Play worlds with contexts whose truth is known: what does each policy lose while it learns?

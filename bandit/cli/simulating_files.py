@@ -8,15 +8,13 @@ import typer
 
 from bandit.cli.options import AsJson, example, group, parse_integer
 from bandit.cli.printing import console, percent, print_json, print_line, print_table
-from bandit.cli.simulating import Out
+from bandit.cli.simulating import Out, Overwrite, Policies
 
 if TYPE_CHECKING:
     from simulations.classification_run import LabelScore
     from simulations.log_run import ReplayScore
 
 app = group()
-
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results that are in the folder.")]
 
 
 @app.command(
@@ -35,9 +33,7 @@ def log(
     ],
     *,
     out: Out,
-    policies: Annotated[
-        str, typer.Option(metavar="NAME,…", help="The policies; the engine always plays.")
-    ] = "engine,lin-ucb,lin-ts,logistic-ts,beta-thompson,ucb1",
+    policies: Policies = "engine,lin-ucb,lin-ts,logistic-ts,beta-thompson,ucb1",
     seeds: Annotated[str, typer.Option(metavar="N", help="Orders of the log's lines.")] = "8",
     campaign: Annotated[
         str | None, typer.Option(metavar="NAME", help="Needed with a file of several campaigns.")
@@ -91,9 +87,7 @@ def classification(
     ],
     *,
     out: Out,
-    policies: Annotated[
-        str, typer.Option(metavar="NAME,…", help="The policies; the engine always plays.")
-    ] = "engine,lin-ucb,lin-ts,logistic-ts,epsilon-greedy,beta-thompson,uniform",
+    policies: Policies = "engine,lin-ucb,lin-ts,logistic-ts,epsilon-greedy,beta-thompson,uniform",
     seeds: Annotated[str, typer.Option(metavar="N", help="Orders of the rows.")] = "8",
     impressions: Annotated[
         str | None, typer.Option(metavar="N", help="Rows of each run; all when not given.")
