@@ -10,8 +10,9 @@ import logging
 import multiprocessing
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
@@ -131,31 +132,36 @@ def _here(work: Work[C], cells: Mapping[int, C], _: Workers) -> Found:
 
 
 def _local(work: Work[C], cells: Mapping[int, C], workers: Workers) -> Found:
-    """Compute on processes; when one dies, what was running is computed again on new ones."""
-    left, deaths = dict(cells), 0
-    while left:
-        # JAX has threads, which a fork would not survive.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers.n_workers, len(left)), context) as pool:
-            running = {pool.submit(work, cell): i for i, cell in left.items()}
-            try:
-                while running:
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        arrays = future.result()
-                        i = running.pop(future)
-                        del left[i]
-                        deaths = 0
-                        yield i, arrays
-            except BrokenProcessPool as error:
-                deaths += 1
-                if deaths == TRIES:
-                    raise SweepError(
-                        f"a worker process died {TRIES} times and no cell was finished between; "
-                        "is there enough memory? Fewer workers need less"
-                    ) from error
-            finally:
-                pool.shutdown(cancel_futures=True)
+    """Compute on processes; when one dies, its cell alone is computed again."""
+    # JAX has threads, which a fork would not survive.
+    context = multiprocessing.get_context("spawn")
+    # A pool of many gives up all that runs in it when one process dies, so each process has its own.
+    idle = [ProcessPoolExecutor(1, context) for _ in range(min(workers.n_workers, len(cells)))]
+    left, deaths = list(cells), Counter[int]()
+    running: dict[Future[Arrays], tuple[int, ProcessPoolExecutor]] = {}
+    try:
+        while left or running:
+            while left and idle:
+                i, pool = left.pop(0), idle.pop()
+                running[pool.submit(work, cells[i])] = i, pool
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                i, pool = running[future]
+                try:
+                    arrays = future.result()
+                except BrokenProcessPool as error:
+                    deaths[i] += 1
+                    if deaths[i] == TRIES:
+                        raise _given_up(cells[i]) from error
+                    left.insert(0, i)
+                    pool = ProcessPoolExecutor(1, context)
+                else:
+                    yield i, arrays
+                del running[future]
+                idle.append(pool)
+    finally:
+        for pool in [*idle, *(pool for _, pool in running.values())]:
+            pool.shutdown(cancel_futures=True)
 
 
 def _ray(work: Work[C], cells: Mapping[int, C], workers: Workers) -> Found:
@@ -188,13 +194,18 @@ def _ray(work: Work[C], cells: Mapping[int, C], workers: Workers) -> Found:
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
             except ray.exceptions.WorkerCrashedError as error:
-                raise SweepError(
-                    f"a cell ended its worker {TRIES} times, so it was given up: {dict(cells[i].identity)}"
-                ) from error
+                raise _given_up(cells[i]) from error
             yield i, arrays
     finally:
         if is_ours:
             ray.shutdown()
+
+
+def _given_up(cell: Cell) -> SweepError:
+    return SweepError(
+        f"a cell ended its worker {TRIES} times, so it was given up: {dict(cell.identity)}; is there enough "
+        "memory? Fewer workers need less"
+    )
 
 
 _COMPUTING: Mapping[str, Callable[..., Found]] = {"here": _here, "local": _local, "ray": _ray}

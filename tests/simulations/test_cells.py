@@ -75,9 +75,7 @@ def test_a_worker_that_is_killed_costs_only_its_cell(cluster: None, engine: str,
     results = run_cells(square, cells(tmp_path / "diary", deaths=1), workers=workers)
     assert [float(arrays["square"]) for arrays in results] == [i**2 for i in range(N)]
     times = {number: len(pids) for number, pids in pids_of(tmp_path / "diary").items()}
-    assert times[2.0] == 2
-    # On Ray nobody else notices; a broken pool takes the cell of the other process with it.
-    assert sum(times.values()) <= N + 1 + (engine == "local")
+    assert times == {float(i): 1 + (i == 2) for i in range(N)}
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
