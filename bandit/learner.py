@@ -23,7 +23,7 @@ from bandit.fitting import fit_counts
 from bandit.following import all_arms, forgets_of, steps_to_fold
 from bandit.model import Model
 from bandit.numerics import double_precision
-from bandit.pooling import Counted, pool
+from bandit.pooling import Counted, leading_rows, pool, tallied
 from bandit.posterior import (
     Change,
     Prior,
@@ -62,11 +62,11 @@ from storage import (
 from storage.learning_records import StepKind
 
 BATCH = 256  # decisions a step learns at most, and rows of counts if more of a backlog are learnt at once
-BACKLOG = 4_096  # decisions that a step learns at most of a backlog
+BACKLOG = 8_192  # decisions that a step learns at most of a backlog
 ROWS = (8, 32, 64, 128, BATCH)
 SNAPSHOT_EVERY_S = 1.0
 READOUTS_EVERY_S = 1.0
-READOUT_REST = 10  # times as long as writing what people read took it is not written again
+READOUT_REST = 20  # times as long as writing what people read took it is not written again
 CORRECTION_REST = 20  # times as long as a refit due to corrections took nothing else is refitted for them
 SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
 
@@ -217,7 +217,7 @@ class Learner:
             elif row.kind == "batch":
                 rows = self._store.learning.rows_of_batch(self._model_id, row.step)
                 with double_precision():
-                    change, _ = self._learnt(rows)
+                    change, _ = self._learnt(tallied(rows))
                     self._note(rows)
                     self._step = row.step
                     self._apply(change)
@@ -309,19 +309,24 @@ class Learner:
         # One row more than is learnt says whether others wait: the last batch needs no read to find that out.
         most = batch_limit(self._n_learnt, self._n_in_batch) if self.has_more else BATCH
         waiting = self._store.learning.unlearnt(self._model_id, limit=most + 1)
-        rows = leading_rows(waiting[:most])
+        rows = leading_rows(waiting[:most], BATCH)
         self.has_more, self._n_in_batch = len(waiting) > len(rows), len(rows)
         if not rows:
             return 0
         if not self._model.knows(rows):
             self._model.reload()
             self.republish()
+        counted = tallied(rows)
         with double_precision():
-            change, info = jax.block_until_ready(self._learnt(rows))
+            change, info = jax.block_until_ready(self._learnt(counted))
             self._note(rows)
             after = with_shared(self.view.state, change)
-            told = {**_told(after, info), "clicks": sum(row.click for row in rows)}
-            counts = count_contexts([row.context for row in rows], self._model.schema)
+            told = {**_told(after, info), "clicks": sum(each.clicks for each in counted)}
+            counts = count_contexts(
+                [each.context for each in counted],
+                self._model.schema,
+                [int(each.impressions) for each in counted],
+            )
             arms = self._arm_states(after, change) if self._is_snapshot_due else None
             if not self._write(after, "batch", told, tuple(row.decision_id for row in rows), counts, arms):
                 return 0
@@ -488,13 +493,12 @@ class Learner:
             self.resume()
             raise
 
-    def _learnt(self, rows: Sequence[LearnRow]) -> tuple[Change, SiteInfo]:
+    def _learnt(self, counted: Sequence[Counted]) -> tuple[Change, SiteInfo]:
         """Return what a batch changes, and how learning it went."""
         roster = self._model.roster
         capacity = len(self.view.state.arm_precision)
-        if any(roster.arm[creative_id] >= capacity for creative_id in {row.creative_id for row in rows}):
+        if any(roster.arm[each.creative_id] >= capacity for each in counted):
             self.republish()
-        counted = [Counted(row.creative_id, row.context, row.slots_version, 1, row.click) for row in rows]
         size = partial(padded_size, sizes=ROWS)
         data = pool(counted, self._model.schema, roster.arm, roster.arm_campaign, size)
         learnt: tuple[Change, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
@@ -613,20 +617,10 @@ def batch_limit(n_learnt: int, n_before: int) -> int:
     may have been cut short by `leading_rows`.
 
     Example:
-        >>> batch_limit(10_000, 256), batch_limit(10_000, 4_000), batch_limit(1_000_000, 4_096)
-        (384, 2500, 4096)
+        >>> batch_limit(10_000, 256), batch_limit(10_000, 4_000), batch_limit(1_000_000, 8_192)
+        (384, 2500, 8192)
     """
     return max(BATCH, min(n_learnt // 4, n_before + n_before // 2, BACKLOG))
-
-
-def leading_rows(rows: Sequence[LearnRow]) -> Sequence[LearnRow]:
-    """Return the first rows of which no more than `BATCH` differ in creative or context."""
-    kinds = set()
-    for n, row in enumerate(rows if len(rows) > BATCH else ()):
-        kinds.add((row.creative_id, row.slots_version, *row.context.items()))
-        if len(kinds) > BATCH:
-            return rows[:n]
-    return rows
 
 
 def _told(state: State, info: SiteInfo | RefitInfo | None = None) -> dict[str, Any]:

@@ -248,11 +248,13 @@ class Model:
         """Whether all that the features of decisions depend on has been read, whichever process made them."""
         campaigns = {entry.record.campaign_id: entry.record for entry in self.roster.campaigns.values()}
         return all(
-            row.creative_id in self.roster.arm
-            and row.slots_version <= self.schema.version
+            creative_id in self.roster.arm
+            and slots_version <= self.schema.version
             # A campaign that has decisions has a mean content.
-            and campaigns[row.campaign_id].mean_content is not None
-            for row in rows
+            and campaigns[campaign_id].mean_content is not None
+            for creative_id, campaign_id, slots_version in {
+                (row.creative_id, row.campaign_id, row.slots_version) for row in rows
+            }
         )
 
     def recount(self) -> None:

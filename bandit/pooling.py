@@ -8,7 +8,7 @@ import numpy as np
 from bandit.context import context_vectors
 from bandit.features import N_CONTEXT
 from bandit.programs import CountedRows
-from storage import ContextRecord
+from storage import ContextRecord, LearnRow
 
 
 class Counted(NamedTuple):
@@ -27,6 +27,33 @@ class Counted(NamedTuple):
     slots_version: int
     impressions: float
     clicks: float
+
+
+def tallied(rows: Sequence[LearnRow]) -> list[Counted]:
+    """Add up decisions of one creative whose context is one object, in the order in which they first come."""
+    totals: dict[tuple[int, int, int], list[Any]] = {}
+    for row in rows:
+        key = _kind(row)
+        if key not in totals:
+            totals[key] = [row.creative_id, row.context, row.slots_version, 0, 0]
+        total = totals[key]
+        total[3] += 1
+        total[4] += row.click
+    return [Counted(*total) for total in totals.values()]
+
+
+def leading_rows(rows: Sequence[LearnRow], most_kinds: int) -> Sequence[LearnRow]:
+    """Return the first rows of which no more than `most_kinds` differ in creative or context."""
+    kinds = set()
+    for n, row in enumerate(rows if len(rows) > most_kinds else ()):
+        kinds.add(_kind(row))
+        if len(kinds) > most_kinds:
+            return rows[:n]
+    return rows
+
+
+def _kind(row: LearnRow) -> tuple[int, int, int]:
+    return row.creative_id, row.slots_version, id(row.context)
 
 
 def pool(

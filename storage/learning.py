@@ -46,7 +46,6 @@ LEARN_ROWS: Final = (
         type_coerce(Decision.context, Text).label("context"),
         Decision.slots_version,
         corrections.SETTLED_CLICK.label("click"),
-        Decision.settled_at,
     )
     # EXISTS keeps the decisions' own partial index in the lead; a join may begin at the campaigns.
     .where(
@@ -356,6 +355,10 @@ class Learning:
 
     def _rows(self, query: Select[*tuple[Any, ...]], parameters: dict[str, int]) -> list[LearnRow]:
         rows = self._database.read(lambda connection: connection.execute(query, parameters).all())
-        # Many decisions have the same context.
-        contexts = {text: json.loads(text) for text in {row.context for row in rows}}
-        return [LearnRow._make((*row[:3], contexts[row[3]], *row[4:])) for row in rows]
+        if not rows:
+            return []
+        ids, campaigns, creatives, texts, versions, clicks = zip(*rows, strict=True)
+        contexts = {text: json.loads(text) for text in set(texts)}
+        return list(
+            map(LearnRow, ids, campaigns, creatives, map(contexts.__getitem__, texts), versions, clicks)
+        )

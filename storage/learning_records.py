@@ -14,7 +14,10 @@ StepKind = Literal["batch", "scales", "forget", "refit", "slots", "correction"]
 
 
 class LearnRow(NamedTuple):
-    """A settled decision as the learner sees it; `click` is 0 or 1."""
+    """A settled decision as the learner sees it; `click` is 0 or 1.
+
+    Rows of one read whose contexts are equal have one object for it.
+    """
 
     decision_id: str
     campaign_id: int
@@ -22,7 +25,6 @@ class LearnRow(NamedTuple):
     context: dict[str, Any]
     slots_version: int
     click: int
-    settled_at: datetime
 
 
 class ArmStates(NamedTuple):

@@ -1,7 +1,6 @@
 """Resume equals never stopped: reopened, replayed or rebuilt without the engine, one posterior."""
 
 import json
-from datetime import UTC, datetime
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +11,10 @@ from bandit import Creative, Engine, HistoryRow, Outcome, Request
 from bandit.components import components_from_bytes
 from bandit.context import context_vector
 from bandit.features import PriorScales, scale_groups, weight_prior
-from bandit.learner import leading_rows
 from bandit.limits import odds_of
 from bandit.numerics import double_precision
 from bandit.points import normal_points
+from bandit.pooling import leading_rows, tallied
 from bandit.posterior import Rows, State, initial_state, predict, refit, update
 from bandit.thompson import NOISE, OPTIMISM, best_shares, is_best, lookahead
 from encoders import TextEncoder, encode_fields
@@ -108,11 +107,15 @@ def test_a_backlog_is_learnt_in_larger_steps(engines_on_both: Engines) -> None:
 
 
 def test_a_large_step_holds_few_kinds_of_outcomes() -> None:
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-    rows = [LearnRow(f"d{i}", 1, i % 300 // 2, {"is_new": i % 2 == 0}, 1, 0, at) for i in range(400)]
-    assert [row.decision_id for row in leading_rows(rows)] == [f"d{i}" for i in range(256)]
-    assert len(leading_rows(rows[:256] * 3)) == 768
-    assert leading_rows([]) == []
+    new, old = {"is_new": True}, {"is_new": False}
+    rows = [LearnRow(f"d{i}", 1, i % 300 // 2, (new, old)[i % 2], 1, i % 3 == 0) for i in range(400)]
+    assert [row.decision_id for row in leading_rows(rows, 256)] == [f"d{i}" for i in range(256)]
+    assert len(leading_rows(rows[:256] * 3, 256)) == 768
+    assert leading_rows([], 256) == []
+    counted = tallied(rows)
+    assert [each[:3] for each in counted] == [(i // 2, (new, old)[i % 2], 1) for i in range(300)]
+    assert [each.impressions for each in counted] == [2] * 100 + [1] * 200
+    assert [each.clicks for each in counted[:4]] == [2, 0, 0, 2]
 
 
 def test_slots_given_on_the_way_do_not_move_what_was_learnt_before(engines: Engines) -> None:
