@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -791,11 +792,30 @@ class Engine:
 
     def _settle_and_learn(self, at_most_s: float | None = None) -> Settled:
         until = math.inf if at_most_s is None else time.monotonic() + at_most_s
-        settled = learnt = 0
-        while due := self._store.outcomes.settle_due(now=self._clock(), limit=SETTLE_AT_ONCE):
+        settled = self._store.outcomes.settle_due(now=self._clock(), limit=SETTLE_AT_ONCE)
+        if settled < SETTLE_AT_ONCE:
+            return Settled(settled=settled, learnt=self._learn_what_waits(until))
+        # The rest of a backlog settles while what has settled is learnt.
+        with ThreadPoolExecutor(1, "creative-bandit settle") as aside:
+            settling = aside.submit(self._settle_what_is_due, until)
+            learnt = self._learn_what_waits(until)
+            rest = settling.result()
+        if rest and time.monotonic() < until:
+            learnt += self._learn_what_waits(until)
+        return Settled(settled=settled + rest, learnt=learnt)
+
+    def _settle_what_is_due(self, until: float) -> int:
+        settled = 0
+        while time.monotonic() < until:
+            due = self._store.outcomes.settle_due(now=self._clock(), limit=SETTLE_AT_ONCE)
             settled += due
-            if time.monotonic() >= until:
+            if due < SETTLE_AT_ONCE:
                 break
+        return settled
+
+    def _learn_what_waits(self, until: float) -> int:
+        """Learn until nothing waits, or the monotonic clock shows a time; at least one batch."""
+        learnt = 0
         while self._may_learn:
             with self._lock:  # batch by batch, so that others come in between
                 batch = self._learner.learn()
@@ -803,7 +823,7 @@ class Engine:
             learnt += batch
             if batch == 0 or not self._learner.has_more or time.monotonic() >= until:
                 break
-        return Settled(settled=settled, learnt=learnt)
+        return learnt
 
     def _set_status(
         self, campaign: str, creative_id: str | None, status: CampaignStatus | CreativeStatus

@@ -51,7 +51,7 @@ from storage import (
     ArmReadout,
     ArmStates,
     ContextCountRecord,
-    LearnRow,
+    LearnRows,
     LeaseLostError,
     LogRow,
     Snapshot,
@@ -309,7 +309,7 @@ class Learner:
         # One row more than is learnt says whether others wait: the last batch needs no read to find that out.
         most = batch_limit(self._n_learnt, self._n_in_batch) if self.has_more else BATCH
         waiting = self._store.learning.unlearnt(self._model_id, limit=most + 1)
-        rows = leading_rows(waiting[:most], BATCH)
+        rows = leading_rows(waiting.first(most), BATCH)
         self.has_more, self._n_in_batch = len(waiting) > len(rows), len(rows)
         if not rows:
             return 0
@@ -328,7 +328,7 @@ class Learner:
                 [int(each.impressions) for each in counted],
             )
             arms = self._arm_states(after, change) if self._is_snapshot_due else None
-            if not self._write(after, "batch", told, tuple(row.decision_id for row in rows), counts, arms):
+            if not self._write(after, "batch", told, tuple(rows.decision_ids), counts, arms):
                 return 0
             self._apply(change)
         self._n_learnt += len(rows)
@@ -517,9 +517,9 @@ class Learner:
         arm_campaign = self._model.arm_campaign(n_arms)
         return fit_counts(prior, tables, rows, arm_campaign, n_campaigns, learns_scales)
 
-    def _note(self, rows: Sequence[LearnRow]) -> None:
-        self._touched.update(row.creative_id for row in rows)
-        self._unread.update(row.campaign_id for row in rows)
+    def _note(self, rows: LearnRows) -> None:
+        self._touched.update(rows.creative_ids)
+        self._unread.update(rows.campaign_ids)
 
     @property
     def _is_snapshot_due(self) -> bool:

@@ -32,7 +32,7 @@ from storage import (
     ContextKindError,
     ContextRecord,
     CreativeRecord,
-    LearnRow,
+    LearnRows,
     Store,
     UnknownCampaignError,
 )
@@ -244,7 +244,7 @@ class Model:
         since = self.record.settings.get("forgets_since")
         return None if since is None else datetime.fromisoformat(since)
 
-    def knows(self, rows: Sequence[LearnRow]) -> bool:
+    def knows(self, rows: LearnRows) -> bool:
         """Whether all that the features of decisions depend on has been read, whichever process made them."""
         campaigns = {entry.record.campaign_id: entry.record for entry in self.roster.campaigns.values()}
         return all(
@@ -252,9 +252,9 @@ class Model:
             and slots_version <= self.schema.version
             # A campaign that has decisions has a mean content.
             and campaigns[campaign_id].mean_content is not None
-            for creative_id, campaign_id, slots_version in {
-                (row.creative_id, row.campaign_id, row.slots_version) for row in rows
-            }
+            for creative_id, campaign_id, slots_version in set(
+                zip(rows.creative_ids, rows.campaign_ids, rows.slots_versions, strict=True)
+            )
         )
 
     def recount(self) -> None:

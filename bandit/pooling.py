@@ -1,6 +1,8 @@
 """Outcomes alike in all that the model sees are one row of counts: the same posterior for less work."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +10,7 @@ import numpy as np
 from bandit.context import context_vectors
 from bandit.features import N_CONTEXT
 from bandit.programs import CountedRows
-from storage import ContextRecord, LearnRow
+from storage import ContextRecord, LearnRows
 
 
 class Counted(NamedTuple):
@@ -29,31 +31,26 @@ class Counted(NamedTuple):
     clicks: float
 
 
-def tallied(rows: Sequence[LearnRow]) -> list[Counted]:
-    """Add up decisions of one creative whose context is one object, in the order in which they first come."""
-    totals: dict[tuple[int, int, int], list[Any]] = {}
-    for row in rows:
-        key = _kind(row)
-        if key not in totals:
-            totals[key] = [row.creative_id, row.context, row.slots_version, 0, 0]
-        total = totals[key]
-        total[3] += 1
-        total[4] += row.click
-    return [Counted(*total) for total in totals.values()]
+def tallied(rows: LearnRows) -> list[Counted]:
+    """Add up decisions of one creative in one context, in the order in which they first come."""
+    kinds = _kinds(rows)
+    impressions, clicks = Counter(kinds), Counter(compress(kinds, rows.clicks))
+    return [
+        Counted(
+            creative_id, rows.contexts[context], slots_version, n, clicks[creative_id, slots_version, context]
+        )
+        for (creative_id, slots_version, context), n in impressions.items()
+    ]
 
 
-def leading_rows(rows: Sequence[LearnRow], most_kinds: int) -> Sequence[LearnRow]:
+def leading_rows(rows: LearnRows, most_kinds: int) -> LearnRows:
     """Return the first rows of which no more than `most_kinds` differ in creative or context."""
-    kinds = set()
-    for n, row in enumerate(rows if len(rows) > most_kinds else ()):
-        kinds.add(_kind(row))
-        if len(kinds) > most_kinds:
-            return rows[:n]
-    return rows
+    kinds = list(dict.fromkeys(_kinds(rows)))
+    return rows if len(kinds) <= most_kinds else rows.first(_kinds(rows).index(kinds[most_kinds]))
 
 
-def _kind(row: LearnRow) -> tuple[int, int, int]:
-    return row.creative_id, row.slots_version, id(row.context)
+def _kinds(rows: LearnRows) -> list[tuple[int, int, int]]:
+    return list(zip(rows.creative_ids, rows.slots_versions, rows.context, strict=True))
 
 
 def pool(

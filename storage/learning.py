@@ -20,7 +20,7 @@ from storage.learning_records import (
     ForgetRow,
     HistoryCountRecord,
     InfoRow,
-    LearnRow,
+    LearnRows,
     LogRow,
     Snapshot,
     StepRecord,
@@ -36,16 +36,16 @@ from storage.schema import (
     Posterior,
     PrunedCount,
 )
-from storage.session import Database
+from storage.session import Database, fetch_raw
 
 LEARN_ROWS: Final = (
     select(
         Decision.decision_id,
         Decision.campaign_id,
         Decision.creative_id,
-        type_coerce(Decision.context, Text).label("context"),
         Decision.slots_version,
-        corrections.SETTLED_CLICK.label("click"),
+        corrections.SETTLED_CLICK,
+        type_coerce(Decision.context, Text),
     )
     # EXISTS keeps the decisions' own partial index in the lead; a join may begin at the campaigns.
     .where(
@@ -68,11 +68,11 @@ class Learning:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def unlearnt(self, model_id: int, *, limit: int = 256) -> list[LearnRow]:
+    def unlearnt(self, model_id: int, *, limit: int = 256) -> LearnRows:
         """Return settled decisions that no step has taken, by time of settling and id."""
         return self._rows(UNLEARNT, {"model_id": model_id, "limit": limit})
 
-    def rows_of_batch(self, model_id: int, step: int) -> list[LearnRow]:
+    def rows_of_batch(self, model_id: int, step: int) -> LearnRows:
         """Return the decisions that a step learnt, in the same order as `unlearnt`."""
         return self._rows(LEARNT_BY, {"model_id": model_id, "step": step})
 
@@ -353,12 +353,18 @@ class Learning:
         """Return the arms of a campaign with their counts, pending ones and share as of `now`."""
         return self._database.read(lambda connection: statistics.arm_rows(connection, campaign_id, now))
 
-    def _rows(self, query: Select[*tuple[Any, ...]], parameters: dict[str, int]) -> list[LearnRow]:
-        rows = self._database.read(lambda connection: connection.execute(query, parameters).all())
+    def _rows(self, query: Select[*tuple[Any, ...]], parameters: dict[str, int]) -> LearnRows:
+        rows = self._database.read(lambda connection: fetch_raw(connection, query, parameters))
         if not rows:
-            return []
-        ids, campaigns, creatives, texts, versions, clicks = zip(*rows, strict=True)
-        contexts = {text: json.loads(text) for text in set(texts)}
-        return list(
-            map(LearnRow, ids, campaigns, creatives, map(contexts.__getitem__, texts), versions, clicks)
+            return LearnRows()
+        ids, campaigns, creatives, versions, clicks, texts = zip(*rows, strict=True)
+        place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        return LearnRows(
+            decision_ids=ids,
+            campaign_ids=campaigns,
+            creative_ids=creatives,
+            slots_versions=versions,
+            clicks=clicks,
+            context=[place[text] for text in texts],
+            contexts=[json.loads(text) for text in place],
         )

@@ -2,14 +2,16 @@
 
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from typing import Any, Final, Literal, TypeVar, cast, final
 
 import psycopg
 import psycopg.sql
-from sqlalchemy import URL, Connection, Dialect, Double, bindparam, create_engine, event
+from sqlalchemy import URL, Connection, Dialect, Double, Select, bindparam, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import SQLAlchemyError
@@ -60,6 +62,10 @@ class Database:
             query = {"connect_timeout": str(CONNECT_TIMEOUT_S), **url.query}
             self._engine = create_engine(url.set(query=query), pool_pre_ping=True)
             event.listen(self._engine, "connect", partial(_prepare_postgres, durability))
+        # SQLite has one writer at a time, and waits for it by sleeping: threads would starve each other.
+        self._turn: AbstractContextManager[object] = (
+            threading.Lock() if self.dialect == "sqlite" else nullcontext()
+        )
         self._for_reading = self._engine.execution_options(is_write=False)
         self._for_writing = self._engine.execution_options(is_write=True)
 
@@ -139,7 +145,7 @@ class Database:
         while True:
             is_done = False
             try:
-                with engine.begin() as connection:
+                with self._turn if is_write else nullcontext(), engine.begin() as connection:
                     result = work(connection)
                     is_done = True
                 return result
@@ -202,6 +208,17 @@ def insert_columns(
     statement = _insert_text(dialect, table, tuple(columns), or_skip=or_skip)
     rows = list(zip(*given, strict=True)) if dialect.name == "sqlite" else tuple(given)
     return connection.exec_driver_sql(statement, rows).rowcount if given[0] else 0
+
+
+def fetch_raw(
+    connection: Connection, statement: Select[*tuple[Any, ...]], parameters: Mapping[str, Any]
+) -> Sequence[tuple[Any, ...]]:
+    """Return many rows as the driver gives them, for columns that need no turning.
+
+    Python's garbage collector soon forgets tuples of texts and numbers; SQLAlchemy's rows stay in its view.
+    """
+    cursor = connection.execute(statement, parameters).cursor
+    return [] if cursor is None else cursor.fetchall()
 
 
 def _bound(dialect: Dialect, table: type[Base], name: str, values: Sequence[Any]) -> list[Any]:

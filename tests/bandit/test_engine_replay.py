@@ -18,7 +18,7 @@ from bandit.pooling import leading_rows, tallied
 from bandit.posterior import Rows, State, initial_state, predict, refit, update
 from bandit.thompson import NOISE, OPTIMISM, best_shares, is_best, lookahead
 from encoders import TextEncoder, encode_fields
-from storage import LearnRow
+from storage import LearnRows
 from tests.bandit.engines import (
     MINUTE,
     Engines,
@@ -107,13 +107,24 @@ def test_a_backlog_is_learnt_in_larger_steps(engines_on_both: Engines) -> None:
 
 
 def test_a_large_step_holds_few_kinds_of_outcomes() -> None:
-    new, old = {"is_new": True}, {"is_new": False}
-    rows = [LearnRow(f"d{i}", 1, i % 300 // 2, (new, old)[i % 2], 1, i % 3 == 0) for i in range(400)]
-    assert [row.decision_id for row in leading_rows(rows, 256)] == [f"d{i}" for i in range(256)]
-    assert len(leading_rows(rows[:256] * 3, 256)) == 768
-    assert leading_rows([], 256) == []
-    counted = tallied(rows)
-    assert [each[:3] for each in counted] == [(i // 2, (new, old)[i % 2], 1) for i in range(300)]
+    contexts = [{"is_new": True}, {"is_new": False}]
+
+    def rows(numbers: list[int]) -> LearnRows:
+        return LearnRows(
+            decision_ids=[f"d{i}" for i in numbers],
+            campaign_ids=[1] * len(numbers),
+            creative_ids=[i % 300 // 2 for i in numbers],
+            slots_versions=[1] * len(numbers),
+            clicks=[int(i % 3 == 0) for i in numbers],
+            context=[i % 2 for i in numbers],
+            contexts=contexts,
+        )
+
+    assert leading_rows(rows([*range(400)]), 256) == rows([*range(256)])
+    assert len(leading_rows(rows([*range(256)] * 3), 256)) == 768
+    assert len(leading_rows(LearnRows(), 256)) == 0
+    counted = tallied(rows([*range(400)]))
+    assert [each[:3] for each in counted] == [(i // 2, contexts[i % 2], 1) for i in range(300)]
     assert [each.impressions for each in counted] == [2] * 100 + [1] * 200
     assert [each.clicks for each in counted[:4]] == [2, 0, 0, 2]
 

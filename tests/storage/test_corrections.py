@@ -36,14 +36,14 @@ def test_a_learnt_click_counts_no_more_but_is_replayed_as_it_was(world: World, u
     assert (arm(world).impressions, arm(world).clicks) == (2, 1)
     assert world.settled("d1") == 0
     learning = world.store.learning
-    assert [row.click for row in learning.rows_of_batch(world.model_id, 1)] == [1, 1]
+    assert learning.rows_of_batch(world.model_id, 1).clicks == (1, 1)
     assert learning.counts(world.model_id, up_to_step=9)[0].clicks == 2  # no step has taken note of it
     assert learning.has_corrections(world.model_id)
     learning.write_step(world.step(lease, 2, kind="correction"))
     assert not learning.has_corrections(world.model_id)
     assert learning.counts(world.model_id, up_to_step=1)[0].clicks == 2
     assert learning.counts(world.model_id, up_to_step=2)[0].clicks == 1
-    assert [row.click for row in learning.rows_of_batch(world.model_id, 1)] == [1, 1]
+    assert learning.rows_of_batch(world.model_id, 1).clicks == (1, 1)
     assert world.store.check() == []
     assert fetch(url, "SELECT kind, key, valid, corrects FROM outcomes WHERE corrects IS NOT NULL") == [
         ("click", "corrects:", False, 1)

@@ -52,10 +52,10 @@ def test_rows_come_by_time_of_settling_and_id(world: World) -> None:
         world.click(name, at=NOW + minutes * MINUTE)
     world.record("unsettled")
     rows = world.store.learning.unlearnt(world.model_id)
-    assert [row.decision_id for row in rows] == ["c", "B", "a", "b"]
-    assert rows[0].context == {"device": "mobile", "age": 33.5, "is_new": True}
-    assert rows[0].click == 1
-    assert [row.decision_id for row in world.store.learning.unlearnt(world.model_id, limit=2)] == ["c", "B"]
+    assert rows.decision_ids == ("c", "B", "a", "b")
+    assert rows.contexts[rows.context[0]] == {"device": "mobile", "age": 33.5, "is_new": True}
+    assert rows.clicks[0] == 1
+    assert world.store.learning.unlearnt(world.model_id, limit=2) == rows.first(2)
 
 
 def test_a_step_is_written_whole(world: World) -> None:
@@ -74,7 +74,7 @@ def test_a_step_is_written_whole(world: World) -> None:
     )
     world.store.learning.write_step(step)
     learning = world.store.learning
-    assert learning.unlearnt(world.model_id) == []
+    assert not learning.unlearnt(world.model_id)
     assert learning.rows_of_batch(world.model_id, 1) == rows
     assert learning.latest_step(world.model_id) == 1
     log = learning.log(world.model_id)
@@ -141,7 +141,7 @@ def test_a_decision_of_another_model_is_not_learnt(world: World) -> None:
     other = world.store.models.get_or_create("other", seed=2, encoder_fingerprint="encoder", settings={})
     lease = world.store.leases.acquire(other.model_id, "learner")
     assert lease is not None
-    assert world.store.learning.unlearnt(other.model_id) == []
+    assert not world.store.learning.unlearnt(other.model_id)
     with pytest.raises(storage.StepConflictError, match=f"model {other.model_id}, step 1: 1 of"):
         world.store.learning.write_step(world.step(lease, 1, names[0], model_id=other.model_id))
 
@@ -168,9 +168,8 @@ def test_two_learners_learn_each_decision_once(world: World, url: str) -> None:
         with Store.open(url) as store:
             while rows := store.learning.unlearnt(world.model_id, limit=7):
                 step = store.learning.latest_step(world.model_id) + 1
-                ids = [row.decision_id for row in rows]
                 try:
-                    store.learning.write_step(world.step(lease, step, *ids))
+                    store.learning.write_step(world.step(lease, step, *rows.decision_ids))
                 except storage.StepConflictError as error:
                     lost.append(error)
 
