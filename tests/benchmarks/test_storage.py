@@ -1,7 +1,7 @@
-"""The database alone: rows per second, threads together, a long backlog, and a file of a million decisions.
+"""The database alone: rows per second, threads together, a long backlog, and a million decisions.
 
-Run it with `make bench`, or `python -m pytest tests/benchmarks/test_storage.py -s`. The rows of the large
-file are copies of one decision, made inside the database; `BENCH_ROWS` says how many.
+Run it with `make bench`, or `python -m pytest tests/benchmarks/test_storage.py -s`. Most of the million
+rows are copies of one decision, made inside the database; `BENCH_ROWS` says how many.
 """
 
 import os
@@ -76,9 +76,9 @@ def test_threads_together(url: str) -> None:
         say(f"{engine._store._database.dialect}: {THREADS * EACH / took:,.0f} selects/s of {THREADS} threads")
 
 
-def test_a_large_file(migrated_sqlite_url: str) -> None:
+def test_many_decisions(url: str) -> None:
     """Select beside many decisions, settle and learn them all, close, and open again."""
-    with Engine.open(migrated_sqlite_url, learn="manual", encoder=TINY) as engine:
+    with Engine.open(url, learn="manual", encoder=TINY) as engine:
         add_campaign(engine, attribution_window=1)
         engine.select("spring", {"device": "mobile"}, decision_id="pattern")
         before = select_ms(engine)
@@ -92,7 +92,7 @@ def test_a_large_file(migrated_sqlite_url: str) -> None:
         say(f"settled and learnt {settled.learnt:,} in {took:.1f} s: {settled.learnt / took:,.0f}/s")
         assert settled.learnt >= ROWS
     began = time.perf_counter()
-    with Engine.open(migrated_sqlite_url, learn="manual", encoder=TINY):
+    with Engine.open(url, learn="manual", encoder=TINY):
         say(f"opened and resumed in {time.perf_counter() - began:.2f} s")
 
 
