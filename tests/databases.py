@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import final
@@ -55,11 +56,16 @@ def postgres_server() -> Iterator[URL]:
 
 @final
 class OwnServer:
-    """A server that a test may crash and start again; the database of its cluster is `url`."""
+    """A server that a test may crash and start again; the database of its cluster is `url`.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Its own.
+        log_folder: Where its write-ahead log is, an empty folder; else beside its tables.
+    """
+
+    def __init__(self, folder: Path, log_folder: Path | None = None) -> None:
         self._folder = folder
-        self._process = _start(folder)
+        self._process = _start(folder, log_folder)
         self._binaries = Path(self._process.args[0]).parent  # type: ignore[index]
         self.url = _text(
             URL.create("postgresql", "postgres", database="postgres", query={"host": str(folder)})
@@ -74,14 +80,26 @@ class OwnServer:
         """Start it again."""
         self._process = _serve(self._folder, self._binaries)
 
+    def revive(self) -> None:
+        """Start it again if it has ended by itself, and wait until it has recovered."""
+        if not _answers(self._folder, self._process):
+            self.start()
+
 
 @pytest.fixture
 def own_server(postgres_server: URL) -> Iterator[OwnServer]:
     """A server of one's own; skipped where none can be started, also when the others' was given."""
+    with serving_alone() as server:
+        yield server
+
+
+@contextmanager
+def serving_alone(log_folder: Path | None = None) -> Iterator[OwnServer]:
+    """Start a server of one's own, its write-ahead log in a folder if given; skip as `own_server` does."""
     if os.environ.get("TEST_DATABASE_URL"):
         pytest.skip("the server of TEST_DATABASE_URL is not ours to crash")
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir=_quick_place()))
-    server = OwnServer(folder)
+    server = OwnServer(folder, log_folder)
     try:
         yield server
     finally:
@@ -162,15 +180,17 @@ def _text(url: URL) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def _start(folder: Path) -> "subprocess.Popen[bytes]":
+def _start(folder: Path, log_folder: Path | None = None) -> "subprocess.Popen[bytes]":
     """Make a cluster in the folder and start its server, reachable by a socket in the same folder."""
     binaries = _binaries(folder)
     user = ORDINARY_USER if os.geteuid() == 0 else None
     if user:
-        shutil.chown(folder, user)
+        for each in (folder, log_folder or folder):
+            shutil.chown(each, user)
     data = folder / "data"
+    elsewhere = ("--waldir", log_folder, "--wal-segsize=1") if log_folder else ()
     subprocess.run(
-        [binaries / "initdb", "-D", data, "-U", "postgres", *INITDB_OPTIONS],
+        [binaries / "initdb", "-D", data, "-U", "postgres", *INITDB_OPTIONS, *elsewhere],
         user=user,
         cwd=folder,
         check=True,
@@ -191,6 +211,14 @@ def _serve(folder: Path, binaries: Path) -> "subprocess.Popen[bytes]":
             stdout=log,
             stderr=log,
         )
+    if not _answers(folder, process):
+        process.kill()
+        raise TimeoutError(f"the server did not start: {(folder / 'log').read_text()[-2000:]}")
+    return process
+
+
+def _answers(folder: Path, process: "subprocess.Popen[bytes]") -> bool:
+    """Wait until a server answers; return whether it does before it ends."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -198,9 +226,8 @@ def _serve(folder: Path, binaries: Path) -> "subprocess.Popen[bytes]":
         except psycopg.OperationalError:
             time.sleep(0.05)
         else:
-            return process
-    process.kill()
-    raise TimeoutError(f"the server did not start: {(folder / 'log').read_text()[-2000:]}")
+            return True
+    return False
 
 
 def _binaries(folder: Path) -> Path:

@@ -16,7 +16,7 @@ from bandit.replaying import replay
 from encoders import TextEncoder
 from storage import StorageError, Store
 from tests.bandit.engines import Clock, Engines, add_campaign, learnt, play, wait_for
-from tests.databases import ORDINARY_USER, administer
+from tests.databases import ORDINARY_USER, OwnServer, administer, serving_alone
 
 DISK = 32 * 2**20
 ROOM = 2**20
@@ -25,6 +25,7 @@ GUARD = 1e-9  # of a posterior standard deviation
 MOST_CALLS = 2_000
 CONTEXT = {"device": "mobile"}
 FULL = "disk is full; free some space.*then try again"
+FULL_OR_LOST = f"{FULL}|does not answer or refuses us"
 
 
 @pytest.fixture
@@ -80,7 +81,23 @@ def test_a_full_disk_is_told_and_costs_nothing(
         engines.close()
 
 
-def fill_and_free(engines: Engines, disk: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_a_log_without_room_ends_the_server_and_costs_nothing(
+    small_disk: Path, postgres_server: URL, tiny_encoder: TextEncoder, clock: Clock
+) -> None:
+    """PostgreSQL ends its sessions when its write-ahead log has no room, and may not come back by itself."""
+    log = small_disk / "log"
+    log.mkdir()
+    with serving_alone(log) as server:
+        engines = Engines(server.url, tiny_encoder, clock)
+        try:
+            fill_and_free(engines, small_disk, FULL_OR_LOST, server)
+        finally:
+            engines.close()
+
+
+def fill_and_free(engines: Engines, disk: Path, told: str = FULL, server: OwnServer | None = None) -> None:
     """Use the room up, see what is told and kept, make room, and see that all is learnt."""
     engine = engines.open(learn="background")
     add_campaign(engine)
@@ -89,12 +106,15 @@ def fill_and_free(engines: Engines, disk: Path) -> None:
     filler.write_bytes(bytes(shutil.disk_usage(disk).free - ROOM))
 
     answered, failed, error = fill(engine)
-    assert re.search(FULL, error)
+    assert re.search(told, error)
     assert len(answered) > EACH
-    with Store.open(engines.url) as other:  # what is there can be read
-        assert set(other.decisions.get(answered)) == set(answered)
+    if server is None:  # else nothing is answered now
+        with Store.open(engines.url) as other:  # what is there can be read
+            assert set(other.decisions.get(answered)) == set(answered)
 
     filler.unlink()
+    if server is not None:
+        server.revive()
     ask(engine, failed)
     wait_for(lambda: {name for name, _, _ in learnt(engines)} >= {*answered, *failed}, at_most_s=60.0)
     assert engine._store.check() == []
