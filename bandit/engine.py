@@ -149,8 +149,8 @@ class Engine:
             durability: What answers survive. "normal": a killed process; on PostgreSQL also a crash of the
                 server. "full": a power cut too, at the price of one flush of the disk a group of calls.
                 "relaxed": decisions whose ids are ours are answered before their commit, which comes some
-                milliseconds later; a killed process loses those that wait, at most 8,192, and never what
-                `update` has answered: reports about a decision wait for its commit.
+                milliseconds later; a killed process loses those that wait, at most 8,192 or those of one
+                call that has more, and never what `update` has answered: reports wait for its commit.
 
         Returns:
             The engine.

@@ -36,7 +36,7 @@ from storage.schema import (
     Posterior,
     PrunedCount,
 )
-from storage.session import Database, fetch_raw
+from storage.session import Database, fetch_raw, prefer_indexes
 
 LEARN_ROWS: Final = (
     select(
@@ -354,7 +354,11 @@ class Learning:
         return self._database.read(lambda connection: statistics.arm_rows(connection, campaign_id, now))
 
     def _rows(self, query: Select[*tuple[Any, ...]], parameters: dict[str, int]) -> LearnRows:
-        rows = self._database.read(lambda connection: fetch_raw(connection, query, parameters))
+        def work(connection: Connection) -> Sequence[tuple[Any, ...]]:
+            prefer_indexes(connection)
+            return fetch_raw(connection, query, parameters)
+
+        rows = self._database.read(work)
         if not rows:
             return LearnRows()
         ids, campaigns, creatives, versions, clicks, texts = zip(*rows, strict=True)

@@ -19,7 +19,7 @@ from storage.decisions import Decisions, refuse_unknown
 from storage.grouping import Grouping
 from storage.records import NewOutcome, OutcomeRecord, OutcomeStatus
 from storage.schema import ArmStatistics, Campaign, Decision, Outcome
-from storage.session import Database, allow_idling, insert_columns, is_among
+from storage.session import Database, allow_idling, insert_columns, is_among, prefer_indexes
 from storage.settling import settle
 
 # Statements are built once: building one takes longer than SQLite takes to run it.
@@ -117,6 +117,7 @@ class Outcomes:
         """
 
         def work(connection: Connection) -> int:
+            prefer_indexes(connection)
             due = list(connection.execute(DUE, {"now": now, "limit": limit}).scalars())
             return settle(connection, due, now, is_silence_final=True)
 

@@ -36,6 +36,7 @@ CHECKPOINT_PAUSE_S: Final = 0.05
 MAX_IDLE_S: Final = 5  # inside a transaction: less than a lease's 8 s, or a stopped process delays a takeover
 MANY_ROWS: Final = 10_000  # they take some tenths of a second to prepare, on a busy host a second
 MAX_LOCK_WAIT_S: Final = 3 * MAX_IDLE_S  # stopped processes are waited for, one that waits for another too
+OTHER_PLANS: Final = ("bitmapscan", "seqscan", "sort")
 SYNCHRONOUS_COMMIT_IS_OFF: Final = "current_setting('synchronous_commit') = 'off'"
 MAX_PARAMETERS: Final = 10_000  # SQLite takes 32,766 in a statement, PostgreSQL 65,535
 
@@ -167,6 +168,17 @@ def allow_idling(connection: Connection, *, rows: int | None = None) -> None:
     """
     if connection.dialect.name == "postgresql" and (rows is None or rows > MANY_ROWS):
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+
+
+def prefer_indexes(connection: Connection) -> None:
+    """Take what this transaction asks for through an index, and in its order, where there is one.
+
+    PostgreSQL plans by how many rows it believes to wait, which is too few whenever there is a backlog: it
+    would read and sort all of it for each part that is taken.
+    """
+    if connection.dialect.name == "postgresql":
+        others = ", ".join(f"set_config('enable_{other}', 'off', true)" for other in OTHER_PLANS)
+        connection.exec_driver_sql(f"SELECT {others}")
 
 
 def insert_into(connection: Connection, table: type[Base]) -> sqlite.Insert | postgresql.Insert:

@@ -11,7 +11,7 @@ from storage import context_schema, corrections, leases, notices
 from storage.errors import StepConflictError
 from storage.learning_records import ArmStates, StepRecord
 from storage.schema import ArmState, ArmStatistics, Campaign, Decision, LearnStep, ModelLog, Posterior
-from storage.session import fetch_raw, insert_into, is_among
+from storage.session import fetch_raw, insert_into, is_among, prefer_indexes
 
 KEPT_SNAPSHOTS: Final = 2
 # Statements are built once: building one takes longer than SQLite takes to run it.
@@ -92,6 +92,7 @@ def _mark_learnt(connection: Connection, step: StepRecord) -> None:
     ids = sorted(step.decision_ids)
     if not ids:
         return
+    prefer_indexes(connection)
     rows = fetch_raw(connection, LEARNABLE, {"ids": ids, "model_id": step.model_id})
     if len(rows) != len(ids):
         wrong = sorted(Counter(ids) - Counter(decision_id for decision_id, _, _ in rows))
