@@ -2,10 +2,8 @@
 
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from typing import Any, Final, Literal, TypeVar, cast, final
 
@@ -63,10 +61,6 @@ class Database:
             query = {"connect_timeout": str(CONNECT_TIMEOUT_S), **url.query}
             self._engine = create_engine(url.set(query=query), pool_pre_ping=True)
             event.listen(self._engine, "connect", partial(_prepare_postgres, durability))
-        # SQLite has one writer at a time, and waits for it by sleeping: threads would starve each other.
-        self._turn: AbstractContextManager[object] = (
-            threading.Lock() if self.dialect == "sqlite" else nullcontext()
-        )
         self._for_reading = self._engine.execution_options(is_write=False)
         self._for_writing = self._engine.execution_options(is_write=True)
 
@@ -146,7 +140,7 @@ class Database:
         while True:
             is_done = False
             try:
-                with self._turn if is_write else nullcontext(), engine.begin() as connection:
+                with engine.begin() as connection:
                     result = work(connection)
                     is_done = True
                 return result

@@ -5,18 +5,20 @@ What it is stopped in is chosen by the statement that it has just run.
 
 import re
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import NamedTuple
 
-from sqlalchemy.exc import OperationalError
-
+from storage.urls import database_url
 from tests.bandit.engines import wait_for
 from tests.processes.answers import check, read
 from tests.processes.workers import Workers
-from tests.storage.sql import execute, fetch
+from tests.storage.sql import fetch
 
 TAKEN_OVER_WITHIN_S = 15.0  # 10 s, and what a busy machine adds
 GOES_ON_WITHIN_S = 120.0  # programs may have to be loaded first, on a busy machine
+PROBE_S = 0.5
 LEARNING_STEP = "INSERT INTO learn_log"  # holds the lease's row
 WRITE = "INSERT INTO outcomes"  # holds SQLite's file
 REPORT = "UPDATE arm_statistics SET conversions"  # locks rows that every step writes
@@ -51,15 +53,17 @@ def count(workers: Workers, number: int, what: str) -> int:
 
 
 def stop_outside(url: str, workers: Workers, number: int) -> None:
-    """Stop a worker at a moment when it holds no lock; in the midst of traffic that takes some tries."""
+    """Stop a worker of SQLite when it holds no lock; in the midst of traffic that takes some tries."""
     while True:
         workers.send(number, signal.SIGSTOP)
-        try:
-            execute(url, "UPDATE campaigns SET name = name")
-        except OperationalError:  # after SQLite's 5 s
-            workers.send(number, signal.SIGCONT)
-        else:
-            return
+        # Others wait for a lock meanwhile, and give up after 5 s.
+        with closing(sqlite3.connect(database_url(url).database or "", timeout=PROBE_S)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                workers.send(number, signal.SIGCONT)
+            else:
+                return
 
 
 def check_takeover(url: str, workers: Workers, stop: Callable[[int], None]) -> float:
