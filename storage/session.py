@@ -4,6 +4,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, Final, Literal, TypeVar, cast, final
 
@@ -30,6 +31,8 @@ Durability = Literal["normal", "full", "relaxed"]
 MAX_ATTEMPTS: Final = 5
 FIRST_PAUSE_S: Final = 0.01  # doubled each time, with jitter: five attempts take less than half a second
 CONNECT_TIMEOUT_S: Final = 10
+# SQLite looks for a lock after 1, 2 and 5 ms, later each 0.1 s: among busy writers it finds none for seconds.
+LOOK_AGAIN_S: Final = 0.01
 CHECKPOINT_PAUSE_S: Final = 0.05
 MAX_IDLE_S: Final = 5  # inside a transaction: less than a lease's 8 s, or a stopped process delays a takeover
 MANY_ROWS: Final = 10_000  # they take some tenths of a second to prepare, on a busy host a second
@@ -56,7 +59,7 @@ class Database:
         if self.dialect == "sqlite":
             self._engine = create_engine(url, connect_args={"timeout": busy_timeout_s})
             event.listen(self._engine, "connect", partial(_prepare_sqlite, durability))
-            event.listen(self._engine, "begin", _begin_sqlite)
+            event.listen(self._engine, "begin", partial(_begin_sqlite, busy_timeout_s))
         else:
             query = {"connect_timeout": str(CONNECT_TIMEOUT_S), **url.query}
             self._engine = create_engine(url.set(query=query), pool_pre_ping=True)
@@ -112,12 +115,9 @@ class Database:
         try:
             with self._engine.connect() as connection:
                 cursor = connection.connection.cursor()
-                cursor.execute("PRAGMA busy_timeout=0")
-                try:
+                with _waiting(cursor, 0, self._busy_timeout_s):
                     while _is_checkpoint_busy(cursor) and time.monotonic() < deadline:
                         time.sleep(CHECKPOINT_PAUSE_S)
-                finally:
-                    cursor.execute(f"PRAGMA busy_timeout={round(1000 * self._busy_timeout_s)}")
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise translate(error, self.place) from error
 
@@ -144,7 +144,7 @@ class Database:
                     result = work(connection)
                     is_done = True
                 return result
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, sqlite3.Error) as error:
                 # A connection that breaks at the commit does not tell whether it was made.
                 is_undone = is_transient(error) or (has_broken(error) and not is_done)
                 pause_s = next(pauses, None) if is_undone else None
@@ -324,7 +324,7 @@ def _is_wal(cursor: DBAPICursor) -> bool:
     try:
         return bool(cursor.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",))
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+        if _is_busy(error):
             return False
         raise
 
@@ -358,7 +358,33 @@ def _prepare_postgres(durability: Durability, connection: DBAPIConnection, _: Co
     connection.commit()
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _begin_sqlite(busy_timeout_s: float, connection: Connection) -> None:
+    cursor = connection.connection.cursor()
+    if not connection.get_execution_options().get("is_write", False):
+        cursor.execute("BEGIN")
+        return
     # A deferred transaction that turns to writing fails at once when another one wrote meanwhile.
-    is_write = connection.get_execution_options().get("is_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+    deadline = time.monotonic() + busy_timeout_s
+    with _waiting(cursor, LOOK_AGAIN_S, busy_timeout_s):
+        while True:
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+
+
+@contextmanager
+def _waiting(cursor: DBAPICursor, seconds: float, otherwise_s: float) -> Iterator[None]:
+    """Let SQLite wait for a lock as long as given, and in other statements as long as otherwise."""
+    cursor.execute(f"PRAGMA busy_timeout={round(1000 * seconds)}")
+    try:
+        yield
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout={round(1000 * otherwise_s)}")
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY

@@ -82,13 +82,13 @@ POSTGRES_ERRORS: Final[tuple[tuple[type[psycopg.Error], type[StorageError], str]
 )
 
 
-def is_transient(error: SQLAlchemyError) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether the same transaction, tried again, can succeed: the server undid it to let others go on."""
     cause = error.orig if isinstance(error, DBAPIError) else None
     return isinstance(cause, psycopg.Error) and cause.sqlstate in TRANSIENT_SQLSTATES
 
 
-def has_broken(error: SQLAlchemyError) -> bool:
+def has_broken(error: Exception) -> bool:
     """Whether the connection broke while it was used; one that cannot be made is no such error."""
     return isinstance(error, DBAPIError) and error.connection_invalidated
 
