@@ -6,8 +6,10 @@ What it is stopped in is chosen by the statement that it has just run.
 import re
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 from storage.urls import database_url
@@ -56,6 +58,7 @@ def stop_outside(url: str, workers: Workers, number: int) -> None:
     """Stop a worker of SQLite when it holds no lock; in the midst of traffic that takes some tries."""
     while True:
         workers.send(number, signal.SIGSTOP)
+        wait_for(lambda: is_stopped(workers.pid(number)), at_most_s=GOES_ON_WITHIN_S)
         # Others wait for a lock meanwhile, and give up after 5 s.
         with closing(sqlite3.connect(database_url(url).database or "", timeout=PROBE_S)) as connection:
             try:
@@ -64,6 +67,16 @@ def stop_outside(url: str, workers: Workers, number: int) -> None:
                 workers.send(number, signal.SIGCONT)
             else:
                 return
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether all threads of a process have stopped: they go on until one of them has taken the signal."""
+    threads = Path(f"/proc/{pid}/task")
+    if not threads.is_dir():  # not Linux
+        time.sleep(0.1)
+        return True
+    # A line is "id (name) state …".
+    return all((one / "stat").read_text().rpartition(")")[2].split()[0] == "T" for one in threads.iterdir())
 
 
 def check_takeover(url: str, workers: Workers, stop: Callable[[int], None]) -> float:
