@@ -3,6 +3,7 @@
 What it is stopped in is chosen by the statement that it has just run.
 """
 
+import random
 import re
 import signal
 import sqlite3
@@ -65,6 +66,7 @@ def stop_outside(url: str, workers: Workers, number: int) -> None:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError:
                 workers.send(number, signal.SIGCONT)
+                time.sleep(random.uniform(0.1, 0.3))  # or it would be stopped again before it let go
             else:
                 return
 
