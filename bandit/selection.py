@@ -180,19 +180,26 @@ def select_batch(slots: SlotMap, maps: LogitMap, groups: Groups, batch: Batch, p
         chosen, is_control = draw(odds, winners, own.eligible, control_share, luck, has_caps=True)
         return Choice(odds.propensities, chosen, belief.remaining, is_control)
 
-    def each() -> Belief:
-        return jax.vmap(first)(batch.context, batch.group)
+    def chosen_by(beliefs: Belief) -> Choice:
+        eligible = jnp.broadcast_to(_at(groups.eligible, batch.group), beliefs.mean.shape)
+        shares, winners = best_of_batch(beliefs, eligible, batch.luck, points)
+        return jax.vmap(last)(batch.group, beliefs, shares, winners, batch.luck)
 
-    def once() -> Belief:
-        alike = first(batch.context[0], batch.group[0])
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(batch.group), *leaf.shape)), alike)
+    def each() -> Choice:
+        return chosen_by(jax.vmap(first)(batch.context, batch.group))
 
-    # Where all requests are alike, as in a campaign without context, what is believed is computed once.
+    def once() -> Choice:
+        belief = first(batch.context[0], batch.group[0])
+        if len(batch.group) >= N_SETS:
+            return draw_from_table(_tabulated(belief, _at(groups, batch.group[0]), points), batch.luck)
+        return chosen_by(
+            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(batch.group), *leaf.shape)), belief)
+        )
+
+    # Where all requests are alike, as in a campaign without context, what is believed is computed once, and
+    # who is best once for each set of points.
     is_alike = jnp.all(batch.context == batch.context[0]) & jnp.all(batch.group == batch.group[0])
-    beliefs = jax.lax.cond(is_alike, once, each)
-    eligible = jnp.broadcast_to(_at(groups.eligible, batch.group), beliefs.mean.shape)
-    shares, winners = best_of_batch(beliefs, eligible, batch.luck, points)
-    return jax.vmap(last)(batch.group, beliefs, shares, winners, batch.luck)
+    return jax.lax.cond(is_alike, once, each)
 
 
 def best_of_batch(beliefs: Belief, eligible: Array, luck: Luck, points: Array) -> tuple[Array, Array]:
@@ -250,8 +257,10 @@ def tabulate(slots: SlotMap, maps: LogitMap, groups: Groups, points: Array) -> T
     """Return the table of one group for requests without context."""
     own = _at(groups, 0)
     logits = _at(maps, 0).at(slots, jnp.zeros(N_CONTEXT))
-    belief = believe(logits, own.exploration, own.eligible)
+    return _tabulated(believe(logits, own.exploration, own.eligible), own, points)
 
+
+def _tabulated(belief: Belief, own: Groups, points: Array) -> Table:
     def of_set(chosen_set: Array) -> tuple[Array, Odds]:
         best = is_best(belief.mean, belief.spread, chosen_set, own.eligible)
         return best, odds_at(best, own.exploration, own.eligible, own.limits)

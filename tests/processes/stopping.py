@@ -3,7 +3,6 @@
 What it is stopped in is chosen by the statement that it has just run.
 """
 
-import random
 import re
 import signal
 import sqlite3
@@ -21,7 +20,7 @@ from tests.storage.sql import fetch
 
 TAKEN_OVER_WITHIN_S = 15.0  # 10 s, and what a busy machine adds
 GOES_ON_WITHIN_S = 120.0  # programs may have to be loaded first, on a busy machine
-PROBE_S = 0.5
+PROBE_S, LET_GO_S = 0.5, 0.2
 LEARNING_STEP = "INSERT INTO learn_log"  # holds the lease's row
 WRITE = "INSERT INTO outcomes"  # holds SQLite's file
 REPORT = "UPDATE arm_statistics SET conversions"  # locks rows that every step writes
@@ -66,7 +65,7 @@ def stop_outside(url: str, workers: Workers, number: int) -> None:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError:
                 workers.send(number, signal.SIGCONT)
-                time.sleep(random.uniform(0.1, 0.3))  # or it would be stopped again before it let go
+                time.sleep(LET_GO_S)  # or it would be stopped again before it let go
             else:
                 return
 
