@@ -25,10 +25,13 @@ from simulations.archive import (
     scored,
 )
 from simulations.cold_start import play_cold
+from simulations.conclusions import by_difference, conclude
 from simulations.errors import ArchiveError
+from simulations.page import Section, with_small_print
 from simulations.progress import progress_of
 from simulations.replay import PastTest, read_archive
-from simulations.report import lift_section, write_csv, write_html
+from simulations.report import write_csv, write_report
+from simulations.sections import archive_section
 from simulations.settings import DEFAULT_SETTINGS, WITHOUT_PRIOR, Setting, engine_setting
 
 Player = Callable[[int, Callable[[int], None]], Played]  # (T, told of finished runs) -> what was earned
@@ -149,16 +152,57 @@ def _write_csv(out: Path, rows: Sequence[Score]) -> None:
     write_csv(rows, out / "results.csv", names={"per_arm": "T"})
 
 
+def conclusion(rows: Sequence[Score]) -> str:
+    """Say in plain words what came out for the longest tests, of all weeks; the engine's row comes first."""
+    longest = max(BATCHES)
+    first, *others = (row for row in rows if row.weeks == "all" and row.per_arm == longest)
+    rivals = [
+        by_difference(row.policy, row.behind_engine, row.behind_engine_error, row.tests)
+        for row in others
+        if row.policy not in (first.policy, "uniform", "oracle")
+    ]
+    what = "of the possible gain"
+    found = conclude(rivals, verb="got", better="more", worse="less", what=what, unit=" points")
+    return found and f"With {longest:,} impressions a headline: {found[0].lower()}{found[1:]}"
+
+
 def _write_report(out: Path, rows: Sequence[Score], path: Path, part: str) -> None:
+    longest = [row for row in rows if row.weeks == "all" and row.per_arm == max(BATCHES)]
     settings = {
         "file": path.name,
         "part": part,
         "seeds": N_SEEDS,
         "batches": ", ".join(f"{batch} at T = {per_arm}" for per_arm, batch in BATCHES.items()),
+        "policies": "; ".join(f"{row.policy}: {row.setting}" for row in longest),
         "prior scales": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
         "jax": jax.__version__,
     }
-    sections = [lift_section([row for row in rows if row.weeks == "all"])]
-    without = lift_section([row for row in rows if row.weeks == "sound"])
+    sections = [archive_table(longest), archive_section([row for row in rows if row.weeks == "all"])]
+    without = archive_section([row for row in rows if row.weeks == "sound"], "lift-sound-weeks")
     sections.append(replace(without, heading=f"{without.heading}: without the weeks of faulty randomisation"))
-    write_html(out / "report.html", f"Archive of A/B tests: {path.name}", sections, settings=settings)
+    title = f"Archive of A/B tests: {path.name}"
+    write_report(out / "report.html", title, sections, lead=conclusion(rows), settings=settings)
+
+
+def archive_table(rows: Sequence[Score]) -> Section:
+    """Show all policies side by side at one T."""
+    return Section(
+        heading=f"What each policy got, with {rows[0].per_arm:,} impressions a headline",
+        caption="Share of what always showing the best headline would earn above showing all alike. "
+        "Differences from the engine are of the same tests with the same luck. ± is one standard error over "
+        "the tests.",
+        table=with_small_print(
+            ("policy", "setting", "tests", "clicks", "share of the lift", "behind the engine"),
+            [
+                (
+                    row.policy,
+                    row.setting,
+                    f"{row.tests:,}",
+                    f"{row.clicks:,.0f}",
+                    f"{100 * row.share_of_lift:.1f} ± {100 * row.standard_error:.1f} %",
+                    f"{100 * row.behind_engine:.1f} ± {100 * row.behind_engine_error:.1f} points",
+                )
+                for row in sorted(rows, key=lambda row: -row.share_of_lift)
+            ],
+        ),
+    )

@@ -20,7 +20,7 @@ from simulations.demo_output import Arm, print_arms, print_queries, print_scores
 from simulations.errors import SimulationError
 from simulations.played import Played, Score, score, uniform_of
 from simulations.progress import progress_of
-from simulations.report import write_html
+from simulations.report import write_report
 from simulations.settings import ENGINE_SETTINGS, Setting
 from simulations.shop import CAMPAIGNS, SIZES, Campaign, Impressions, draw_impressions, open_shop
 from simulations.synthetic import play_worlds
@@ -113,7 +113,7 @@ def run_demo(
     everyone = [*played, uniform_of(played[0]), real]
     scores = tuple(score(one, len(shop)) for one in everyone)
     arms = _arms(shop, traffic, run)
-    write_html(
+    write_report(
         report,
         "Three campaigns, 60 creatives",
         sections(everyone, run.shown, traffic.campaign, arms),

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from simulations.plans import ENGINE, Plan
 from simulations.played import Comparison
 from simulations.presets import PRESETS, plan_of
-from simulations.synthetic_run import ENGINE, Plan, run_synthetic
+from simulations.synthetic_run import run_synthetic
 
 POLICIES = (
     *(ENGINE, "plain-thompson", "greedy", "engine-forgetting", "bayes-ucb"),

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from bandit.features import DIM, N_CONTENT, PriorScales, scale_groups, weight_prior
@@ -19,7 +18,7 @@ from simulations.changes import Changes
 from simulations.contextual import bayes_ucb_on_contents, thompson_on_contents
 from simulations.course import Course, batches_to_wait, draw_course
 from simulations.errors import unknown
-from simulations.played import Played
+from simulations.played import Played, played_of
 from simulations.policies import ContextualState, Outcomes, Policy, beta_thompson, oracle, ucb1, uniform
 from simulations.rivals import RIVALS, RivalNumbers, RivalSetting
 from simulations.run import Step, play, truthful
@@ -30,16 +29,17 @@ from simulations.worlds import EffectSizes, World, draw_truth, launch_mean, make
 
 BATCH = 200  # impressions between two updates
 N_SEEDS = 8
+LEAST_ROOM = 256  # batches
 COURSE = 1  # folded into a world's key for its changes, so that they leave the rest of it as it is
 CONTENT_LENGTH = (
     0.7  # root mean square distance of an ad from its campaign's mean, in the catalogue by MiniLM
 )
 # Policies that know impressions and clicks of each creative: (creatives, horizon, settings) -> the policy.
-BY_COUNTS: Mapping[str, Callable[[int, float, Numbers], Policy]] = {
+BY_COUNTS: Mapping[str, Callable[[int, Array, Numbers], Policy]] = {
     "beta-thompson": lambda n_arms, horizon, x: beta_thompson(n_arms),
     "ucb1": lambda n_arms, horizon, x: ucb1(n_arms, x["scale"]),
     "kl-ucb": lambda n_arms, horizon, x: kl_ucb(n_arms, x["scale"]),
-    "ab-then-commit": lambda n_arms, horizon, x: ab_then_commit(n_arms, x["share"], jnp.asarray(horizon)),
+    "ab-then-commit": lambda n_arms, horizon, x: ab_then_commit(n_arms, x["share"], horizon),
     "uniform": lambda n_arms, horizon, x: uniform(n_arms),
     "oracle": lambda n_arms, horizon, x: oracle(),
 }
@@ -134,16 +134,18 @@ def play_worlds(
     name = setting.policy if setting.policy in by_name else "thompson"
     course = worlds[0].course
     n_batches = impressions // batch
-    wait = 0 if course is None else min(batches_to_wait(course, batch), n_batches)
-    run = _compiled(name, batch, n_batches, wait)
+    # A program serves runs of many lengths: its room is rounded up to a power of two.
+    room = max(LEAST_ROOM, 1 << (n_batches - 1).bit_length())
+    wait = 0 if course is None else min(batches_to_wait(course, batch), room)
+    run = _compiled(name, batch, room, wait)
     steps = []
     with double_precision():
         settings = setting_numbers(setting)
         # One run at a time: mapped over runs, the program is no faster on a CPU and takes longer to compile.
         for world, seed in zip(worlds, seeds, strict=True):
-            steps.append(jax.tree.map(np.asarray, run(settings, world, jax.random.key(seed))))
+            steps.append(jax.device_get(run(settings, world, n_batches, jax.random.key(seed))))
             advance(1)
-    return Played(setting, batch, *(np.stack(leaves) for leaves in zip(*steps, strict=True)))
+    return played_of(setting, batch, steps, n_batches)
 
 
 def setting_numbers(setting: Setting | RivalSetting) -> Numbers | RivalNumbers:
@@ -171,9 +173,9 @@ def _check(
 
 
 @cache
-def _compiled(name: str, batch: int, n_batches: int, wait: int) -> Callable[..., Step]:
-    def one(numbers: Any, world: World, key: Array) -> Step:
-        scene, horizon = traffic_of(world, batch), batch * n_batches
+def _compiled(name: str, batch: int, room: int, wait: int) -> Callable[..., Step]:
+    def one(numbers: Any, world: World, n_batches: Array, key: Array) -> Step:
+        scene, horizon = traffic_of(world, batch), (batch * n_batches).astype(float)
         if name in RIVALS:
             policy = delayed(RIVALS[name](world.content, numbers), wait, batch, DIM)
         else:
@@ -181,12 +183,12 @@ def _compiled(name: str, batch: int, n_batches: int, wait: int) -> Callable[...,
             if name not in ENDS:  # these learn nothing
                 as_of = known_as_of if name in BY_COUNTS else posterior_as_of
                 policy = delayed(policy, wait, batch, DIM, as_of)
-        return play(policy, truthful(scene) if name == "oracle" else scene, n_batches, key)[1]
+        return play(policy, truthful(scene) if name == "oracle" else scene, n_batches, key, room)[1]
 
     return jax.jit(one)
 
 
-def own_policy(name: str, world: World, horizon: float, batch: int, settings: Numbers) -> Policy:
+def own_policy(name: str, world: World, horizon: Array | float, batch: int, settings: Numbers) -> Policy:
     """Return a policy that is no rival: one by counts, or one on the engine's posterior.
 
     Args:
@@ -196,16 +198,15 @@ def own_policy(name: str, world: World, horizon: float, batch: int, settings: Nu
         batch: impressions between two updates.
         settings: the policy's numbers.
     """
-    n_arms = world.appeal.shape[0]
+    n_arms, end = world.appeal.shape[0], jnp.asarray(horizon, float)
     if name in BY_COUNTS:
-        return BY_COUNTS[name](n_arms, float(horizon), settings)
+        return BY_COUNTS[name](n_arms, end, settings)
     prior = weight_prior(PriorScales())
     known = (initial_state(prior, n_arms, 1), world.content, launch_mean(world))
     if name == BAYES_UCB:
-        reach = jnp.asarray(float(horizon))
-        policy = bayes_ucb_on_contents(*known, reach, settings["scale"], settings["power"])
+        policy = bayes_ucb_on_contents(*known, end, settings["scale"], settings["power"])
         return _learning_scales(policy, prior, batch)
-    reach = jnp.where(settings["endless"] > 0, jnp.inf, float(horizon))
+    reach = jnp.where(settings["endless"] > 0, jnp.inf, end)
     points = jnp.asarray(normal_points(n_arms))
     policy = thompson_on_contents(name, *known, reach, points, settings["kappa"], settings["uniform"])
     if name == FORGETTING:

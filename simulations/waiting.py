@@ -67,4 +67,8 @@ def delayed(
         pending = jax.tree.map(lambda leaf, new: leaf.at[place].set(new), state.pending, outcomes)
         return Waiting(known, pending, state.played + 1)
 
-    return Policy(policy.name, Waiting(policy.start, nothing, jnp.zeros(())), decide, learn)
+    start = Waiting(policy.start, nothing, jnp.zeros(()))
+    late = Policy(policy.name, start, decide, learn)
+    if (expect := policy.expect) is None:
+        return late
+    return late._replace(expect=lambda state, request, arm: expect(state.known, request, arm))

@@ -18,6 +18,14 @@ app = group(callback=show_help, invoke_without_command=True)
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; made when it is not there.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results that are in the folder.")]
+Where = Annotated[
+    str,
+    typer.Option("--engine", metavar="here|local|ray", help="Play in this process, on several, or on Ray."),
+]
+NWorkers = Annotated[
+    str, typer.Option("--workers", metavar="N", help="Processes of local, or of a Ray started here.")
+]
+Address = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Of a Ray cluster that runs already.")]
 Policies = Annotated[str, typer.Option(metavar="NAME,…", help="The policies; the engine always plays.")]
 
 
@@ -66,7 +74,7 @@ def archive(
     as_json: AsJson = False,
 ) -> None:
     """Play past A/B tests with the engine and other policies: what share of the lift does each get?"""
-    from simulations.archive_run import run_archive
+    from simulations.archive_run import conclusion, run_archive
     from simulations.tuning import run_tuning
 
     if is_tuning:
@@ -97,7 +105,7 @@ def archive(
         [_score_row(score) for score in scores],
         n_words=3,
     )
-    print_line(f"written: {out / 'results.csv'}, {out / 'report.html'}")
+    print_outcome(conclusion(scores), out)
 
 
 def _tried_row(row: "Tried") -> tuple[str, ...]:
@@ -149,15 +157,15 @@ def synthetic(
     tune: Annotated[
         bool, typer.Option("--tune", help="First choose each rival's setting from a grid, on other worlds.")
     ] = False,
-    engine: Annotated[
-        str, typer.Option(metavar="here|local|ray", help="Play in this process, on several, or on Ray.")
-    ] = "here",
-    n_workers: Annotated[
-        str, typer.Option("--workers", metavar="N", help="Processes of local, or of a Ray started here.")
-    ] = "2",
-    address: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Of a Ray cluster that runs already.")
-    ] = None,
+    has_horizons: Annotated[
+        bool,
+        typer.Option(
+            "--horizons/--no-horizons", help="Play runs of a sixteenth and a quarter of the impressions too."
+        ),
+    ] = True,
+    engine: Where = "here",
+    n_workers: NWorkers = "2",
+    address: Address = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -167,8 +175,10 @@ def synthetic(
     """
     from simulations.cells import Workers
     from simulations.changes import parse_changes
+    from simulations.plans import Plan
     from simulations.presets import plan_of
-    from simulations.synthetic_run import HEADER, Plan, row_of, run_synthetic
+    from simulations.synthetic_report import HEADER, conclusion, row_of
+    from simulations.synthetic_run import run_synthetic
 
     names = tuple(policies.split(","))
     plan = Plan(policies=names) if preset is None else plan_of(preset, names)
@@ -187,6 +197,7 @@ def synthetic(
         sizes=sizes,
         changes=plan.changes if changes is None else parse_changes(changes),
         is_tuned=tune,
+        has_horizons=has_horizons,
     )
     workers = Workers(engine=engine, n_workers=parse_integer(n_workers, "--workers"), address=address)
     rows = run_synthetic(plan, out, overwrite=overwrite, workers=workers, console=console(is_error=True))
@@ -194,7 +205,15 @@ def synthetic(
         print_json({"scores": [asdict(row) for row in rows]})
         return
     print_table(HEADER, [row_of(row) for row in rows], n_words=2)
-    print_line(f"written: {out / 'results.csv'}, {out / 'report.html'}")
+    print_outcome(conclusion(rows, has_fatigue=plan.has_fatigue), out)
+
+
+def print_outcome(conclusion: str, out: Path) -> None:
+    """Print what came out in plain words, and what was written."""
+    if conclusion:
+        print_line(conclusion)
+    report = out / "report.html"
+    print_line(f"written: {out / 'results.csv'}, {report}, its pictures in {out / 'report-figures'}")
 
 
 def _or(text: str | None, option: str, default: int) -> int:
