@@ -37,18 +37,16 @@ def thompson_on_contents(
         uniform_share: ε.
     """
 
-    def decide(state: ContextualState, request: Request, luck: Luck) -> Choice:
+    def tell(state: ContextualState, request: Request, luck: Luck) -> tuple[Choice, Array]:
         logits = _logits(state, request, content, mean_content)
         n_active = jnp.sum(request.eligible)
         settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
         exploration = Exploration(horizon, state.so_far, *settings)
-        return choose(logits, exploration, request.eligible, points, luck)
-
-    def expect(state: ContextualState, request: Request, arm: Array) -> Array:
-        return expected_rate(_logits(state, request, content, mean_content), arm)
+        choice = choose(logits, exploration, request.eligible, points, luck)
+        return choice, expected_rate(logits, choice.chosen)
 
     slow = thompson_on_weights(name, posterior, horizon, points, kappa, uniform_share)
-    return slow._replace(choose=decide, expect=expect)
+    return slow._replace(choose=lambda *request: tell(*request)[0], tell=tell)
 
 
 def bayes_ucb_on_contents(
@@ -66,7 +64,7 @@ def bayes_ucb_on_contents(
         return certain(upper_quantiles(logits, state.so_far, horizon, scale, power), request.eligible)
 
     learner = thompson_on_weights("bayes-ucb", posterior, horizon, jnp.zeros((1, len(content), 1)))
-    return learner._replace(choose=decide, expect=None)
+    return learner._replace(choose=decide, tell=None)
 
 
 def _logits(state: ContextualState, request: Request, content: Array, mean_content: Array) -> Gaussian:

@@ -26,7 +26,7 @@ class Record(NamedTuple):
     Attributes:
         forecasts: of the impressions whose expected click rate was in a level: how many they were, the
             clicks expected and the clicks reported.
-        probabilities: impressions by the probability with which the shown creative was drawn.
+        probabilities: of some of them, impressions by the probability with which they were drawn.
     """
 
     forecasts: Float[Array, "levels 3"]
@@ -39,14 +39,14 @@ def no_record() -> Record:
 
 
 def record_of(
-    expected: Float[Array, "batch"], clicks: Float[Array, "batch"], probability: Float[Array, "batch"]
+    expected: Float[Array, "batch"], clicks: Float[Array, "batch"], probability: Float[Array, "some"]
 ) -> Record:
     """Return the record of a batch.
 
     Args:
         expected: click rate of each shown creative, as the policy expected it.
         clicks: what was reported, 0 or 1.
-        probability: with which it was drawn.
+        probability: with which it was drawn, of some of them.
     """
     none = no_record()
     level = jnp.searchsorted(jnp.asarray(LOGIT_EDGES), jax.scipy.special.logit(expected))

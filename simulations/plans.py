@@ -11,6 +11,7 @@ from simulations.worlds import EffectSizes
 ENGINE = "engine"
 N_TUNING = 4  # worlds on which settings are chosen
 TUNING_SEED = 1_000  # the first of those worlds and their traffic; scored ones count from 0
+N_WORDS = 12  # that texts are made of, where they are asked for
 SHORTER = (1 / 16, 1 / 4)  # of the impressions, for what is lost in runs of other lengths
 
 
@@ -25,6 +26,7 @@ class Plan:
         creatives: of each world.
         batch: impressions between two updates.
         sizes: how strong the worlds' effects are.
+        n_words: words that the texts are made of, whose effects policies do not see; 0 for none.
         changes: how the worlds change while they are played; None for not at all.
         is_tuned: whether others' settings are first chosen from their grids, on other such worlds.
         has_horizons: whether shorter runs are played too, a sixteenth and a quarter as long.
@@ -37,6 +39,7 @@ class Plan:
     creatives: int = 20
     batch: int = 500
     sizes: EffectSizes = field(default_factory=EffectSizes)
+    n_words: int = 0
     changes: Changes | None = None
     is_tuned: bool = False
     has_horizons: bool = False
@@ -63,6 +66,11 @@ class Plan:
         parts = SHORTER if self.has_horizons else ()
         whole = {int(self.impressions * part) // self.batch * self.batch for part in parts}
         return [*sorted(whole - {0, self.impressions}), self.impressions]
+
+    @property
+    def earned(self) -> str:
+        """What impressions are worth."""
+        return "conversions" if self.changes is not None and self.changes.converting else "clicks"
 
     @property
     def has_fatigue(self) -> bool:

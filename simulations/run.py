@@ -12,6 +12,9 @@ from bandit.luck import Luck
 from simulations.forecasts import Record, record_of
 from simulations.policies import Outcomes, Policy, Request
 
+# Propensities cost as much as all else of a choice, and nothing where they are not read: one in eight is.
+COUNTED_EVERY = 8
+
 
 class Traffic(NamedTuple):
     """One batch of impressions as the world makes it; only the loop reads the truth.
@@ -71,11 +74,14 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
     key_luck, key_clicks = jax.random.split(key)
     size, n_requests = traffic.size, traffic.truth.shape[0]
     luck = draw_luck(key_luck, size)
-    if n_requests == 1:
-        request = jax.tree.map(lambda leaf: leaf[0], traffic.requests)
-        choice = jax.vmap(policy.choose, in_axes=(None, None, 0))(state, request, luck)
+    is_shared = n_requests == 1
+    request = jax.tree.map(lambda leaf: leaf[0], traffic.requests) if is_shared else traffic.requests
+    places = (None, None if is_shared else 0, 0)
+    expected = None
+    if policy.tell is None:
+        choice = jax.vmap(policy.choose, in_axes=places)(state, request, luck)
     else:
-        choice = jax.vmap(policy.choose, in_axes=(None, 0, 0))(state, traffic.requests, luck)
+        choice, expected = jax.vmap(policy.tell, in_axes=places)(state, request, luck)
     chosen = choice.chosen
     of_request = jnp.arange(size) if n_requests > 1 else jnp.zeros(size, int)
     rate = traffic.truth[of_request, chosen]
@@ -91,9 +97,13 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
         uniform=(jnp.sum(known, axis=1) / eligible.sum(axis=1)).sum() * per_request,
         shown=jnp.zeros(traffic.truth.shape[1]).at[chosen].add(1.0),
     )
-    if policy.expect is not None and n_requests > 1:
-        expected = jax.vmap(policy.expect, in_axes=(None, 0, 0))(state, traffic.requests, chosen)
-        probability = choice.propensities[jnp.arange(size), chosen]
+    if expected is not None:
+        some = jnp.arange(0, size, COUNTED_EVERY)
+        asked = request if is_shared else jax.tree.map(lambda leaf: leaf[some], request)
+        again = jax.vmap(policy.choose, in_axes=places)(
+            state, asked, jax.tree.map(lambda leaf: leaf[some], luck)
+        )
+        probability = again.propensities[jnp.arange(len(some)), chosen[some]]
         step = step._replace(record=record_of(expected, clicks, probability))
     return policy.learn(state, Outcomes(features, chosen, clicks)), step
 

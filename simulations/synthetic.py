@@ -30,6 +30,7 @@ from simulations.worlds import EffectSizes, World, draw_truth, launch_mean, make
 BATCH = 200  # impressions between two updates
 N_SEEDS = 8
 LEAST_ROOM = 256  # batches
+WORDS, WORD_SHARE = 2, 1 / 3  # folded into a world's key; share of the texts that have a word
 COURSE = 1  # folded into a world's key for its changes, so that they leave the rest of it as it is
 CONTENT_LENGTH = (
     0.7  # root mean square distance of an ad from its campaign's mean, in the catalogue by MiniLM
@@ -56,6 +57,7 @@ def draw_worlds(
     sizes: EffectSizes | None = None,
     changes: Changes | None = None,
     impressions: int = 100_000,
+    n_words: int = 0,
 ) -> list[World]:
     """Draw worlds of different shops, one campaign each, for runs without an encoder.
 
@@ -68,19 +70,21 @@ def draw_worlds(
         sizes: how strong the effects are.
         changes: how the worlds change; None for not at all. The worlds are otherwise the same.
         impressions: of the run over which they change.
+        n_words: words that texts are made of, each in every third text; their weights are `sizes.words`.
+            Policies do not see them. The worlds are otherwise the same.
 
     Raises:
         WorldError: a number is out of range.
     """
-    if seed < 0 or n_worlds < 1 or n_creatives < 1:
+    if seed < 0 or n_worlds < 1 or n_creatives < 1 or n_words < 0:
         raise WorldError(
-            "expected seed >= 0, n_worlds >= 1 and n_creatives >= 1, "
-            f"got seed={seed}, n_worlds={n_worlds}, n_creatives={n_creatives}"
+            "expected seed >= 0, n_worlds >= 1, n_creatives >= 1 and n_words >= 0, "
+            f"got seed={seed}, n_worlds={n_worlds}, n_creatives={n_creatives}, n_words={n_words}"
         )
     sizes = sizes or EffectSizes()
     with double_precision():
         keys = jax.random.split(jax.random.key(seed), n_worlds)
-        worlds = [_drawn_world(key, n_creatives, sizes) for key in keys]
+        worlds = [_drawn_world(key, n_creatives, sizes, n_words) for key in keys]
         if changes is None:
             return worlds
         courses = [_drawn_course(key, changes, n_creatives, impressions) for key in keys]
@@ -92,13 +96,19 @@ def _drawn_course(key: Array, changes: Changes, n_creatives: int, impressions: i
     return draw_course(jax.random.fold_in(key, COURSE), changes, n_creatives, impressions)
 
 
-@partial(jax.jit, static_argnames=("n_creatives", "sizes"))
-def _drawn_world(key: Array, n_creatives: int, sizes: EffectSizes) -> World:
+def draw_words(key: Array, n_creatives: int, n_words: int) -> Array:
+    """Return which words each creative's text has, [creatives, words] of 0 and 1; `key` is the world's."""
+    has_word = jax.random.bernoulli(jax.random.fold_in(key, WORDS), WORD_SHARE, (n_creatives, n_words))
+    return has_word.astype(float)
+
+
+@partial(jax.jit, static_argnames=("n_creatives", "sizes", "n_words"))
+def _drawn_world(key: Array, n_creatives: int, sizes: EffectSizes, n_words: int) -> World:
     key_truth, key_content, key_world = jax.random.split(key, 3)
     content = jax.random.normal(key_content, (n_creatives, N_CONTENT))
     content *= CONTENT_LENGTH / jnp.linalg.norm(content, axis=1, keepdims=True)
-    truth = draw_truth(key_truth, 0, sizes)
-    return make_world(key_world, truth, content, jnp.zeros((n_creatives, 0)), sizes)
+    truth = draw_truth(key_truth, n_words, sizes)
+    return make_world(key_world, truth, content, draw_words(key, n_creatives, n_words), sizes)
 
 
 def play_worlds(

@@ -36,6 +36,7 @@ FATIGUE = (
     " Creatives tire here: the best is that of the moment as the policy itself has left it, so sparing a "
     "creative for later earns clicks, but no credit in the other columns. Compare clicks."
 )
+CONVERSIONS = " An impression is worth its conversion here: read conversions where it says clicks."
 HEADER = (
     *("policy", "setting", "seeds", "clicks", "clicks lost"),
     *("of uniform's", "more than engine", "engine saves"),
@@ -62,7 +63,7 @@ def write_synthetic_report(
     engine, times = played[0], impressions_of(played[0])
     names = [f"creative {number}" for number in range(1, plan.creatives + 1)]
     sections = [
-        comparison_section(rows, has_fatigue=plan.has_fatigue),
+        comparison_section(plan, rows),
         regret_section([regret_curve(one) for one in (*played, uniform)], times),
         lift_section([lift_curve(one) for one in played], stretch_ends(engine)),
     ]
@@ -73,31 +74,31 @@ def write_synthetic_report(
     if engine.record is not None:
         sections += belief_sections("engine", summed(engine.record))
     title = f"Synthetic worlds: {plan.preset}" if plan.preset else "Synthetic worlds with contexts"
-    lead = conclusion(rows, has_fatigue=plan.has_fatigue)
+    lead = conclusion(plan, rows)
     write_report(path, title, sections, lead=lead, settings=_settings(plan, rows))
 
 
-def conclusion(rows: Sequence[Comparison], *, has_fatigue: bool = False) -> str:
-    """Say in plain words what came out.
+def conclusion(plan: Plan, rows: Sequence[Comparison]) -> str:
+    """Say in plain words what came out; with fatigue by what was earned, for regret is of other moments.
 
     Args:
+        plan: what was played.
         rows: the engine's first; uniform's and oracle's last.
-        has_fatigue: whether clicks are to be compared, for regret is not of the same moments.
     """
     others = rows[1:-N_ENDS]
-    if has_fatigue:
+    if plan.has_fatigue:
         earned = rows[0].clicks
         rivals = [
             by_difference(row.policy, row.fewer_clicks / earned, row.fewer_clicks_error / earned, row.seeds)
             for row in others
         ]
-        return conclude(rivals, verb="earned", better="more", worse="fewer", what="clicks")
+        return conclude(rivals, verb="earned", better="more", worse="fewer", what=plan.earned)
     rivals = [
         by_ratio(row.policy, row.engine_saves, row.engine_saves_error, row.seeds)
         for row in others
         if row.engine_saves is not None and row.engine_saves_error is not None
     ]
-    return conclude(rivals, verb="lost", better="fewer", worse="more", what="clicks")
+    return conclude(rivals, verb="lost", better="fewer", worse="more", what=plan.earned)
 
 
 def _settings(plan: Plan, rows: Sequence[Comparison]) -> dict[str, object]:
@@ -111,6 +112,7 @@ def _settings(plan: Plan, rows: Sequence[Comparison]) -> dict[str, object]:
         if plan.is_tuned
         else "as shipped",
         "effects": ", ".join(f"{name} {value}" for name, value in asdict(plan.sizes).items()),
+        **({"words": plan.n_words} if plan.n_words else {}),
         **({"changes": plan.changes.setting_id or "none"} if plan.changes else {}),
         "policies": "; ".join(f"{row.policy}: {row.setting}" for row in rows[:-N_ENDS]),
         "engine's prior": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
@@ -118,14 +120,15 @@ def _settings(plan: Plan, rows: Sequence[Comparison]) -> dict[str, object]:
     }
 
 
-def comparison_section(rows: Sequence[Comparison], *, has_fatigue: bool = False) -> Section:
+def comparison_section(plan: Plan, rows: Sequence[Comparison]) -> Section:
     """Show how much of uniform's regret each policy keeps."""
     return Section(
         heading="What each policy lost",
         caption="Clicks lost against always showing the best creative for each request, as a share of what "
         "showing all alike would have lost: 0 % is perfect, 100 % has learnt nothing. Differences are of "
         "runs in the same worlds with the same traffic. ± is one standard error over the worlds."
-        + (FATIGUE if has_fatigue else ""),
+        + (FATIGUE if plan.has_fatigue else "")
+        + (CONVERSIONS if plan.earned == "conversions" else ""),
         table=with_small_print(HEADER, [row_of(row) for row in rows]),
     )
 

@@ -77,6 +77,7 @@ def play_run(run: Run) -> Arrays:
         sizes=plan.sizes,
         changes=plan.changes,
         impressions=plan.impressions,
+        n_words=plan.n_words,
     )
     played = play_worlds(worlds[-1:], run.setting, plan.impressions, seeds=[seed], batch=plan.batch)
     arrays = {name: getattr(played, name)[0] for name in _ARRAYS}

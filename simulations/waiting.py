@@ -55,8 +55,11 @@ def delayed(
         jnp.zeros((wait, batch, n_features)), jnp.zeros((wait, batch), int), jnp.zeros((wait, batch))
     )
 
+    def now(state: Waiting) -> Any:
+        return as_of(state.known, state.played * batch)
+
     def decide(state: Waiting, request: Request, luck: Luck) -> Choice:
-        return policy.choose(as_of(state.known, state.played * batch), request, luck)
+        return policy.choose(now(state), request, luck)
 
     def learn(state: Waiting, outcomes: Outcomes) -> Waiting:
         place = (state.played % wait).astype(int)
@@ -69,6 +72,6 @@ def delayed(
 
     start = Waiting(policy.start, nothing, jnp.zeros(()))
     late = Policy(policy.name, start, decide, learn)
-    if (expect := policy.expect) is None:
+    if (tell := policy.tell) is None:
         return late
-    return late._replace(expect=lambda state, request, arm: expect(state.known, request, arm))
+    return late._replace(tell=lambda state, *request: tell(now(state), *request))

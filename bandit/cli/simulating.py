@@ -150,6 +150,12 @@ def synthetic(
     residual: Annotated[
         str | None, typer.Option(metavar="SD", help="Sd of what is each creative's own, in logits; 0.25.")
     ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SD", help="Sd of the effects of the texts' 12 words, in logits; no words if not given."
+        ),
+    ] = None,
     changes: Annotated[
         str | None,
         typer.Option(metavar="NAME=NUMBER,…", help="How worlds change; replaces the preset's changes."),
@@ -175,7 +181,7 @@ def synthetic(
     """
     from simulations.cells import Workers
     from simulations.changes import parse_changes
-    from simulations.plans import Plan
+    from simulations.plans import N_WORDS, Plan
     from simulations.presets import plan_of
     from simulations.synthetic_report import HEADER, conclusion, row_of
     from simulations.synthetic_run import run_synthetic
@@ -185,6 +191,8 @@ def synthetic(
     sizes = plan.sizes
     if residual is not None:
         sizes = replace(sizes, residual=parse_number(residual, "--residual"))
+    if words is not None:
+        sizes = replace(sizes, words=parse_number(words, "--words"))
     if base_rate is not None:
         rate = parse_number(base_rate, "--base-rate")
         sizes = replace(sizes, base_rates=(rate, rate))
@@ -195,6 +203,7 @@ def synthetic(
         creatives=_or(creatives, "--creatives", plan.creatives),
         batch=_or(batch, "--batch", plan.batch),
         sizes=sizes,
+        n_words=0 if words is None else N_WORDS,
         changes=plan.changes if changes is None else parse_changes(changes),
         is_tuned=tune,
         has_horizons=has_horizons,
@@ -205,7 +214,7 @@ def synthetic(
         print_json({"scores": [asdict(row) for row in rows]})
         return
     print_table(HEADER, [row_of(row) for row in rows], n_words=2)
-    print_outcome(conclusion(rows, has_fatigue=plan.has_fatigue), out)
+    print_outcome(conclusion(plan, rows), out)
 
 
 def print_outcome(conclusion: str, out: Path) -> None:
