@@ -51,6 +51,7 @@ def demo(
         "simulate archive packages.csv.gz --out out",
         "simulate archive packages.csv.gz --out out --ablations --cold-start",
         "simulate archive packages.csv.gz --out out --tune",
+        "simulate archive packages.csv.gz --out out --engine local --workers 8",
         "simulate archive packages.csv.gz --out out --json",
     )
 )
@@ -71,11 +72,18 @@ def archive(
     has_cold_start: Annotated[
         bool, typer.Option("--cold-start", help="Let an engine play too that has no history at all.")
     ] = False,
+    engine: Where = "here",
+    n_workers: NWorkers = "2",
+    address: Address = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Play past A/B tests with the engine and other policies: what share of the lift does each get?"""
     from simulations.archive_run import conclusion, run_archive
+    from simulations.cells import Workers
     from simulations.tuning import run_tuning
+
+    workers = Workers(engine=engine, n_workers=parse_integer(n_workers, "--workers"), address=address)
 
     if is_tuning:
         tried = run_tuning(file, out, cache=cache, console=console(is_error=True))
@@ -95,6 +103,8 @@ def archive(
         cache=cache,
         has_ablations=has_ablations,
         has_cold_start=has_cold_start,
+        overwrite=overwrite,
+        workers=workers,
         console=console(is_error=True),
     )
     if as_json:
