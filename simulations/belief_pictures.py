@@ -8,6 +8,8 @@ from simulations import canvas as look
 from simulations.forecasts import PROBABILITY_EDGES, Record
 from simulations.results import Calibration, ResultError
 
+WIDE = 12  # a range of rates, as a factor, that is drawn by factors
+
 
 def draw_calibration(calibration: Calibration) -> Figure:
     """Draw the click rates that came against those that were expected; on the line they are the same.
@@ -16,7 +18,7 @@ def draw_calibration(calibration: Calibration) -> Figure:
         calibration: in groups of like expectation.
 
     Returns:
-        The figure, both scales of equal factors.
+        The figure, both scales of equal factors where the rates differ by much.
 
     Raises:
         ResultError: when there is no group.
@@ -24,9 +26,7 @@ def draw_calibration(calibration: Calibration) -> Figure:
     if not len(calibration.expected):
         raise ResultError("a picture of calibration needs at least one group of impressions, got none")
     figure, axes = look.canvas(3.6, right=0.35)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    # Without a click the interval begins at 0, which such a scale has not.
+    # Without a click the interval begins at 0, which a scale of equal factors has not.
     least = min(calibration.expected.min(), calibration.realised[calibration.realised > 0].min(initial=1.0))
     ends = (
         min(least, max(calibration.low.min(), least / 3)) / 1.15,
@@ -45,10 +45,14 @@ def draw_calibration(calibration: Calibration) -> Figure:
     size = 14 + 60 * calibration.impressions / calibration.impressions.max()
     shown = np.maximum(calibration.realised, ends[0])
     axes.scatter(calibration.expected, shown, s=size, color=look.BLUE, zorder=4, linewidth=0)
+    if ends[1] > WIDE * ends[0]:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
     axes.set_xlim(ends)
     axes.set_ylim(ends)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(look.by_factors(*ends))
+        if ends[1] > WIDE * ends[0]:
+            axis.set_major_locator(look.by_factors(*ends))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(look.PERCENT)
     axes.grid(axis="x", color=look.GRID, linewidth=0.8)

@@ -273,7 +273,7 @@ th.number {{ white-space: normal }}
   section:has(tbody tr:nth-child(16)) {{ break-inside: auto }}
   tr {{ break-inside: avoid }}
   h2 {{ break-after: avoid }}
-  svg {{ max-width: 15cm; margin: 0 auto }}
+  svg {{ max-width: 11.5cm; margin: 0 auto }}
   details {{ display: none }}
 }}
 </style>
