@@ -146,8 +146,8 @@ def note(
 
 def label_ends(axes: Axes, ends: Mapping[str, float], styles: Mapping[str, Style]) -> None:
     """Write each policy's name at the right end of its line, moved apart where lines end close together."""
-    low, high = axes.get_ylim()
-    wanted = np.array([(end - low) / (high - low) for end in ends.values()])
+    places = axes.transData.transform([(axes.get_xlim()[1], end) for end in ends.values()])
+    wanted = axes.transAxes.inverted().transform(places)[:, 1]
     gap = 1.25 * _FONT / axes.bbox.height * axes.figure.dpi / 72
     for name, place in zip(ends, spread(wanted, gap), strict=True):
         weight = "bold" if styles[name].order == ENGINE_ORDER else "normal"

@@ -72,8 +72,7 @@ def conclude(
     if not rivals:
         return ""
     best = min(rivals, key=lambda rival: rival.ahead)
-    finite = [abs(end) for end in (best.ahead, best.low, best.high) if np.isfinite(end)]
-    digits = next((digits for digits, least in enumerate((0.1, 0.01)) if max(finite) >= least), 2)
+    digits = next((digits for digits, least in enumerate((0.1, 0.01)) if abs(best.ahead) >= least), 2)
 
     def amount(value: float) -> str:
         return f"{100 * abs(value):.{digits}f}{unit} {better if value >= 0 else worse}"

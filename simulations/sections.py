@@ -8,7 +8,7 @@ from jaxtyping import Int
 from simulations.belief_pictures import draw_calibration, draw_probabilities
 from simulations.curves import draw_horizons, draw_lift_over_time, draw_regret
 from simulations.forecasts import PROBABILITY_EDGES, Record, calibration_of
-from simulations.page import Section, Table
+from simulations.page import Section, Table, with_small_print
 from simulations.pictures import draw_arms, draw_lift, draw_shares
 from simulations.results import (
     ArmInterval,
@@ -180,9 +180,9 @@ def archive_section(rows: Sequence[LiftRow], name: str = "lift") -> Section:
         "100 % what always showing the best one would have. Longer tests leave more time to use what was "
         "learnt. Bars are ± 2 standard errors over the tests.",
         picture=draw_lift(rows),
-        table=Table(
-            header=("policy", "setting", "T", "tests", "clicks", "share of lift", "95 %"),
-            rows=tuple(
+        table=with_small_print(
+            ("policy", "setting", "T", "tests", "clicks", "share of lift", "95 %"),
+            [
                 (
                     row.policy,
                     row.setting,
@@ -193,7 +193,7 @@ def archive_section(rows: Sequence[LiftRow], name: str = "lift") -> Section:
                     f"± {_percent(2 * row.standard_error, 1)}",
                 )
                 for row in rows
-            ),
+            ],
         ),
     )
 

@@ -148,6 +148,7 @@ def test_worlds_out_of_range_are_refused() -> None:
         draw_worlds(0, n_creatives=0)
 
 
+@pytest.mark.usefixtures("double_precision")
 def test_words_add_what_their_weights_say_and_policies_do_not_see_them() -> None:
     sizes = EffectSizes(words=0.4)
     plain, wordy = (draw_worlds(3, n_worlds=2, n_creatives=9, sizes=sizes, n_words=n) for n in (0, 12))
