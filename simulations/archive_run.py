@@ -1,6 +1,6 @@
 """Running the archive from file to report: encode, fit the prior, play every policy, score, write."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,18 +20,22 @@ from simulations.archive import (
     N_SEEDS,
     Played,
     Score,
-    play_archive,
     prepared,
     scored,
 )
+from simulations.archive_cells import Cell, play_cells
+from simulations.cells import HERE, Workers
 from simulations.cold_start import play_cold
+from simulations.conclusions import by_difference, conclude
 from simulations.errors import ArchiveError
+from simulations.folders import check_free
+from simulations.page import Section, with_small_print
 from simulations.progress import progress_of
 from simulations.replay import PastTest, read_archive
-from simulations.report import lift_section, write_csv, write_html
+from simulations.report import write_csv, write_report
+from simulations.sections import archive_section
 from simulations.settings import DEFAULT_SETTINGS, WITHOUT_PRIOR, Setting, engine_setting
 
-Player = Callable[[int, Callable[[int], None]], Played]  # (T, told of finished runs) -> what was earned
 COLD_STARTS = {engine_setting("cold start"): False, engine_setting("cold start, scales learnt"): True}
 FEWEST_TESTS = 20  # below, the cuts at 20 % and 40 % leave nothing to learn from or to play
 
@@ -46,11 +50,14 @@ def run_archive(
     has_ablations: bool = False,
     has_cold_start: bool = False,
     encoder: Encoder | None = None,
+    overwrite: bool = False,
+    workers: Workers = HERE,
     console: Console | None = None,
 ) -> list[Score]:
     """Play an archive of A/B tests with every policy; write results.csv and report.html.
 
-    results.csv is written anew after each T, so that a run that is stopped keeps what it has.
+    results.csv is written anew after each T. What a policy earned at one T is kept in the folder `cells`: a
+    run that was stopped goes on from there.
 
     Args:
         path: The archive's file, columns as in `replay.COLUMNS`.
@@ -61,15 +68,20 @@ def run_archive(
         has_ablations: Whether engines that lack a part play too.
         has_cold_start: Whether an engine without any history plays too.
         encoder: Makes the vectors; None is the default encoder.
+        overwrite: Whether results that are there are replaced; finished cells are kept all the same.
+        workers: Where policies are played; the results do not depend on it.
         console: Where progress is shown; None shows none.
 
     Returns:
         A row per policy, T and choice of weeks.
 
     Raises:
+        ResultsExistError: The folder has results already, and `overwrite` is not set.
+        SweepError: A cell ended its worker again and again, or Ray is not installed.
         ArchiveError: The file cannot be used; names every bad line.
         MissingEncoderError: There is no encoder.
     """
+    check_free(out, overwrite=overwrite)
     shown = console or Console(quiet=True)
     encoder = encoder or TextEncoder()
     tests, vectors, components = read_encoded(path, encoder, cache, shown)
@@ -79,28 +91,38 @@ def run_archive(
         known: dict[tuple[int, Setting], Played] = {}
         for weeks in ("all", "sound"):
             played, groups = prepared(tests, part, weeks, vectors, components)
-            players: dict[Setting, Player] = {one: partial(play_archive, groups, one) for one in settings}
+            problems = dict.fromkeys(settings, groups)
             if weeks == "all" and has_ablations:
                 for one, scales, fitted in ablations(tests, vectors, components, encoder):
-                    _, changed = prepared(tests, part, weeks, vectors, fitted, scales)
-                    players[one] = partial(play_archive, changed, one)
-            if weeks == "all" and has_cold_start:
-                for one, is_learning in COLD_STARTS.items():
-                    players[one] = partial(play_cold, tests, vectors, components, part, is_learning)
+                    problems[one] = prepared(tests, part, weeks, vectors, fitted, scales)[1]
+            cold = COLD_STARTS if weeks == "all" and has_cold_start else {}
             shown.print(
                 f"weeks {weeks}: {len(played):,} tests are played from the prior of those before them"
             )
-            progress.update(task, completed=0, total=len(players) * len(played) * N_SEEDS * sum(BATCHES))
+            n_runs = (len(problems) + len(cold)) * len(played) * N_SEEDS
+            progress.update(task, completed=0, total=n_runs * sum(BATCHES))
             for per_arm in BATCHES:
-                outcomes = {}
-                for setting, play in players.items():
-                    progress.update(task, description=f"{setting.policy}, T = {per_arm}")
-                    earlier = known.get((per_arm, setting))
-                    if earlier is None or len(earlier.earned) != len(played):
-                        earlier = play(per_arm, partial(_advance, progress, task, per_arm))
-                    outcomes[setting] = earlier
-                    if setting.policy in WITHOUT_PRIOR:  # it plays the same tests in the same way
-                        known[per_arm, setting] = earlier
+                progress.update(task, description=f"weeks {weeks}, T = {per_arm}")
+                advance = partial(_advance, progress, task, per_arm)
+                old = {
+                    one: known[per_arm, one]
+                    for one in problems
+                    if (per_arm, one) in known and len(known[per_arm, one].earned) == len(played)
+                }
+                advance(len(old) * len(played) * N_SEEDS)
+                new = [one for one in problems if one not in old]
+                found = play_cells(
+                    [Cell(groups=problems[one], setting=one, per_arm=per_arm) for one in new],
+                    workers=workers,
+                    kept=out / "cells",
+                    advance=partial(advance, len(played) * N_SEEDS),
+                )
+                everyone = old | dict(zip(new, found, strict=True))
+                # They play the same tests in the same way whatever the weeks.
+                known |= {(per_arm, one): everyone[one] for one in new if one.policy in WITHOUT_PRIOR}
+                outcomes = {one: everyone[one] for one in problems}
+                for one, is_learning in cold.items():
+                    outcomes[one] = play_cold(tests, vectors, components, part, is_learning, per_arm, advance)
                 first, *others = scored(outcomes, per_arm, weeks)
                 rows += [first, *others]
                 _write_csv(out, rows)
@@ -149,16 +171,57 @@ def _write_csv(out: Path, rows: Sequence[Score]) -> None:
     write_csv(rows, out / "results.csv", names={"per_arm": "T"})
 
 
+def conclusion(rows: Sequence[Score]) -> str:
+    """Say in plain words what came out for the longest tests, of all weeks; the engine's row comes first."""
+    longest = max(BATCHES)
+    first, *others = (row for row in rows if row.weeks == "all" and row.per_arm == longest)
+    rivals = [
+        by_difference(row.policy, row.behind_engine, row.behind_engine_error, row.tests)
+        for row in others
+        if row.policy not in (first.policy, "uniform", "oracle")
+    ]
+    what = "of the possible gain"
+    found = conclude(rivals, verb="got", better="more", worse="less", what=what, unit=" points")
+    return found and f"With {longest:,} impressions a headline: {found[0].lower()}{found[1:]}"
+
+
 def _write_report(out: Path, rows: Sequence[Score], path: Path, part: str) -> None:
+    longest = [row for row in rows if row.weeks == "all" and row.per_arm == max(BATCHES)]
     settings = {
         "file": path.name,
         "part": part,
         "seeds": N_SEEDS,
         "batches": ", ".join(f"{batch} at T = {per_arm}" for per_arm, batch in BATCHES.items()),
+        "policies": "; ".join(f"{row.policy}: {row.setting}" for row in longest),
         "prior scales": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
         "jax": jax.__version__,
     }
-    sections = [lift_section([row for row in rows if row.weeks == "all"])]
-    without = lift_section([row for row in rows if row.weeks == "sound"])
+    sections = [archive_table(longest), archive_section([row for row in rows if row.weeks == "all"])]
+    without = archive_section([row for row in rows if row.weeks == "sound"], "lift-sound-weeks")
     sections.append(replace(without, heading=f"{without.heading}: without the weeks of faulty randomisation"))
-    write_html(out / "report.html", f"Archive of A/B tests: {path.name}", sections, settings=settings)
+    title = f"Archive of A/B tests: {path.name}"
+    write_report(out / "report.html", title, sections, lead=conclusion(rows), settings=settings)
+
+
+def archive_table(rows: Sequence[Score]) -> Section:
+    """Show all policies side by side at one T."""
+    return Section(
+        heading=f"What each policy got, with {rows[0].per_arm:,} impressions a headline",
+        caption="Share of what always showing the best headline would earn above showing all alike. "
+        "Differences from the engine are of the same tests with the same luck. ± is one standard error over "
+        "the tests.",
+        table=with_small_print(
+            ("policy", "setting", "tests", "clicks", "share of the lift", "behind the engine"),
+            [
+                (
+                    row.policy,
+                    row.setting,
+                    f"{row.tests:,}",
+                    f"{row.clicks:,.0f}",
+                    f"{100 * row.share_of_lift:.1f} ± {100 * row.standard_error:.1f} %",
+                    f"{100 * row.behind_engine:.1f} ± {100 * row.behind_engine_error:.1f} points",
+                )
+                for row in sorted(rows, key=lambda row: -row.share_of_lift)
+            ],
+        ),
+    )

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 # name -> (on a light page, on a dark page)
 THEME: Final = {
@@ -39,6 +39,8 @@ FILL_OTHERS: Final = "#b9bec8"
 COUNT: Final = FuncFormatter(lambda value, _: f"{value:,.0f}")
 PERCENT: Final = FuncFormatter(lambda value, _: f"{round(100 * value, 2):g} %".replace("-", "−"))
 
+
+ENGINE_ORDER: Final = 5  # on top
 _POLICY_COLOURS: Final = {
     "engine": "blue",
     "plain-thompson": "vermilion",
@@ -56,6 +58,11 @@ _FONT: Final = 10.0
 # A curve 374 points wide gains nothing from more; the file would grow.
 _MAX_POINTS: Final = 160
 _SETTINGS: Final = {"svg.fonttype": "none", "svg.hashsalt": "creative-bandit", "font.family": "DejaVu Sans"}
+
+
+def by_factors(low: float, high: float) -> LogLocator:
+    """Return marks for a scale of equal factors: 1, 2 and 5 times the powers of ten, or these alone."""
+    return LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,), numticks=9)
 
 
 class Style(NamedTuple):
@@ -76,16 +83,19 @@ def policy_styles(names: Sequence[str]) -> dict[str, Style]:
     Returns:
         The style of each name.
     """
-    known = list(_POLICY_COLOURS)
+    bases = {name: name.split(" ")[0] for name in names}
+    taken = [_POLICY_COLOURS[base] for base in bases.values() if base in _POLICY_COLOURS]
     styles: dict[str, Style] = {}
-    for spare, name in enumerate(dict.fromkeys(names)):
-        base = name.split(" ")[0]
+    for name, base in bases.items():
         if base == "engine":
-            repeated = sum(other.split(" ")[0] == "engine" for other in styles)
-            styles[name] = Style(BLUE, 2.6, "-" if not repeated else _DASHES[repeated % len(_DASHES)], 5)
+            repeated = sum(bases[other] == "engine" for other in styles)
+            dash = "-" if not repeated else _DASHES[repeated % len(_DASHES)]
+            styles[name] = Style(BLUE, 2.6, dash, ENGINE_ORDER)
             continue
-        at = known.index(base) if base in known else spare
-        colour = _POLICY_COLOURS.get(base, _SPARE_COLOURS[spare % len(_SPARE_COLOURS)])
+        colour = _POLICY_COLOURS.get(base) or min(_SPARE_COLOURS, key=taken.count)
+        taken += [colour] * (base not in _POLICY_COLOURS)
+        of_colour = sum(other.colour == THEME[colour][0] for other in styles.values())
+        at = of_colour + list(THEME).index(colour)
         styles[name] = Style(THEME[colour][0], 1.5, _DASHES[at % len(_DASHES)], 3)
     return styles
 
@@ -136,11 +146,11 @@ def note(
 
 def label_ends(axes: Axes, ends: Mapping[str, float], styles: Mapping[str, Style]) -> None:
     """Write each policy's name at the right end of its line, moved apart where lines end close together."""
-    low, high = axes.get_ylim()
-    wanted = np.array([(end - low) / (high - low) for end in ends.values()])
+    places = axes.transData.transform([(axes.get_xlim()[1], end) for end in ends.values()])
+    wanted = axes.transAxes.inverted().transform(places)[:, 1]
     gap = 1.25 * _FONT / axes.bbox.height * axes.figure.dpi / 72
     for name, place in zip(ends, spread(wanted, gap), strict=True):
-        weight = "bold" if styles[name].order == 5 else "normal"
+        weight = "bold" if styles[name].order == ENGINE_ORDER else "normal"
         note(axes, 1.0, place, name, offset=(7, 0), color=styles[name].colour, fontweight=weight)
 
 
@@ -210,9 +220,33 @@ def svg(figure: Figure, name: str, description: str) -> str:
     return re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 role="img" aria-label="{description}"', text, count=1)
 
 
-def write_png(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG on white, at twice the size of a screen."""
+def write_png(figure: Figure, path: Path, *, heading: str = "", settings_id: str = "") -> None:
+    """Write a figure as a PNG on white, at twice the size of a screen.
+
+    Args:
+        figure: any figure.
+        path: where to; missing folders are made.
+        heading: what it shows, written above it.
+        settings_id: of what made it, written below it.
+    """
     with mpl.rc_context(_SETTINGS):
         path.parent.mkdir(parents=True, exist_ok=True)
         FigureCanvasAgg(figure)
-        figure.savefig(path, dpi=192, facecolor="white", metadata={"Software": None})
+        width, height = figure.get_size_inches()
+        words = [
+            figure.text(0.1 / width, 1 + 0.12 / height, heading, fontsize=12, fontweight="bold", color=INK),
+            figure.text(0.1 / width, -0.2 / height, settings_id, fontsize=7, color=MUTED),
+        ]
+        try:
+            # Wide enough for the words around the frame and the labels that hang over it.
+            figure.savefig(
+                path,
+                dpi=192,
+                facecolor="white",
+                bbox_inches="tight",
+                pad_inches=0.15,
+                metadata={"Software": None, "Description": settings_id},
+            )
+        finally:
+            for one in words:
+                one.remove()

@@ -33,6 +33,10 @@ class Changes:
         bots: share of the impressions that are shown to bots.
         bot_rate: their click rate, whatever they are shown.
         lost: share of all clicks that are never reported.
+        converting: share of people's clicks that convert, of a creative that convinces as most do. Above 0,
+            an impression is worth its conversion, not its click.
+        convincing: standard deviation of what a creative adds to that, in logits.
+        telling: 1 when policies are told of conversions in place of clicks, 0 when of clicks.
     """
 
     per_day: float = 10_000.0
@@ -49,6 +53,9 @@ class Changes:
     bots: float = 0.0
     bot_rate: float = 0.1
     lost: float = 0.0
+    converting: float = 0.0
+    convincing: float = 0.0
+    telling: float = 0.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -59,6 +66,13 @@ class Changes:
                 raise WorldError(f"{field.name} must be above 0, got {value}")
         if self.delay > 0 and self.window == 0:
             raise WorldError(f"delay needs a window above 0 for clicks to come in, got delay={self.delay:g}")
+        if self.telling not in (0, 1):
+            raise WorldError(f"telling must be 0 for clicks or 1 for conversions, got {self.telling:g}")
+        if self.converting in (0, 1) and (self.telling or self.convincing):
+            raise WorldError(
+                "telling and convincing need clicks of which some convert and some don't, "
+                f"got converting={self.converting:g}"
+            )
         for name in SHARES:
             if getattr(self, name) > 1:
                 raise WorldError(f"{name} is a share and must be at most 1, got {getattr(self, name)}")
@@ -75,7 +89,7 @@ class Changes:
         return ",".join(f"{name}={value:g}" for name, value in named if value != getattr(Changes, name))
 
 
-SHARES = ("arriving", "retiring", "bots", "bot_rate", "lost")
+SHARES = ("arriving", "retiring", "bots", "bot_rate", "lost", "converting")
 DIVISORS = ("per_day", "wear", "recovery")
 
 

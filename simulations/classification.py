@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from itertools import product
 from typing import NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from simulations.errors import unknown
 from simulations.labelled import LabelError, Labelled
 from simulations.linear import disjoint_basis, epsilon_greedy, lin_ts, lin_ucb
 from simulations.logistic import logistic_ts
-from simulations.played import Played
+from simulations.played import Played, played_of
 from simulations.policies import (
     ContextualState,
     Outcomes,
@@ -126,6 +127,20 @@ SETTINGS: Mapping[str, RivalSetting] = {
     )
 }
 
+_LINEAR = tuple(product((0.03, 0.1, 0.25, 0.5), (0.1, 1.0, 10.0, 100.0)))
+_BONUSES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
+# Sixteen settings for every policy that has any; the engine plays as it is shipped.
+GRIDS: Mapping[str, tuple[RivalSetting, ...]] = {
+    policy: tuple(RivalSetting(policy=policy, exploration=one, ridge=ridge) for one, ridge in pairs)
+    for policy, pairs in {
+        "lin-ucb": _LINEAR,
+        "lin-ts": _LINEAR,
+        "logistic-ts": tuple(product((0.1, 0.25, 0.5, 1.0), (0.1, 1.0, 10.0, 100.0))),
+        "epsilon-greedy": tuple(product((0.01, 0.03, 0.05, 0.1), (0.1, 1.0, 10.0, 100.0))),
+        "ucb1": tuple((bonus, 0.0) for bonus in _BONUSES),
+    }.items()
+}
+
 
 def play_labelled(
     table: Labelled,
@@ -165,9 +180,9 @@ def play_labelled(
         contexts = jnp.asarray(np.column_stack([np.ones(n_rows), table.features]))
         label = jnp.asarray(table.label)
         for seed in seeds:
-            steps.append(jax.tree.map(np.asarray, run(numbers, contexts, label, jax.random.key(seed))))
+            steps.append(jax.device_get(run(numbers, contexts, label, jax.random.key(seed))))
             advance(1)
-    return Played(setting, batch, *(np.stack(leaves) for leaves in zip(*steps, strict=True)))
+    return played_of(setting, batch, steps, impressions // batch)
 
 
 @cache

@@ -1,23 +1,37 @@
 """Running a table with labels from policies' names to a table of results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
 from bandit.numerics import keep_compiled_programs
-from simulations.classification import POLICIES, SETTINGS, play_labelled
+from simulations.classification import GRIDS, POLICIES, SETTINGS, play_labelled
+from simulations.conclusions import by_difference, conclude
 from simulations.errors import unknown
 from simulations.folders import check_free
-from simulations.labelled import LabelError, read_labelled
-from simulations.played import Played
+from simulations.forecasts import summed
+from simulations.labelled import LabelError, Labelled, read_labelled
+from simulations.page import Section, with_small_print
+from simulations.plans import ENGINE, N_TUNING, TUNING_SEED
+from simulations.played import (
+    Played,
+    impressions_of,
+    lift_curve,
+    regret_curve,
+    stretch_ends,
+    traffic_shares,
+)
 from simulations.progress import progress_of
-from simulations.report import write_csv
+from simulations.report import write_csv, write_report
+from simulations.rivals import RivalSetting
+from simulations.sections import belief_sections, lift_section, regret_section, shares_section
+from simulations.trials import Trial, best_of
 
-ENGINE = "engine"
 LATE = 4  # the last quarter of the rows
 
 
@@ -58,10 +72,11 @@ def run_classification(
     seeds: int,
     impressions: int | None,
     batch: int,
+    is_tuned: bool = False,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> list[LabelScore]:
-    """Play a table with every policy; write results.csv.
+    """Play a table with every policy; write results.csv and report.html, and tuning.csv if tuned.
 
     Args:
         file: The table, see `labelled.read_labelled`.
@@ -70,6 +85,7 @@ def run_classification(
         seeds: Orders of the rows.
         impressions: Rows of each run; None for all.
         batch: Rows between two updates.
+        is_tuned: Whether others' settings are first chosen from their grids, on other orders of the rows.
         overwrite: Whether results that are there are replaced.
         console: Where progress is shown; None shows none.
 
@@ -82,30 +98,48 @@ def run_classification(
     """
     if strange := [unknown("policy", name, list(POLICIES)) for name in policies if name not in POLICIES]:
         raise LabelError("; ".join(strange))
-    if seeds < 1:
-        raise LabelError(f"expected at least one seed, got {seeds}")
+    if not 1 <= seeds <= TUNING_SEED:
+        raise LabelError(f"expected 1 to {TUNING_SEED:,} seeds, got {seeds}")
     check_free(out, overwrite=overwrite)
     table = read_labelled(file)
     n_rows = len(table.label) if impressions is None else impressions
     keep_compiled_programs()
     names = list(dict.fromkeys((ENGINE, *policies)))
+    tuned = [name for name in names if name in GRIDS] if is_tuned else []
+    settings, trials = dict(SETTINGS), list[Trial]()
+    n_trials = sum(len(GRIDS[name]) for name in tuned)
     with progress_of(console) as progress:
-        task = progress.add_task("", total=len(names) * seeds)
-        played = []
-        for name in names:
-            progress.update(task, description=name)
-            played.append(
-                play_labelled(
-                    table,
-                    SETTINGS[name],
-                    n_rows,
-                    seeds=range(seeds),
-                    batch=batch,
-                    advance=lambda n: progress.advance(task, n),
-                )
+        task = progress.add_task("", total=n_trials * N_TUNING + len(names) * seeds)
+
+        def play(what: str, setting: RivalSetting, orders: range) -> Played:
+            progress.update(task, description=f"{what} {setting.policy}")
+            return play_labelled(
+                *(table, setting, n_rows),
+                seeds=orders,
+                batch=batch,
+                advance=lambda n: progress.advance(task, n),
             )
+
+        for name in tuned:
+            orders = range(TUNING_SEED, TUNING_SEED + N_TUNING)
+            tried = [play("tuning", setting, orders) for setting in GRIDS[name]]
+            settings[name], rows_of_grid = best_of(GRIDS[name], tried)
+            trials += rows_of_grid
+        played = [play("playing", settings[name], range(seeds)) for name in names]
     scores = [score_of(one, played[0]) for one in played]
+    if trials:
+        write_csv(trials, out / "tuning.csv")
     write_csv(scores, out / "results.csv")
+    made_by = {
+        "file": file.name,
+        "rows of a run": f"{n_rows:,}",
+        "rows between two updates": batch,
+        "seeds": f"{seeds}; each is an order of the rows",
+        "rivals' settings": f"the best of a grid on {N_TUNING} other orders" if is_tuned else "as shipped",
+        "policies": "; ".join(f"{score.policy}: {score.setting}" for score in scores),
+        "jax": jax.__version__,
+    }
+    _write_report(out / "report.html", f"Table with labels: {file.name}", played, table, made_by)
     return scores
 
 
@@ -125,6 +159,55 @@ def score_of(played: Played, engine: Played) -> LabelScore:
         late_error=_error(late),
         behind_engine=float(behind.mean()),
         behind_engine_error=_error(behind),
+    )
+
+
+def conclusion(scores: Sequence[LabelScore]) -> str:
+    """Say in plain words what came out; the engine's row comes first."""
+    rivals = [
+        by_difference(score.policy, score.behind_engine, score.behind_engine_error, score.seeds)
+        for score in scores[1:]
+        if score.policy != "uniform"
+    ]
+    verb, what = "was right for", "of the rows"
+    return conclude(rivals, verb=verb, better="more", worse="fewer", what=what, unit=" points")
+
+
+def _write_report(
+    path: Path, title: str, played: Sequence[Played], table: Labelled, settings: Mapping[str, object]
+) -> None:
+    engine = played[0]
+    scores = [score_of(one, engine) for one in played]
+    learning = [one for one in played if one.setting.policy != "uniform"]
+    sections = [
+        Section(
+            heading="How often each policy was right",
+            caption="A row of the table is a request, its labels are the creatives, the right label is a "
+            "click; only the chosen label's click is seen. ± is one standard error over orders of the rows.",
+            table=with_small_print(LABEL_HEADER, [label_row(score) for score in scores]),
+        ),
+        regret_section([regret_curve(one) for one in played], impressions_of(engine)),
+        lift_section([lift_curve(one) for one in learning], stretch_ends(engine)),
+        shares_section(traffic_shares(engine, table.labels)),
+    ]
+    if engine.record is not None:
+        sections += belief_sections("engine", summed(engine.record))
+    write_report(path, title, sections, lead=conclusion(scores), settings=settings)
+
+
+LABEL_HEADER = ("policy", "setting", "rows", "seeds", "right", "last quarter", "behind engine")
+
+
+def label_row(score: LabelScore) -> tuple[str, ...]:
+    """Return a row as it is to be read, in the columns of `LABEL_HEADER`."""
+    return (
+        score.policy,
+        score.setting,
+        f"{score.rows:,}",
+        str(score.seeds),
+        f"{100 * score.right:.1f} ± {100 * score.right_error:.1f} %",
+        f"{100 * score.late:.1f} ± {100 * score.late_error:.1f} %",
+        f"{100 * score.behind_engine:.1f} ± {100 * score.behind_engine_error:.1f} points",
     )
 
 

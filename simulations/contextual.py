@@ -10,6 +10,7 @@ from bandit.luck import Luck
 from bandit.posterior import Gaussian, State
 from bandit.thompson import KAPPA, UNIFORM_SHARE, Choice, Exploration, choose
 from simulations.archive_rivals import upper_quantiles
+from simulations.forecasts import expected_rate
 from simulations.policies import ContextualState, Policy, Request, certain, thompson_on_weights
 
 
@@ -36,15 +37,16 @@ def thompson_on_contents(
         uniform_share: ε.
     """
 
-    def decide(state: ContextualState, request: Request, luck: Luck) -> Choice:
+    def tell(state: ContextualState, request: Request, luck: Luck) -> tuple[Choice, Array]:
         logits = _logits(state, request, content, mean_content)
         n_active = jnp.sum(request.eligible)
         settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
         exploration = Exploration(horizon, state.so_far, *settings)
-        return choose(logits, exploration, request.eligible, points, luck)
+        choice = choose(logits, exploration, request.eligible, points, luck)
+        return choice, expected_rate(logits, choice.chosen)
 
     slow = thompson_on_weights(name, posterior, horizon, points, kappa, uniform_share)
-    return slow._replace(choose=decide)
+    return slow._replace(choose=lambda *request: tell(*request)[0], tell=tell)
 
 
 def bayes_ucb_on_contents(
@@ -62,7 +64,7 @@ def bayes_ucb_on_contents(
         return certain(upper_quantiles(logits, state.so_far, horizon, scale, power), request.eligible)
 
     learner = thompson_on_weights("bayes-ucb", posterior, horizon, jnp.zeros((1, len(content), 1)))
-    return learner._replace(choose=decide)
+    return learner._replace(choose=decide, tell=None)
 
 
 def _logits(state: ContextualState, request: Request, content: Array, mean_content: Array) -> Gaussian:

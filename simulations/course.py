@@ -7,10 +7,13 @@
     drift      W(t) is a Brownian motion: W(0) = 0, W(t + h) − W(t) ~ N(0, drift² h I)
     fatigue    tired_a = fatigue f_a/(1 + f_a)    f_a(t + h) = f_a(t) 2^(−h/recovery) + impressions_a/wear
 
-    delay      a click comes in time with the chance in_time = 1 − 2^(−window/delay)
-    bots, lost value = (1 − bots) p    reported = (1 − lost) ((1 − bots) in_time p + bots bot_rate)
+    delay       a click comes in time with the chance in_time = 1 − 2^(−window/delay)
+    bots, lost  value = (1 − bots) p    reported = (1 − lost) ((1 − bots) in_time p + bots bot_rate)
+    conversions value = (1 − bots) p q_a    q_a = σ(logit converting + convincing z_a), z_a ~ N(0, 1)
+                and, where policies are told of conversions, reported = (1 − lost) (1 − bots) in_time p q_a
 
-What an impression is worth is the chance that a person clicks; policies see reported clicks only.
+What an impression is worth is the chance that a person clicks, or converts where clicks may; policies see
+what is reported only. A bot never converts.
 Contents are differences from the mean of all creatives. Time t is in days; a day is a number of impressions
 and begins in the morning, a week on Monday. Seasons go by the impression; who is there, how far weights
 have drifted and how tired creatives are is settled at a batch's first impression.
@@ -36,8 +39,9 @@ EVENING = (PART_ENDS[1] + PART_ENDS[2]) / 2
 # What a course takes over as it is.
 NUMBERS = (
     *("per_day", "daily", "weekly", "drift", "fatigue", "wear", "recovery"),
-    *("window", "bots", "bot_rate", "lost"),
+    *("window", "bots", "bot_rate", "lost", "telling"),
 )
+CONVERSIONS = 1  # folded into a course's key, so that they leave the rest of it as it is
 
 
 class Course(NamedTuple):
@@ -48,6 +52,7 @@ class Course(NamedTuple):
         arrives: day from which each creative may be shown.
         retires: day from which it may not; infinite for one that stays.
         in_time: chance that a click comes within the window.
+        converts: chance that a person's click on each creative is worth something; 1 without conversions.
         daily: as in `Changes`, and likewise the others.
     """
 
@@ -55,6 +60,8 @@ class Course(NamedTuple):
     arrives: Float[Array, "arms"]
     retires: Float[Array, "arms"]
     in_time: Float[Array, ""]
+    converts: Float[Array, "arms"]
+    telling: Float[Array, ""]
     daily: Float[Array, ""]
     weekly: Float[Array, ""]
     drift: Float[Array, ""]
@@ -100,11 +107,17 @@ def draw_course(key: Array, changes: Changes, n_arms: int, impressions: int) -> 
     leaving = jax.random.permutation(key_who, others)[:n_retiring]
     stays = jnp.ones(n_arms, bool).at[leaving].set(False)
     numbers = {name: jnp.asarray(getattr(changes, name), float) for name in NUMBERS}
+    converts = jnp.ones(n_arms)
+    if changes.converting:
+        convincing = jax.random.normal(jax.random.fold_in(key, CONVERSIONS), (n_arms,))
+        usual = jax.scipy.special.logit(jnp.asarray(changes.converting, float))
+        converts = jax.nn.sigmoid(usual + changes.convincing * convincing)
     in_time = 1 - 2 ** (-changes.window / changes.delay) if changes.delay else 1.0
     return Course(
         arrives=arrives,
         retires=jnp.where(stays, jnp.inf, retires),
         in_time=jnp.asarray(in_time),
+        converts=converts,
         **numbers,
     )
 
@@ -164,14 +177,15 @@ def advanced(course: Course, now: Now, key: Array, shown: Array) -> Now:
 
 
 def valued(course: Course, rates: Array) -> Array:
-    """Return the chances that a person sees an impression and clicks, of people's click rates."""
-    return (1 - course.bots) * rates
+    """Return the chances that an impression is worth something, of people's click rates [..., arms]."""
+    return (1 - course.bots) * rates * course.converts
 
 
 def reported(course: Course, rates: Array) -> Array:
-    """Return the chances that an impression's click is reported in time, of people's click rates."""
-    clicked = course.in_time * valued(course, rates) + course.bots * course.bot_rate
-    return (1 - course.lost) * clicked
+    """Return the chances that policies are told of a click, or conversion, in time; likewise."""
+    told = jnp.where(course.telling > 0, rates * course.converts, rates)
+    by_bots = jnp.where(course.telling > 0, 0.0, course.bots * course.bot_rate)
+    return (1 - course.lost) * (course.in_time * (1 - course.bots) * told + by_bots)
 
 
 def batches_to_wait(course: Course, batch: int) -> int:

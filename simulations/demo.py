@@ -16,11 +16,12 @@ from bandit.readouts import N_CONTEXTS
 from bandit.records import ArmReport, Creative, Outcome, Request
 from encoders import Encoder, TextEncoder
 from simulations.catalogue import Ad
+from simulations.conclusions import by_ratio, conclude
 from simulations.demo_output import Arm, print_arms, print_queries, print_scores, sections
 from simulations.errors import SimulationError
-from simulations.played import Played, Score, score, uniform_of
+from simulations.played import Played, Score, regret_curve, score, uniform_of
 from simulations.progress import progress_of
-from simulations.report import write_html
+from simulations.report import write_report
 from simulations.settings import ENGINE_SETTINGS, Setting
 from simulations.shop import CAMPAIGNS, SIZES, Campaign, Impressions, draw_impressions, open_shop
 from simulations.synthetic import play_worlds
@@ -113,11 +114,11 @@ def run_demo(
     everyone = [*played, uniform_of(played[0]), real]
     scores = tuple(score(one, len(shop)) for one in everyone)
     arms = _arms(shop, traffic, run)
-    write_html(
+    write_report(
         report,
         "Three campaigns, 60 creatives",
         sections(everyone, run.shown, traffic.campaign, arms),
-        lead=_lead(scores, impressions),
+        lead=f"{_lead(scores, impressions)} {_conclusion(played, len(shop))}",
         settings=_settings(impressions, seed, encoder),
     )
     print_scores(console, scores, played[0])
@@ -243,6 +244,17 @@ def _lead(scores: Sequence[Score], impressions: int) -> str:
         f"engine got {100 * engine.share_of_lift:.0f} %, plain Thompson sampling on the same belief "
         f"{100 * plain.share_of_lift:.0f} % (means over {engine.seeds} seeds)."
     )
+
+
+def _conclusion(played: Sequence[Played], n_campaigns: int) -> str:
+    """Say how many fewer clicks the engine lost than the others, on the same seeds."""
+    lost = [regret_curve(one, n_campaigns).regret[:, -1] for one in played]
+    rivals = []
+    for one, others in zip(played[1:], lost[1:], strict=True):
+        ratio = float(lost[0].mean() / others.mean())
+        error = (lost[0] - ratio * others).std(ddof=1) / others.mean() / len(others) ** 0.5
+        rivals.append(by_ratio(one.setting.policy, 1 - ratio, float(error), len(others)))
+    return conclude(rivals, verb="lost", better="fewer", worse="more", what="clicks")
 
 
 def _settings(impressions: int, seed: int, encoder: Encoder) -> dict[str, object]:

@@ -12,10 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from bandit.records import ArmReport
+from simulations.forecasts import summed
 from simulations.page import Section
-from simulations.played import Played, Score, impressions_of, regret_curve
-from simulations.report import arms_section, regret_section, shares_section
+from simulations.played import Played, Score, impressions_of, lift_curve, regret_curve, stretch_ends
 from simulations.results import ArmInterval, TrafficShares
+from simulations.sections import (
+    arms_section,
+    belief_sections,
+    lift_section,
+    regret_section,
+    shares_section,
+)
 
 TOP_ARMS = 4
 N_TIMES = 25
@@ -69,11 +76,19 @@ def sections(
         arms: per campaign, its creatives.
     """
     curves = [regret_curve(one, len(arms)) for one in played]
-    parts = [regret_section(curves, impressions_of(played[0], len(arms)))]
+    n_campaigns, learning = len(arms), [one for one in played if one.setting.policy != "uniform"]
+    parts = [
+        regret_section(curves, impressions_of(played[0], n_campaigns)),
+        lift_section(
+            [lift_curve(one, n_campaigns) for one in learning], stretch_ends(played[0], n_campaigns)
+        ),
+    ]
+    if played[0].record is not None:
+        parts += belief_sections("engine", summed(played[0].record))
     for number, (name, own) in enumerate(arms.items()):
         ids = tuple(arm.report.creative_id for arm in own)
         parts += [
-            shares_section(_shares(name, ids, shown[campaign == number])),
+            shares_section(_shares(name, ids, shown[campaign == number]), f"traffic-{name}"),
             arms_section(name, [_interval(arm) for arm in own]),
         ]
     return parts

@@ -4,20 +4,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 from rich.console import Console
 
 from bandit.numerics import keep_compiled_programs
+from simulations.conclusions import by_difference, conclude
 from simulations.errors import unknown
 from simulations.folders import check_free
 from simulations.log_world import POLICIES, SETTINGS, Replayed, check_uniform, replay_log
 from simulations.ope.logs import LogError
 from simulations.ope.reading import read_log
+from simulations.page import Section, with_small_print
+from simulations.pictures import draw_arms
 from simulations.progress import progress_of
-from simulations.report import write_csv
+from simulations.report import write_csv, write_report
+from simulations.results import ArmInterval, wilson
 from simulations.rivals import RivalSetting
 
 ENGINE = "engine"
+LARGE = 1_000_000_000  # of a sample, where a standard error is as sure as it gets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +74,7 @@ def run_log(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> tuple[list[ReplayScore], Logged]:
-    """Replay a log with every policy; write results.csv.
+    """Replay a log with every policy; write results.csv and report.html.
 
     Args:
         file: The log, see `ope.reading.read_log`.
@@ -106,7 +112,80 @@ def run_log(
             scores.append(score_of(SETTINGS[name], found, len(lines.action)))
     write_csv(scores, out / "results.csv")
     n, rate = len(lines.reward), float(lines.reward.mean())
-    return scores, Logged(rows=n, rate=rate, rate_error=_error(rate, n))
+    logged = Logged(rows=n, rate=rate, rate_error=_error(rate, n))
+    settings = {
+        "file": file.name,
+        **({"campaign": campaign} if campaign else {}),
+        "lines": f"{n:,}",
+        "seeds": f"{seeds}; each is an order of the lines",
+        "policies": "; ".join(f"{score.policy}: {score.setting}" for score in scores),
+        "jax": jax.__version__,
+    }
+    title = f"Log, replayed: {file.name}"
+    lead, sections = conclusion(scores), [replay_section(scores, logged)]
+    write_report(out / "report.html", title, sections, lead=lead, settings=settings)
+    return scores, logged
+
+
+def conclusion(scores: Sequence[ReplayScore]) -> str:
+    """Say in plain words what came out; the engine's row comes first. Orders of one log are one sample."""
+    first, *others = scores
+    rivals = [
+        by_difference(
+            row.policy, first.rate - row.rate, float(np.hypot(first.rate_error, row.rate_error)), LARGE
+        )
+        for row in others
+    ]
+    verb = "had a click rate"
+    return conclude(rivals, verb=verb, better="higher", worse="lower", unit=" points")
+
+
+def replay_section(scores: Sequence[ReplayScore], logged: Logged) -> Section:
+    """Show the click rate of each policy on the lines that it saw."""
+    own = ArmInterval(
+        creative_id="the log itself",
+        impressions=logged.rows,
+        estimate=logged.rate,
+        **_interval(logged.rate, logged.rows),
+    )
+    arms = [
+        ArmInterval(
+            creative_id=score.policy,
+            impressions=round(score.accepted),
+            estimate=score.rate,
+            **_interval(score.rate, score.accepted),
+        )
+        for score in scores
+    ]
+    return Section(
+        name="click-rates",
+        heading="Click rate of each policy on the lines that it would have chosen alike",
+        caption="The dot is the click rate over all orders of the lines, the bar the 95 % interval of a "
+        "single order: all orders are of the same lines, so more of them do not make it surer. At the right, "
+        "how many lines a policy saw.",
+        picture=draw_arms([*arms, own]),
+        table=with_small_print(REPLAY_HEADER, [replay_row(score) for score in scores]),
+    )
+
+
+REPLAY_HEADER = ("policy", "setting", "lines accepted", "clicks", "CTR", "last half")
+
+
+def replay_row(score: ReplayScore) -> tuple[str, ...]:
+    """Return a row as it is to be read, in the columns of `REPLAY_HEADER`."""
+    return (
+        score.policy,
+        score.setting,
+        f"{score.accepted:,.0f} ({100 * score.accepted_share:.2f} %)",
+        f"{score.clicks:,.1f}",
+        f"{100 * score.rate:.2f} ± {100 * score.rate_error:.2f} %",
+        f"{100 * score.late:.2f} ± {100 * score.late_error:.2f} %",
+    )
+
+
+def _interval(rate: float, n: float) -> dict[str, float]:
+    low, high = wilson(np.array(rate * n), np.array(n)) if n else (0.0, 1.0)
+    return {"low": float(low), "high": float(high)}
 
 
 def score_of(setting: RivalSetting, found: Replayed, n_lines: int) -> ReplayScore:

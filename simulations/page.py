@@ -1,7 +1,9 @@
 """A page of pictures and tables that is one file and needs nothing but a browser."""
 
 import dataclasses
+import hashlib
 import html
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +21,20 @@ class Table:
 
     Attributes:
         header: names of the columns.
-        rows: cells, formatted; as many as names in the header.
+        rows: cells, formatted; as many as names in the header. What follows a line's end is small print.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+def with_small_print(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table whose second column, the settings of the first one, stands below it in small print."""
+    cells = (
+        (f"{policy}{_BREAK}{setting}" if setting != "-" else policy, *numbers)
+        for policy, setting, *numbers in rows
+    )
+    return Table(header=(header[0], *header[2:]), rows=tuple(cells))
 
 
 class Piece(NamedTuple):
@@ -50,6 +61,7 @@ class Section:
         picture: a figure, or none.
         table: the numbers, or none; folded away where there is a picture or a text.
         texts: names of texts, and each text in pieces.
+        name: in a word; names the picture's file.
     """
 
     heading: str
@@ -57,6 +69,7 @@ class Section:
     picture: Figure | None = None
     table: Table | None = None
     texts: tuple[tuple[str, tuple[Piece, ...]], ...] = ()
+    name: str = ""
 
 
 def write_html(
@@ -85,15 +98,14 @@ def write_html(
         raise ResultError(f"expected a title for {path.name}, got {title!r}")
     if not sections:
         raise ResultError(f"expected at least one section for {path.name}, got none")
-    parts = [_section(section, f"p{number}") for number, section in enumerate(sections, start=1)]
+    made_by = f"settings {settings_id(settings)}" if settings else ""
+    parts = [_section(section, f"p{number}", made_by) for number, section in enumerate(sections, start=1)]
     if settings:
         table = Table(
             header=("setting", "value"), rows=tuple((name, _words(v)) for name, v in settings.items())
         )
-        made_by = Section(
-            heading="Settings", caption="Everything that is needed to make this page again.", table=table
-        )
-        parts.append(_section(made_by, "settings"))
+        caption = f"All that is needed to make this page again: {made_by}, as every picture says."
+        parts.append(_section(Section(heading="Settings", caption=caption, table=table), "settings", ""))
     page = _PAGE.format(
         title=_escaped(title),
         lead=f"<p class=lead>{_escaped(lead)}</p>" if lead else "",
@@ -105,18 +117,29 @@ def write_html(
     path.write_text(page, encoding="utf-8")
 
 
-def _section(section: Section, name: str) -> str:
+def settings_id(settings: Mapping[str, object]) -> str:
+    """Return a short name of some settings: the same ones have the same name, others another.
+
+    Example:
+        >>> settings_id({"seeds": 8}), settings_id({"seeds": 9})
+        ('1da3f9c5', '8ce4f8b3')
+    """
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _section(section: Section, name: str, made_by: str) -> str:
     """Lay out one section; its numbers are folded away under a picture."""
     text = f"<h2>{_escaped(section.heading)}</h2>"
     caption = _escaped(section.caption)
     table = _table(section.table, section.heading) if section.table else ""
     if section.picture is None and not section.texts:
-        return f"<section>{text}<p>{caption}</p>{table}</section>"
+        return f"<section{' class=wide' if table else ''}>{text}<p>{caption}</p>{table}</section>"
     if section.picture is None:
         text += "".join(map(_shaded, section.texts)) + f"<p>{caption}</p>"
     else:
         picture = svg(section.picture, name, _escaped(section.heading))
-        text += f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+        text += f"<figure>{picture}<figcaption>{caption} <small>{made_by}</small></figcaption></figure>"
     if table:
         text += f"<details><summary>The numbers</summary>{table}</details>"
     return f"<section>{text}</section>"
@@ -149,7 +172,7 @@ def _table(table: Table, heading: str) -> str:
     ] * len(table.header)
     head = _row("th", table.header, kinds)
     body = "".join(
-        f"<tr{' class=engine' if row[0] == 'engine' else ''}>{_row('td', row, kinds)}</tr>"
+        f"<tr{' class=engine' if row[0].split(_BREAK)[0] == 'engine' else ''}>{_row('td', row, kinds)}</tr>"
         for row in table.rows
     )
     return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -157,8 +180,13 @@ def _table(table: Table, heading: str) -> str:
 
 def _row(tag: str, cells: Sequence[str], kinds: Sequence[str]) -> str:
     return "".join(
-        f"<{tag} class={kind}>{_escaped(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True)
+        f"<{tag} class={kind}>{_cell(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True)
     )
+
+
+def _cell(cell: str) -> str:
+    first, *small = map(_escaped, cell.split(_BREAK))
+    return first + "".join(f"<small>{line}</small>" for line in small)
 
 
 def _escaped(text: str) -> str:
@@ -181,7 +209,8 @@ def _colours(theme: int) -> str:
     return ";".join(f"--{token}:{colours[theme]}" for token, colours in THEME.items())
 
 
-_NUMBER: Final = re.compile(r"(± )?[−-]?[0-9][0-9,.]*( %)?$|–$")
+_BREAK: Final = "\n"
+_NUMBER: Final = re.compile(r"((± )?[−+-]?[0-9][0-9,.]*( %| points)?( ± [0-9.,]+( %| points)?)?|–|)$")
 _PAGE: Final = """<!doctype html>
 <html lang=en>
 <meta charset=utf-8>
@@ -195,6 +224,8 @@ _PAGE: Final = """<!doctype html>
 body {{ margin: 0; background: var(--page); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif;
   -webkit-text-size-adjust: 100% }}
 main {{ max-width: 40rem; margin: 0 auto; padding: 2.5rem 1rem 4rem }}
+.wide {{ margin-inline: calc((100% - min(100vw - 3rem, 62rem)) / 2) }}
+.wide p {{ max-width: 44rem }}
 h1 {{ font-size: 1.75rem; line-height: 1.2; margin: 0 0 .5rem; letter-spacing: -.01em; text-wrap: balance }}
 h2 {{ font-size: 1.15rem; line-height: 1.3; margin: 0 0 .75rem }}
 .lead {{ color: var(--muted); font-size: 1.06rem; margin: 0 0 1.75rem }}
@@ -204,6 +235,7 @@ section p {{ margin: 0 0 .75rem; color: var(--muted) }}
 figure {{ margin: 0 }}
 svg {{ display: block; width: 100%; height: auto; overflow: visible }}
 figcaption {{ color: var(--muted); font-size: .92rem; margin-top: .6rem }}
+figcaption small {{ white-space: nowrap; font-size: .78rem }}
 details {{ margin-top: .8rem }}
 summary {{ cursor: pointer; color: var(--blue); font-size: .92rem }}
 .scroll {{ overflow-x: auto; margin-top: .5rem }}
@@ -218,7 +250,11 @@ mark {{ color: inherit; padding: .1rem .15rem; border-radius: .2rem .2rem 0 0;
 mark small {{ margin-left: .25em; font-size: .7rem; white-space: nowrap }}
 .raises {{ --hue: var(--blue); border-bottom: 2px solid var(--hue) }}
 .lowers {{ --hue: var(--vermilion); border-bottom: 2px dashed var(--hue) }}
+td small {{ display: block; color: var(--muted); font-size: .78rem; font-weight: 400; line-height: 1.35;
+  white-space: normal }}
+.words {{ overflow-wrap: anywhere }}
 .number {{ text-align: right; white-space: nowrap }}
+th.number {{ white-space: normal }}
 .engine td {{ font-weight: 650 }}
 @media (max-width: 30rem) {{
   main {{ padding: 1.5rem .5rem 3rem }}
@@ -226,7 +262,20 @@ mark small {{ margin-left: .25em; font-size: .7rem; white-space: nowrap }}
   section {{ padding: 1rem .75rem }}
   svg {{ width: calc(100% + .8rem); margin: 0 -.4rem }}
 }}
-@media print {{ body {{ background: none }} section {{ break-inside: avoid }} }}
+@media (max-width: 43rem) {{ .wide {{ margin-inline: 0 }} }}
+@media print {{
+  :root {{ {light} }}
+  @page {{ margin: 14mm }}
+  body {{ background: none; font-size: 10.5pt; -webkit-print-color-adjust: exact; print-color-adjust: exact }}
+  main {{ max-width: none; padding: 0 }}
+  section, .wide {{ border: 0; border-top: 1px solid var(--grid); border-radius: 0; padding: 1rem 0;
+    margin: 0; break-inside: avoid }}
+  section:has(tbody tr:nth-child(16)) {{ break-inside: auto }}
+  tr {{ break-inside: avoid }}
+  h2 {{ break-after: avoid }}
+  svg {{ max-width: 11.5cm; margin: 0 auto }}
+  details {{ display: none }}
+}}
 </style>
 <main>
 <h1>{title}</h1>

@@ -4,58 +4,13 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from simulations import canvas as look
-from simulations.results import ArmInterval, LiftRow, RegretCurve, ResultError, TrafficShares, regret_band
+from simulations.results import ArmInterval, LiftRow, ResultError, TrafficShares
 
 _MAX_AREAS: Final = len(look.FILLS)
-
-
-def draw_regret(curves: Sequence[RegretCurve], impressions: Int[np.ndarray, "time"]) -> Figure:
-    """Draw cumulative regret over time: a line per policy, in a band of ± 2 standard errors over seeds.
-
-    Args:
-        curves: one per policy.
-        impressions: the times of the columns, in impressions.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ResultError: when there is nothing to draw, or shapes do not fit.
-    """
-    if not curves:
-        raise ResultError("a picture of regret needs at least one policy, got none")
-    figure, axes = look.canvas(3.2, right=look.margin(curve.policy for curve in curves))
-    styles = look.policy_styles([curve.policy for curve in curves])
-    ends = {}
-    for curve in curves:
-        mean, low, high = regret_band(curve)
-        if mean.shape != np.shape(impressions):
-            raise ResultError(
-                f"regret of {curve.policy} must have a column per time: "
-                f"expected {np.size(impressions)}, got {mean.size}"
-            )
-        at, style = look.thinned(mean.size), styles[curve.policy]
-        axes.fill_between(impressions[at], low[at], high[at], color=style.colour, alpha=0.14, linewidth=0)
-        axes.plot(
-            impressions[at],
-            mean[at],
-            color=style.colour,
-            linewidth=style.width,
-            linestyle=style.dash,
-            zorder=style.order,
-        )
-        ends[curve.policy] = float(mean[-1])
-    axes.set_xlim(0, impressions[-1])
-    axes.set_ylim(bottom=min(0.0, *ends.values()))
-    look.count_impressions(axes)
-    axes.yaxis.set_major_formatter(look.COUNT)
-    look.name_axes(axes, x="impressions", y="clicks lost against always showing the best creative")
-    look.label_ends(axes, ends, styles)
-    return figure
 
 
 def draw_shares(traffic: TrafficShares) -> Figure:

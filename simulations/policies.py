@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from bandit.luck import Luck
 from bandit.posterior import Gaussian, Rows, State, find_sites, predict, update
 from bandit.thompson import KAPPA, NOISE, OPTIMISM, UNIFORM_SHARE, Choice, Exploration, choose
+from simulations.forecasts import expected_rate
 
 
 class Request(NamedTuple):
@@ -44,12 +45,15 @@ class Policy(NamedTuple):
         start: its state before the first impression.
         choose: (state, request, luck) -> Choice.
         learn: (state, outcomes) -> state.
+        tell: (state, request, luck) -> what `choose` gives, and the click rate expected of the chosen arm;
+            None for a policy that expects none.
     """
 
     name: str
     start: Any
     choose: Callable[[Any, Request, Luck], Choice]
     learn: Callable[[Any, Outcomes], Any]
+    tell: Callable[[Any, Request, Luck], tuple[Choice, Array]] | None = None
 
 
 class Counts(NamedTuple):
@@ -134,13 +138,14 @@ def thompson_on_weights(
 ) -> Policy:
     """Return the engine's policy for one campaign with contexts: campaign 0, its arms 0, 1, …."""
 
-    def decide(state: ContextualState, request: Request, luck: Luck) -> Choice:
+    def tell(state: ContextualState, request: Request, luck: Luck) -> tuple[Choice, Array]:
         arms = jnp.arange(request.eligible.shape[0])
         logits = predict(state.posterior, request.features, arms, jnp.zeros_like(arms))
         n_active = jnp.sum(request.eligible)
         settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
         exploration = Exploration(horizon, state.so_far, *settings)
-        return choose(logits, exploration, request.eligible, points, luck)
+        choice = choose(logits, exploration, request.eligible, points, luck)
+        return choice, expected_rate(logits, choice.chosen)
 
     def learn(state: ContextualState, outcomes: Outcomes) -> ContextualState:
         ones = jnp.ones_like(outcomes.clicks)
@@ -149,7 +154,8 @@ def thompson_on_weights(
         )
         return ContextualState(update(state.posterior, rows)[0], state.so_far + ones.sum())
 
-    return Policy(name, ContextualState(posterior, jnp.zeros(())), decide, learn)
+    start = ContextualState(posterior, jnp.zeros(()))
+    return Policy(name, start, lambda *request: tell(*request)[0], learn, tell)
 
 
 def beta_thompson(n_arms: int) -> Policy:

@@ -1,16 +1,17 @@
 """docs/results.md: all presets, played by the engine and by others, each with its default settings."""
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
+from simulations.cells import HERE, Workers
+from simulations.plans import ENGINE, Plan
 from simulations.played import Comparison
 from simulations.presets import PRESETS, plan_of
-from simulations.synthetic_run import ENGINE, Plan, run_synthetic
+from simulations.synthetic_run import run_synthetic
 
 POLICIES = (
     *(ENGINE, "plain-thompson", "greedy", "engine-forgetting", "bayes-ucb"),
@@ -29,20 +30,23 @@ against the myopic best of each policy's own moments, so clicks are the figure t
 """
 
 
-def write_results(path: Path, seeds: int, presets: Sequence[str] = tuple(PRESETS)) -> None:
+def write_results(
+    path: Path, seeds: int, out: Path, presets: Sequence[str] = tuple(PRESETS), workers: Workers = HERE
+) -> None:
     """Play presets and write what came of it.
 
     Args:
         path: The document.
         seeds: Worlds of each preset.
+        out: Folder of the presets' own results and reports; what is finished there is not played again.
         presets: Their names.
+        workers: Where they are played.
     """
     console = Console(stderr=True)
     parts, verdicts = list[str](), list[str]()
     for name in presets:
         plan = replace(plan_of(name, POLICIES), seeds=seeds)
-        with tempfile.TemporaryDirectory() as folder:
-            rows = run_synthetic(plan, Path(folder), console=console)
+        rows = run_synthetic(plan, out / name, overwrite=True, workers=workers, console=console)
         console.print(f"{name}: done")
         parts.append(section(name, plan, rows))
         verdicts.append(f"| {name} | {verdict(rows)} |")
@@ -89,8 +93,11 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--presets", default=",".join(PRESETS))
+    parser.add_argument("--out", type=Path, default=Path(".cache/results"))
+    parser.add_argument("--workers", type=int, default=2, help="processes of this machine")
     given = parser.parse_args()
-    write_results(given.path, given.seeds, given.presets.split(","))
+    workers = Workers(engine="local", n_workers=given.workers)
+    write_results(given.path, given.seeds, given.out, given.presets.split(","), workers)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from simulations.changes import Changes
 from simulations.errors import unknown
-from simulations.synthetic_run import Plan
+from simulations.plans import Plan
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes
 

@@ -1,35 +1,51 @@
-"""Reports: tidy rows as CSV, and a page of pictures and tables that needs nothing but a browser."""
+"""Files of results: tidy rows as CSV, a page that needs nothing but a browser, and its pictures as PNGs."""
 
 import csv
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from simulations.canvas import write_png
-from simulations.page import Section, Table, write_html
-from simulations.pictures import draw_arms, draw_lift, draw_regret, draw_shares
-from simulations.results import ArmInterval, LiftRow, RegretCurve, ResultError, TrafficShares, regret_band
+from simulations.page import Section, settings_id, write_html
+from simulations.results import ResultError
 
-__all__ = [
-    "ArmInterval",
-    "LiftRow",
-    "RegretCurve",
-    "ResultError",
-    "Section",
-    "Table",
-    "TrafficShares",
-    "arms_section",
-    "lift_section",
-    "regret_section",
-    "shares_section",
-    "write_csv",
-    "write_html",
-    "write_png",
-]
+_NOT_IN_NAMES = r'[<>:"/\\|?*\x00-\x1f]'  # of files, on any system
+FIGURES = "figures"  # end of the name of a report's folder of PNGs
+
+
+def write_report(
+    path: Path, title: str, sections: Sequence[Section], *, lead: str, settings: Mapping[str, object]
+) -> None:
+    """Write a page, and its pictures as PNGs in a folder beside it; each says which settings made it.
+
+    Args:
+        path: of the page, as "out/report.html"; its pictures go to "out/report-figures".
+        title: heading of the page.
+        sections: its parts, in order.
+        lead: what came out, in a sentence or two.
+        settings: name -> value of all that is needed to make the report again.
+
+    Raises:
+        ResultError: as `page.write_html`.
+    """
+    write_html(path, title, sections, lead=lead, settings=settings)
+    folder = figures_of(path)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    for section in sections:
+        if section.picture is not None:
+            words = f"{title} · settings {settings_id(settings)}"
+            picture = folder / f"{re.sub(_NOT_IN_NAMES, '_', section.name)}.png"
+            write_png(section.picture, picture, heading=section.heading, settings_id=words)
+
+
+def figures_of(path: Path) -> Path:
+    """Return the folder of a report's PNGs."""
+    return path.with_name(f"{path.stem}-{FIGURES}")
 
 
 def write_csv(rows: Sequence[Any], path: Path, *, names: Mapping[str, str] | None = None) -> None:
@@ -59,99 +75,6 @@ def write_csv(rows: Sequence[Any], path: Path, *, names: Mapping[str, str] | Non
         writer.writerows(cells)
 
 
-def regret_section(curves: Sequence[RegretCurve], impressions: Int[np.ndarray, "time"]) -> Section:
-    """Show regret over time; arguments and errors as in `pictures.draw_regret`."""
-    ends = []
-    for curve in curves:
-        band = regret_band(curve)
-        ends.append((float(band.mean[-1]), float(band.high[-1]), curve))
-    rows = tuple(
-        (curve.policy, f"{mean:,.0f}", f"± {high - mean:,.0f}", str(len(curve.regret)))
-        for mean, high, curve in sorted(ends, key=lambda end: end[0])
-    )
-    return Section(
-        heading="Clicks lost while learning",
-        caption="Clicks that each policy has lost so far, compared with knowing the best creative for every "
-        "request from the start. Lower is better; a line that turns flat has finished learning. The bands "
-        "hold the mean with about 95 % confidence, judged from runs with different seeds.",
-        picture=draw_regret(curves, impressions),
-        table=Table(header=("policy", "clicks lost", "95 %", "seeds"), rows=rows),
-    )
-
-
-def shares_section(traffic: TrafficShares) -> Section:
-    """Show who got the traffic; arguments and errors as in `pictures.draw_shares`."""
-    picture = draw_shares(traffic)
-    ranked = sorted(
-        zip(traffic.creative_ids, traffic.shares.T, strict=True), key=lambda column: -column[1][-1]
-    )
-    return Section(
-        heading=f"Who got the impressions: {traffic.policy}",
-        caption="Each colour is one creative; its height is the share of the impressions that it got at that "
-        "time. A bandit starts by trying all of them, then moves the traffic to the ones that earn clicks.",
-        picture=picture,
-        table=Table(
-            header=("creative", "at the start", "in the end", "mean"),
-            rows=tuple(
-                (name, _percent(col[0]), _percent(col[-1]), _percent(col.mean())) for name, col in ranked
-            ),
-        ),
-    )
-
-
-def arms_section(campaign: str, arms: Sequence[ArmInterval]) -> Section:
-    """Show what is known of each creative of a campaign; errors as in `pictures.draw_arms`."""
-    has_truth = any(arm.truth is not None for arm in arms)
-    rows = tuple(
-        (
-            arm.creative_id,
-            f"{arm.impressions:,}",
-            _percent(arm.estimate),
-            _percent(arm.low),
-            _percent(arm.high),
-        )
-        + ((_percent(arm.truth) if arm.truth is not None else "–",) if has_truth else ())
-        for arm in sorted(arms, key=lambda arm: -arm.estimate)
-    )
-    return Section(
-        heading=f"What is known of each creative: {campaign}",
-        caption="The dot is the estimated CTR, the bar its 95 % interval. Creatives that were shown little "
-        "keep wide bars on purpose: once one is clearly not the best, knowing it better is not worth clicks."
-        + (" The diamond is the true CTR, which only the simulation knows." if has_truth else ""),
-        picture=draw_arms(arms),
-        table=Table(
-            header=("creative", "shown", "CTR", "from", "to", *(("true CTR",) if has_truth else ())),
-            rows=rows,
-        ),
-    )
-
-
-def lift_section(rows: Sequence[LiftRow]) -> Section:
-    """Show the archive's results; arguments and errors as in `pictures.draw_lift`."""
-    return Section(
-        heading="How much of the possible gain each policy got",
-        caption="Past A/B tests, played again. 0 % is what showing all headlines equally would have earned, "
-        "100 % what always showing the best one would have. Longer tests leave more time to use what was "
-        "learnt. Bars are ± 2 standard errors over the tests.",
-        picture=draw_lift(rows),
-        table=Table(
-            header=("policy", "setting", "T", "tests", "clicks", "share of lift", "95 %"),
-            rows=tuple(
-                (
-                    row.policy,
-                    row.setting,
-                    f"{row.per_arm:,}",
-                    f"{row.tests:,}",
-                    f"{row.clicks:,.0f}",
-                    _percent(row.share_of_lift, 1),
-                    f"± {_percent(2 * row.standard_error, 1)}",
-                )
-                for row in rows
-            ),
-        ),
-    )
-
-
 def _fields(row: Any) -> tuple[str, ...]:
     """List the fields of a record."""
     if dataclasses.is_dataclass(row):
@@ -168,7 +91,3 @@ def _cell(value: Any, field: str) -> Any:
     if isinstance(value, np.ndarray | list | dict | tuple):
         raise ResultError(f"expected one value per cell, got {type(value).__name__} in {field}")
     return "" if value is None or value != value else value  # noqa: PLR0124  # only NaN differs from itself
-
-
-def _percent(fraction: float, digits: int = 2) -> str:
-    return f"{100 * fraction:.{digits}f} %".replace("-", "−")

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import stdtrit
 
 from simulations.errors import SimulationError
 
@@ -23,6 +24,52 @@ class RegretCurve(NamedTuple):
 
     policy: str
     regret: Float[np.ndarray, "seeds time"]
+
+
+class LiftCurve(NamedTuple):
+    """Share of the oracle's lift that one policy got, stretch by stretch of time.
+
+    Attributes:
+        policy: its name.
+        share: (clicks − uniform's) / (oracle's − uniform's) of each stretch, over all seeds.
+        error: standard error of that, over seeds.
+        seeds: how many.
+    """
+
+    policy: str
+    share: Float[np.ndarray, "stretches"]
+    error: Float[np.ndarray, "stretches"]
+    seeds: int
+
+
+class HorizonCurve(NamedTuple):
+    """What one policy lost in runs of different lengths, each of which it was told.
+
+    Attributes:
+        policy: its name.
+        regret: expected clicks lost by the end; one row per seed.
+    """
+
+    policy: str
+    regret: Float[np.ndarray, "seeds horizons"]
+
+
+class Calibration(NamedTuple):
+    """Click rates that a policy expected of what it showed, and what came of them, in groups.
+
+    Attributes:
+        impressions: of each group.
+        expected: mean of the click rates expected.
+        realised: clicks / impressions.
+        low: lower end of the 95 % interval of that.
+        high: upper end.
+    """
+
+    impressions: Float[np.ndarray, "groups"]
+    expected: Float[np.ndarray, "groups"]
+    realised: Float[np.ndarray, "groups"]
+    low: Float[np.ndarray, "groups"]
+    high: Float[np.ndarray, "groups"]
 
 
 class TrafficShares(NamedTuple):
@@ -99,8 +146,8 @@ class Band(NamedTuple):
     high: Float[np.ndarray, "time"]
 
 
-def regret_band(curve: RegretCurve) -> Band:
-    """Average a policy's regret over seeds: mean ± 2 standard errors.
+def regret_band(curve: RegretCurve | HorizonCurve) -> Band:
+    """Average a policy's regret over seeds, with its 95 % band.
 
     Args:
         curve: the policy's regret.
@@ -124,4 +171,32 @@ def regret_band(curve: RegretCurve) -> Band:
     n_seeds = regret.shape[0]
     mean = regret.mean(axis=0)
     error = regret.std(axis=0, ddof=1) / np.sqrt(n_seeds) if n_seeds > 1 else np.zeros_like(mean)
-    return Band(mean, mean - 2 * error, mean + 2 * error)
+    half = errors_of_95(n_seeds) * error if n_seeds > 1 else error
+    return Band(mean, mean - half, mean + half)
+
+
+def errors_of_95(n: int) -> float:
+    """Return how many standard errors of a mean of n values its 95 % interval reaches to each side.
+
+    Student's t with n − 1 degrees of freedom; infinite for a single value, of which there is no error.
+
+    Example:
+        >>> [round(errors_of_95(n), 2) for n in (4, 8, 24)]
+        [3.18, 2.36, 2.07]
+    """
+    return float(stdtrit(n - 1, 0.975)) if n > 1 else float("inf")
+
+
+def wilson(
+    clicks: Float[np.ndarray, "..."], impressions: Float[np.ndarray, "..."]
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Return the ends of the 95 % interval of a click rate; it is within [0, 1], without clicks too.
+
+    References:
+        E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+    """
+    z2 = 1.959964**2
+    rate, spread = clicks / impressions, z2 / impressions
+    middle = (rate + spread / 2) / (1 + spread)
+    half = np.sqrt(rate * (1 - rate) * spread + spread**2 / 4) / (1 + spread)
+    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)

@@ -9,7 +9,11 @@ from jax import Array
 from jaxtyping import Float
 
 from bandit.luck import Luck
+from simulations.forecasts import Record, record_of
 from simulations.policies import Outcomes, Policy, Request
+
+# Propensities cost as much as all else of a choice, and nothing where they are not read: one in eight is.
+COUNTED_EVERY = 8
 
 
 class Traffic(NamedTuple):
@@ -37,12 +41,15 @@ class Step(NamedTuple):
         best: of the best arm of each impression.
         uniform: of all eligible arms alike.
         shown: impressions of each arm.
+        record: what the policy said of its choices; None when it expects no click rates. `play` gives the
+            sum over its batches.
     """
 
     earned: Float[Array, ""]
     best: Float[Array, ""]
     uniform: Float[Array, ""]
     shown: Float[Array, "arms"]
+    record: Record | None = None
 
 
 def draw_luck(key: Array, size: int) -> Luck:
@@ -67,11 +74,15 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
     key_luck, key_clicks = jax.random.split(key)
     size, n_requests = traffic.size, traffic.truth.shape[0]
     luck = draw_luck(key_luck, size)
-    if n_requests == 1:
-        request = jax.tree.map(lambda leaf: leaf[0], traffic.requests)
-        chosen = jax.vmap(policy.choose, in_axes=(None, None, 0))(state, request, luck).chosen
+    is_shared = n_requests == 1
+    request = jax.tree.map(lambda leaf: leaf[0], traffic.requests) if is_shared else traffic.requests
+    places = (None, None if is_shared else 0, 0)
+    expected = None
+    if policy.tell is None:
+        choice = jax.vmap(policy.choose, in_axes=places)(state, request, luck)
     else:
-        chosen = jax.vmap(policy.choose, in_axes=(None, 0, 0))(state, traffic.requests, luck).chosen
+        choice, expected = jax.vmap(policy.tell, in_axes=places)(state, request, luck)
+    chosen = choice.chosen
     of_request = jnp.arange(size) if n_requests > 1 else jnp.zeros(size, int)
     rate = traffic.truth[of_request, chosen]
     told = rate if traffic.reported is None else traffic.reported[of_request, chosen]
@@ -86,6 +97,14 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
         uniform=(jnp.sum(known, axis=1) / eligible.sum(axis=1)).sum() * per_request,
         shown=jnp.zeros(traffic.truth.shape[1]).at[chosen].add(1.0),
     )
+    if expected is not None:
+        some = jnp.arange(0, size, COUNTED_EVERY)
+        asked = request if is_shared else jax.tree.map(lambda leaf: leaf[some], request)
+        again = jax.vmap(policy.choose, in_axes=places)(
+            state, asked, jax.tree.map(lambda leaf: leaf[some], luck)
+        )
+        probability = again.propensities[jnp.arange(len(some)), chosen[some]]
+        step = step._replace(record=record_of(expected, clicks, probability))
     return policy.learn(state, Outcomes(features, chosen, clicks)), step
 
 
@@ -119,26 +138,42 @@ def truthful(scene: Scene) -> Scene:
     return scene._replace(traffic_at=traffic_at)
 
 
-def play(policy: Policy, scene: Scene, n_batches: int, key: Array) -> tuple[Any, Step]:
+def play(
+    policy: Policy, scene: Scene, n_batches: Array | int, key: Array, room: int | None = None
+) -> tuple[Any, Step]:
     """Let a policy play a number of batches.
 
     Args:
         policy: who plays.
         scene: the world.
-        n_batches: how many.
+        n_batches: how many; it may be known only at run time if there is room.
         key: all randomness of this run.
+        room: at least as many; None for as many.
 
     Returns:
-        The policy's last state and every batch's `Step`, leaves [batches, …].
+        The policy's last state and every batch's `Step`, leaves [room, …], 0 after the last batch; the
+        record is summed.
     """
+    room = int(n_batches) if room is None else room
 
-    def body(carry: tuple[Any, Any], number: Array) -> tuple[tuple[Any, Any], Step]:
-        state, now = carry
+    def one(number: Array, state: Any, now: Any) -> tuple[Any, Any, Step]:
         key_traffic, key_play = jax.random.split(jax.random.fold_in(key, number))
         state, step = play_batch(policy, state, scene.traffic_at(now, number, key_traffic), key_play)
-        return (state, scene.advance(now, number, key_traffic, step.shown)), step
+        return state, scene.advance(now, number, key_traffic, step.shown), step
 
-    (state, _), steps = jax.lax.scan(body, (policy.start, scene.start), jnp.arange(n_batches))
+    def body(number: Array, carry: tuple[Any, Any, Step]) -> tuple[Any, Any, Step]:
+        state, now, steps = carry
+        state, now, step = one(number, state, now)
+        record = jax.tree.map(jnp.add, steps.record, step.record)
+        leaves, new = steps._replace(record=None), step._replace(record=None)
+        leaves = jax.tree.map(lambda all_, leaf: all_.at[number].set(leaf), leaves, new)
+        return state, now, leaves._replace(record=record)
+
+    *_, shape = jax.eval_shape(one, jnp.asarray(0), policy.start, scene.start)
+    nothing = shape._replace(record=None)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros((room, *leaf.shape), leaf.dtype), nothing)
+    nothing = nothing._replace(record=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shape.record))
+    state, _, steps = jax.lax.fori_loop(0, n_batches, body, (policy.start, scene.start, nothing))
     return state, steps
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from bandit.features import DIM, N_CONTENT, PriorScales, scale_groups, weight_prior
@@ -19,7 +18,7 @@ from simulations.changes import Changes
 from simulations.contextual import bayes_ucb_on_contents, thompson_on_contents
 from simulations.course import Course, batches_to_wait, draw_course
 from simulations.errors import unknown
-from simulations.played import Played
+from simulations.played import Played, played_of
 from simulations.policies import ContextualState, Outcomes, Policy, beta_thompson, oracle, ucb1, uniform
 from simulations.rivals import RIVALS, RivalNumbers, RivalSetting
 from simulations.run import Step, play, truthful
@@ -30,16 +29,18 @@ from simulations.worlds import EffectSizes, World, draw_truth, launch_mean, make
 
 BATCH = 200  # impressions between two updates
 N_SEEDS = 8
+LEAST_ROOM = 256  # batches
+WORDS, WORD_SHARE = 2, 1 / 3  # folded into a world's key; share of the texts that have a word
 COURSE = 1  # folded into a world's key for its changes, so that they leave the rest of it as it is
 CONTENT_LENGTH = (
     0.7  # root mean square distance of an ad from its campaign's mean, in the catalogue by MiniLM
 )
 # Policies that know impressions and clicks of each creative: (creatives, horizon, settings) -> the policy.
-BY_COUNTS: Mapping[str, Callable[[int, float, Numbers], Policy]] = {
+BY_COUNTS: Mapping[str, Callable[[int, Array, Numbers], Policy]] = {
     "beta-thompson": lambda n_arms, horizon, x: beta_thompson(n_arms),
     "ucb1": lambda n_arms, horizon, x: ucb1(n_arms, x["scale"]),
     "kl-ucb": lambda n_arms, horizon, x: kl_ucb(n_arms, x["scale"]),
-    "ab-then-commit": lambda n_arms, horizon, x: ab_then_commit(n_arms, x["share"], jnp.asarray(horizon)),
+    "ab-then-commit": lambda n_arms, horizon, x: ab_then_commit(n_arms, x["share"], horizon),
     "uniform": lambda n_arms, horizon, x: uniform(n_arms),
     "oracle": lambda n_arms, horizon, x: oracle(),
 }
@@ -56,6 +57,7 @@ def draw_worlds(
     sizes: EffectSizes | None = None,
     changes: Changes | None = None,
     impressions: int = 100_000,
+    n_words: int = 0,
 ) -> list[World]:
     """Draw worlds of different shops, one campaign each, for runs without an encoder.
 
@@ -68,19 +70,21 @@ def draw_worlds(
         sizes: how strong the effects are.
         changes: how the worlds change; None for not at all. The worlds are otherwise the same.
         impressions: of the run over which they change.
+        n_words: words that texts are made of, each in every third text; their weights are `sizes.words`.
+            Policies do not see them. The worlds are otherwise the same.
 
     Raises:
         WorldError: a number is out of range.
     """
-    if seed < 0 or n_worlds < 1 or n_creatives < 1:
+    if seed < 0 or n_worlds < 1 or n_creatives < 1 or n_words < 0:
         raise WorldError(
-            "expected seed >= 0, n_worlds >= 1 and n_creatives >= 1, "
-            f"got seed={seed}, n_worlds={n_worlds}, n_creatives={n_creatives}"
+            "expected seed >= 0, n_worlds >= 1, n_creatives >= 1 and n_words >= 0, "
+            f"got seed={seed}, n_worlds={n_worlds}, n_creatives={n_creatives}, n_words={n_words}"
         )
     sizes = sizes or EffectSizes()
     with double_precision():
         keys = jax.random.split(jax.random.key(seed), n_worlds)
-        worlds = [_drawn_world(key, n_creatives, sizes) for key in keys]
+        worlds = [_drawn_world(key, n_creatives, sizes, n_words) for key in keys]
         if changes is None:
             return worlds
         courses = [_drawn_course(key, changes, n_creatives, impressions) for key in keys]
@@ -92,13 +96,19 @@ def _drawn_course(key: Array, changes: Changes, n_creatives: int, impressions: i
     return draw_course(jax.random.fold_in(key, COURSE), changes, n_creatives, impressions)
 
 
-@partial(jax.jit, static_argnames=("n_creatives", "sizes"))
-def _drawn_world(key: Array, n_creatives: int, sizes: EffectSizes) -> World:
+def draw_words(key: Array, n_creatives: int, n_words: int) -> Array:
+    """Return which words each creative's text has, [creatives, words] of 0 and 1; `key` is the world's."""
+    has_word = jax.random.bernoulli(jax.random.fold_in(key, WORDS), WORD_SHARE, (n_creatives, n_words))
+    return has_word.astype(float)
+
+
+@partial(jax.jit, static_argnames=("n_creatives", "sizes", "n_words"))
+def _drawn_world(key: Array, n_creatives: int, sizes: EffectSizes, n_words: int) -> World:
     key_truth, key_content, key_world = jax.random.split(key, 3)
     content = jax.random.normal(key_content, (n_creatives, N_CONTENT))
     content *= CONTENT_LENGTH / jnp.linalg.norm(content, axis=1, keepdims=True)
-    truth = draw_truth(key_truth, 0, sizes)
-    return make_world(key_world, truth, content, jnp.zeros((n_creatives, 0)), sizes)
+    truth = draw_truth(key_truth, n_words, sizes)
+    return make_world(key_world, truth, content, draw_words(key, n_creatives, n_words), sizes)
 
 
 def play_worlds(
@@ -134,16 +144,18 @@ def play_worlds(
     name = setting.policy if setting.policy in by_name else "thompson"
     course = worlds[0].course
     n_batches = impressions // batch
-    wait = 0 if course is None else min(batches_to_wait(course, batch), n_batches)
-    run = _compiled(name, batch, n_batches, wait)
+    # A program serves runs of many lengths: its room is rounded up to a power of two.
+    room = max(LEAST_ROOM, 1 << (n_batches - 1).bit_length())
+    wait = 0 if course is None else min(batches_to_wait(course, batch), room)
+    run = _compiled(name, batch, room, wait)
     steps = []
     with double_precision():
         settings = setting_numbers(setting)
         # One run at a time: mapped over runs, the program is no faster on a CPU and takes longer to compile.
         for world, seed in zip(worlds, seeds, strict=True):
-            steps.append(jax.tree.map(np.asarray, run(settings, world, jax.random.key(seed))))
+            steps.append(jax.device_get(run(settings, world, n_batches, jax.random.key(seed))))
             advance(1)
-    return Played(setting, batch, *(np.stack(leaves) for leaves in zip(*steps, strict=True)))
+    return played_of(setting, batch, steps, n_batches)
 
 
 def setting_numbers(setting: Setting | RivalSetting) -> Numbers | RivalNumbers:
@@ -171,9 +183,9 @@ def _check(
 
 
 @cache
-def _compiled(name: str, batch: int, n_batches: int, wait: int) -> Callable[..., Step]:
-    def one(numbers: Any, world: World, key: Array) -> Step:
-        scene, horizon = traffic_of(world, batch), batch * n_batches
+def _compiled(name: str, batch: int, room: int, wait: int) -> Callable[..., Step]:
+    def one(numbers: Any, world: World, n_batches: Array, key: Array) -> Step:
+        scene, horizon = traffic_of(world, batch), (batch * n_batches).astype(float)
         if name in RIVALS:
             policy = delayed(RIVALS[name](world.content, numbers), wait, batch, DIM)
         else:
@@ -181,12 +193,12 @@ def _compiled(name: str, batch: int, n_batches: int, wait: int) -> Callable[...,
             if name not in ENDS:  # these learn nothing
                 as_of = known_as_of if name in BY_COUNTS else posterior_as_of
                 policy = delayed(policy, wait, batch, DIM, as_of)
-        return play(policy, truthful(scene) if name == "oracle" else scene, n_batches, key)[1]
+        return play(policy, truthful(scene) if name == "oracle" else scene, n_batches, key, room)[1]
 
     return jax.jit(one)
 
 
-def own_policy(name: str, world: World, horizon: float, batch: int, settings: Numbers) -> Policy:
+def own_policy(name: str, world: World, horizon: Array | float, batch: int, settings: Numbers) -> Policy:
     """Return a policy that is no rival: one by counts, or one on the engine's posterior.
 
     Args:
@@ -196,16 +208,15 @@ def own_policy(name: str, world: World, horizon: float, batch: int, settings: Nu
         batch: impressions between two updates.
         settings: the policy's numbers.
     """
-    n_arms = world.appeal.shape[0]
+    n_arms, end = world.appeal.shape[0], jnp.asarray(horizon, float)
     if name in BY_COUNTS:
-        return BY_COUNTS[name](n_arms, float(horizon), settings)
+        return BY_COUNTS[name](n_arms, end, settings)
     prior = weight_prior(PriorScales())
     known = (initial_state(prior, n_arms, 1), world.content, launch_mean(world))
     if name == BAYES_UCB:
-        reach = jnp.asarray(float(horizon))
-        policy = bayes_ucb_on_contents(*known, reach, settings["scale"], settings["power"])
+        policy = bayes_ucb_on_contents(*known, end, settings["scale"], settings["power"])
         return _learning_scales(policy, prior, batch)
-    reach = jnp.where(settings["endless"] > 0, jnp.inf, float(horizon))
+    reach = jnp.where(settings["endless"] > 0, jnp.inf, end)
     points = jnp.asarray(normal_points(n_arms))
     policy = thompson_on_contents(name, *known, reach, points, settings["kappa"], settings["uniform"])
     if name == FORGETTING:

@@ -55,8 +55,11 @@ def delayed(
         jnp.zeros((wait, batch, n_features)), jnp.zeros((wait, batch), int), jnp.zeros((wait, batch))
     )
 
+    def now(state: Waiting) -> Any:
+        return as_of(state.known, state.played * batch)
+
     def decide(state: Waiting, request: Request, luck: Luck) -> Choice:
-        return policy.choose(as_of(state.known, state.played * batch), request, luck)
+        return policy.choose(now(state), request, luck)
 
     def learn(state: Waiting, outcomes: Outcomes) -> Waiting:
         place = (state.played % wait).astype(int)
@@ -67,4 +70,8 @@ def delayed(
         pending = jax.tree.map(lambda leaf, new: leaf.at[place].set(new), state.pending, outcomes)
         return Waiting(known, pending, state.played + 1)
 
-    return Policy(policy.name, Waiting(policy.start, nothing, jnp.zeros(())), decide, learn)
+    start = Waiting(policy.start, nothing, jnp.zeros(()))
+    late = Policy(policy.name, start, decide, learn)
+    if (tell := policy.tell) is None:
+        return late
+    return late._replace(tell=lambda state, *request: tell(now(state), *request))

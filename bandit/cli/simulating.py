@@ -18,6 +18,14 @@ app = group(callback=show_help, invoke_without_command=True)
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; made when it is not there.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the results that are in the folder.")]
+Where = Annotated[
+    str,
+    typer.Option("--engine", metavar="here|local|ray", help="Play in this process, on several, or on Ray."),
+]
+NWorkers = Annotated[
+    str, typer.Option("--workers", metavar="N", help="Processes of local, or of a Ray started here.")
+]
+Address = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Of a Ray cluster that runs already.")]
 Policies = Annotated[str, typer.Option(metavar="NAME,…", help="The policies; the engine always plays.")]
 
 
@@ -43,6 +51,7 @@ def demo(
         "simulate archive packages.csv.gz --out out",
         "simulate archive packages.csv.gz --out out --ablations --cold-start",
         "simulate archive packages.csv.gz --out out --tune",
+        "simulate archive packages.csv.gz --out out --engine local --workers 8",
         "simulate archive packages.csv.gz --out out --json",
     )
 )
@@ -63,11 +72,18 @@ def archive(
     has_cold_start: Annotated[
         bool, typer.Option("--cold-start", help="Let an engine play too that has no history at all.")
     ] = False,
+    engine: Where = "here",
+    n_workers: NWorkers = "2",
+    address: Address = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Play past A/B tests with the engine and other policies: what share of the lift does each get?"""
-    from simulations.archive_run import run_archive
+    from simulations.archive_run import conclusion, run_archive
+    from simulations.cells import Workers
     from simulations.tuning import run_tuning
+
+    workers = Workers(engine=engine, n_workers=parse_integer(n_workers, "--workers"), address=address)
 
     if is_tuning:
         tried = run_tuning(file, out, cache=cache, console=console(is_error=True))
@@ -87,6 +103,8 @@ def archive(
         cache=cache,
         has_ablations=has_ablations,
         has_cold_start=has_cold_start,
+        overwrite=overwrite,
+        workers=workers,
         console=console(is_error=True),
     )
     if as_json:
@@ -97,7 +115,7 @@ def archive(
         [_score_row(score) for score in scores],
         n_words=3,
     )
-    print_line(f"written: {out / 'results.csv'}, {out / 'report.html'}")
+    print_outcome(conclusion(scores), out)
 
 
 def _tried_row(row: "Tried") -> tuple[str, ...]:
@@ -142,6 +160,12 @@ def synthetic(
     residual: Annotated[
         str | None, typer.Option(metavar="SD", help="Sd of what is each creative's own, in logits; 0.25.")
     ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SD", help="Sd of the effects of the texts' 12 words, in logits; no words if not given."
+        ),
+    ] = None,
     changes: Annotated[
         str | None,
         typer.Option(metavar="NAME=NUMBER,…", help="How worlds change; replaces the preset's changes."),
@@ -149,15 +173,15 @@ def synthetic(
     tune: Annotated[
         bool, typer.Option("--tune", help="First choose each rival's setting from a grid, on other worlds.")
     ] = False,
-    engine: Annotated[
-        str, typer.Option(metavar="here|local|ray", help="Play in this process, on several, or on Ray.")
-    ] = "here",
-    n_workers: Annotated[
-        str, typer.Option("--workers", metavar="N", help="Processes of local, or of a Ray started here.")
-    ] = "2",
-    address: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Of a Ray cluster that runs already.")
-    ] = None,
+    has_horizons: Annotated[
+        bool,
+        typer.Option(
+            "--horizons/--no-horizons", help="Play runs of a sixteenth and a quarter of the impressions too."
+        ),
+    ] = True,
+    engine: Where = "here",
+    n_workers: NWorkers = "2",
+    address: Address = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -167,14 +191,18 @@ def synthetic(
     """
     from simulations.cells import Workers
     from simulations.changes import parse_changes
+    from simulations.plans import N_WORDS, Plan
     from simulations.presets import plan_of
-    from simulations.synthetic_run import HEADER, Plan, row_of, run_synthetic
+    from simulations.synthetic_report import HEADER, conclusion, row_of
+    from simulations.synthetic_run import run_synthetic
 
     names = tuple(policies.split(","))
     plan = Plan(policies=names) if preset is None else plan_of(preset, names)
     sizes = plan.sizes
     if residual is not None:
         sizes = replace(sizes, residual=parse_number(residual, "--residual"))
+    if words is not None:
+        sizes = replace(sizes, words=parse_number(words, "--words"))
     if base_rate is not None:
         rate = parse_number(base_rate, "--base-rate")
         sizes = replace(sizes, base_rates=(rate, rate))
@@ -185,8 +213,10 @@ def synthetic(
         creatives=_or(creatives, "--creatives", plan.creatives),
         batch=_or(batch, "--batch", plan.batch),
         sizes=sizes,
+        n_words=0 if words is None else N_WORDS,
         changes=plan.changes if changes is None else parse_changes(changes),
         is_tuned=tune,
+        has_horizons=has_horizons,
     )
     workers = Workers(engine=engine, n_workers=parse_integer(n_workers, "--workers"), address=address)
     rows = run_synthetic(plan, out, overwrite=overwrite, workers=workers, console=console(is_error=True))
@@ -194,7 +224,15 @@ def synthetic(
         print_json({"scores": [asdict(row) for row in rows]})
         return
     print_table(HEADER, [row_of(row) for row in rows], n_words=2)
-    print_line(f"written: {out / 'results.csv'}, {out / 'report.html'}")
+    print_outcome(conclusion(plan, rows), out)
+
+
+def print_outcome(conclusion: str, out: Path) -> None:
+    """Print what came out in plain words, and what was written."""
+    if conclusion:
+        print_line(conclusion)
+    report = out / "report.html"
+    print_line(f"written: {out / 'results.csv'}, {report}, its pictures in {out / 'report-figures'}")
 
 
 def _or(text: str | None, option: str, default: int) -> int:

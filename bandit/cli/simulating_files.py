@@ -2,17 +2,13 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bandit.cli.options import AsJson, example, group, parse_integer
 from bandit.cli.printing import console, percent, print_json, print_line, print_table
-from bandit.cli.simulating import Out, Overwrite, Policies
-
-if TYPE_CHECKING:
-    from simulations.classification_run import LabelScore
-    from simulations.log_run import ReplayScore
+from bandit.cli.simulating import Out, Overwrite, Policies, print_outcome
 
 app = group()
 
@@ -42,7 +38,7 @@ def log(
     as_json: AsJson = False,
 ) -> None:
     """Replay a log of uniform choices: a policy sees the lines that it would have chosen alike."""
-    from simulations.log_run import run_log
+    from simulations.log_run import REPLAY_HEADER, conclusion, replay_row, run_log
 
     scores, logged = run_log(
         file,
@@ -56,28 +52,17 @@ def log(
     if as_json:
         print_json({"logged": asdict(logged), "scores": [asdict(score) for score in scores]})
         return
-    header = ("policy", "setting", "lines accepted", "clicks", "CTR", "last half")
-    print_table(header, [_replay_row(score) for score in scores], n_words=2)
+    print_table(REPLAY_HEADER, [replay_row(score) for score in scores], n_words=2)
     rate = f"{percent(logged.rate, 2)} ± {percent(logged.rate_error, 2)}"
     print_line(f"the log itself: {rate} on {logged.rows:,} lines")
-    print_line(f"written: {out / 'results.csv'}")
-
-
-def _replay_row(score: "ReplayScore") -> tuple[str, ...]:
-    return (
-        score.policy,
-        score.setting,
-        f"{score.accepted:,.0f} ({percent(score.accepted_share, 2)})",
-        f"{score.clicks:,.1f}",
-        f"{percent(score.rate, 2)} ± {percent(score.rate_error, 2)}",
-        f"{percent(score.late, 2)} ± {percent(score.late_error, 2)}",
-    )
+    print_outcome(conclusion(scores), out)
 
 
 @app.command(
     epilog=example(
         "simulate classification shuttle.npz --out out",
         "simulate classification shuttle.npz --impressions 5000 --policies lin-ucb,logistic-ts --out out",
+        "simulate classification shuttle.npz --impressions 5000 --tune --out out",
     )
 )
 def classification(
@@ -93,11 +78,17 @@ def classification(
         str | None, typer.Option(metavar="N", help="Rows of each run; all when not given.")
     ] = None,
     batch: Annotated[str, typer.Option(metavar="N", help="Rows between two updates.")] = "50",
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune", help="First choose each rival's setting from a grid, on other orders of the rows."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Play a table with labels: each row is a request, each label an arm, the right one a click."""
-    from simulations.classification_run import run_classification
+    from simulations.classification_run import LABEL_HEADER, conclusion, label_row, run_classification
 
     scores = run_classification(
         file,
@@ -106,24 +97,12 @@ def classification(
         seeds=parse_integer(seeds, "--seeds"),
         impressions=None if impressions is None else parse_integer(impressions, "--impressions"),
         batch=parse_integer(batch, "--batch"),
+        is_tuned=tune,
         overwrite=overwrite,
         console=console(is_error=True),
     )
     if as_json:
         print_json({"scores": [asdict(score) for score in scores]})
         return
-    header = ("policy", "setting", "rows", "seeds", "right", "last quarter", "behind engine")
-    print_table(header, [_label_row(score) for score in scores], n_words=2)
-    print_line(f"written: {out / 'results.csv'}")
-
-
-def _label_row(score: "LabelScore") -> tuple[str, ...]:
-    return (
-        score.policy,
-        score.setting,
-        f"{score.rows:,}",
-        str(score.seeds),
-        f"{100 * score.right:.1f} ± {percent(score.right_error)}",
-        f"{100 * score.late:.1f} ± {percent(score.late_error)}",
-        f"{100 * score.behind_engine:.1f} ± {100 * score.behind_engine_error:.1f} points",
-    )
+    print_table(LABEL_HEADER, [label_row(score) for score in scores], n_words=2)
+    print_outcome(conclusion(scores), out)

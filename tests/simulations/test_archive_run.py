@@ -9,6 +9,8 @@ import pytest
 
 from encoders import TextEncoder
 from simulations.archive_run import run_archive
+from simulations.cells import Workers
+from simulations.errors import ResultsExistError
 from simulations.settings import engine_setting, grid, setting
 from simulations.tuning import run_tuning
 
@@ -97,3 +99,23 @@ def test_tuning_marks_the_setting_that_is_best_over_all_lengths(archive: Path, t
     for row in tried:
         assert row.mean_share == pytest.approx(means[row.setting])
         assert row.tests == 6
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_results_and_nothing_is_played_twice(
+    archive: Path, tmp_path: Path
+) -> None:
+    encoder = TextEncoder(TINY)
+    scores = run_archive(archive, tmp_path / "here", settings=POLICIES, encoder=encoder)
+    workers = Workers(engine="local", n_workers=2)
+    # The cells of a run that was stopped after it had played one policy.
+    run_archive(archive, tmp_path / "local", settings=POLICIES[:1], encoder=encoder)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "local" / "cells").iterdir()}
+    with pytest.raises(ResultsExistError, match=r"has results\.csv, report\.html already"):
+        run_archive(archive, tmp_path / "local", settings=POLICIES, encoder=encoder)
+    again = run_archive(
+        *(archive, tmp_path / "local"), settings=POLICIES, encoder=encoder, workers=workers, overwrite=True
+    )
+    assert again == scores
+    assert len(kept) == 6, "one policy, three lengths, both choices of weeks"
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from bandit.features import N_CONTEXT, design_row
 from simulations.changes import Changes, parse_changes
 from simulations.course import (
+    CONVERSIONS,
     Course,
     Now,
     at_the_start,
@@ -20,7 +21,7 @@ from simulations.course import (
 )
 from simulations.run import Traffic
 from simulations.settings import WORLD_SETTINGS, Setting
-from simulations.synthetic import draw_worlds, play_worlds
+from simulations.synthetic import COURSE, draw_worlds, play_worlds
 from simulations.visits import FIRST_SLOT, WorldError, context_vectors, draw_visits
 from simulations.worlds import World, launch_mean, traffic_of
 
@@ -262,6 +263,42 @@ def test_policies_see_the_reported_clicks() -> None:
     assert played.best.sum() == 0
 
 
+def conversion_rates(world: World) -> np.ndarray:
+    """Return q of each creative, from the standard normals of the course's own key."""
+    (key,) = jax.random.split(jax.random.key(4), 1)
+    z = np.asarray(
+        jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, COURSE), CONVERSIONS), (N_ARMS,))
+    )
+    return np.asarray(1 / (1 + np.exp(-(np.log(0.2 / 0.8) + 1.5 * z))))
+
+
+@pytest.mark.parametrize("telling", [0, 1])
+def test_where_clicks_convert_an_impression_is_worth_its_conversion(telling: int) -> None:
+    numbers = {"bots": 0.1, "bot_rate": 0.3, "lost": 0.2, "window": 0.2, "delay": 0.2}
+    (world,) = worlds(converting=0.2, convincing=1.5, telling=telling, **numbers)
+    traffic, logits = traffic_at(world, 0)
+    clicks = 0.9 / (1 + np.exp(-logits))  # of people
+    q = conversion_rates(world)
+    assert q.max() / q.min() > 3
+    assert_allclose(traffic.truth, clicks * q, rtol=1e-9)
+    # The window is one delay: half of all comes in time. Bots click and never convert.
+    told = 0.8 * (0.5 * clicks * q if telling else 0.5 * clicks + 0.1 * 0.3)
+    assert_allclose(traffic.reported, told, rtol=1e-9)
+
+
+def test_conversions_leave_the_rest_of_a_world_as_it_is() -> None:
+    numbers = {"arriving": 0.5, "retiring": 0.5, "bots": 0.1}
+    (plain,), (selling,) = worlds(**numbers), worlds(converting=0.2, convincing=1.0, **numbers)
+    assert_array_equal(course(plain).arrives, course(selling).arrives)
+    assert_array_equal(course(plain).retires, course(selling).retires)
+    assert_array_equal(course(plain).converts, 1)
+    played = [play_worlds([one], BY_NAME["ucb1"], IMPRESSIONS, batch=BATCH) for one in (plain, selling)]
+    assert_array_equal(played[0].shown, played[1].shown)  # it is told of the same clicks
+    shown = played[0].shown[0] / BATCH
+    assert_array_equal(shown.max(axis=1), 1)  # UCB1 shows one creative for a batch
+    assert_allclose(played[1].earned[0], played[0].earned[0] * (shown @ course(selling).converts), rtol=1e-9)
+
+
 def test_policies_learn_late_where_they_wait() -> None:
     late, prompt = worlds(per_day=1_000, window=0.4), worlds(per_day=1_000)
     waited, at_once = (play_worlds(one, BY_NAME["ucb1"], IMPRESSIONS, batch=BATCH) for one in (late, prompt))
@@ -280,6 +317,9 @@ def test_policies_learn_late_where_they_wait() -> None:
         ({"delay": 0.5}, "delay needs a window above 0 for clicks to come in, got delay=0.5"),
         ({"bot_rate": 1.1}, "bot_rate is a share and must be at most 1, got 1.1"),
         ({"wear": 0}, "wear must be above 0, got 0"),
+        ({"converting": 1.5}, "converting is a share and must be at most 1, got 1.5"),
+        ({"converting": 0.1, "telling": 0.5}, "telling must be 0 for clicks or 1 for conversions, got 0.5"),
+        ({"convincing": 0.5}, "some convert and some don't, got converting=0"),
         ({"per_day": float("nan")}, "per_day must be a finite number of at least 0, got nan"),
     ],
 )

@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose
 
 from bandit.cli import main
 from bandit.numerics import double_precision
-from simulations.classification import SETTINGS, design_rows, play_labelled
-from simulations.classification_run import score_of
+from simulations.classification import GRIDS, SETTINGS, design_rows, play_labelled
+from simulations.classification_run import run_classification, score_of
 from simulations.labelled import LabelError, Labelled, read_labelled
 
 N = 600
@@ -150,10 +150,15 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
     assert [(row["policy"], row["rows"]) for row in rows] == [("engine", "200"), ("uniform", "200")]
     assert "points" in capfd.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "How often each policy was right" in page
+    assert {"regret", "lift", "traffic", "calibration", "probabilities"} == {
+        picture.stem for picture in (tmp_path / "out" / "report-figures").iterdir()
+    }
     for more, problem in (
         (["--policies", "ucb7"], "unknown policy 'ucb7'; nearest: "),
-        (["--seeds", "0"], "expected at least one seed, got 0"),
-        (["--seeds", "1"], "has results.csv already"),
+        (["--seeds", "0"], "expected 1 to 1,000 seeds, got 0"),
+        (["--seeds", "1"], "has results.csv, report.html already"),
         (
             ["--impressions", "601", "--overwrite"],
             "expected 1 <= batch <= impressions <= 600, the rows of the table",
@@ -164,3 +169,21 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         assert problem in capfd.readouterr().err
     assert main(["simulate", "classification", "no.npz", "--out", str(tmp_path)]) == 2
     assert "no.npz: no such file or directory" in capfd.readouterr().err
+
+
+def test_a_rival_is_tuned_on_other_orders_of_the_rows(tmp_path: Path) -> None:
+    scores = run_classification(
+        written(tmp_path / "table.npz", X=TABLE, y=LABEL),
+        tmp_path / "out",
+        policies=["ucb1", "beta-thompson"],
+        seeds=2,
+        impressions=200,
+        batch=50,
+        is_tuned=True,
+    )
+    trials = list(csv.DictReader((tmp_path / "out" / "tuning.csv").open()))
+    assert [trial["setting"] for trial in trials] == [one.setting_id for one in GRIDS["ucb1"]]
+    best = min(trials, key=lambda trial: float(trial["of_uniform"]))
+    assert scores[1].setting == best["setting"]
+    assert scores[0].setting == SETTINGS["engine"].setting_id, "the engine plays as it is shipped"
+    assert {len(one) for one in GRIDS.values()} == {16}

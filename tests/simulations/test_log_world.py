@@ -119,13 +119,15 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--policies", "ucb1", "--seeds", "1"]) == 0
     out = capfd.readouterr().out
     assert "on 1,200 lines" in out
+    assert "The engine had a click rate" in out
+    assert (tmp_path / "out" / "report-figures" / "click-rates.png").exists()
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
     assert [row["policy"] for row in rows] == ["engine", "ucb1"]
     assert 0.2 < float(rows[0]["accepted_share"]) < 0.3
     for more, problem in (
         (["--policies", "ucb7"], "unknown policy 'ucb7'; nearest: "),
         (["--seeds", "0"], "expected at least one seed, got 0"),
-        (["--seeds", "1"], "has results.csv already"),
+        (["--seeds", "1"], "has results.csv, report.html already"),
     ):
         assert main([*command, *more]) == 2
         assert problem in capfd.readouterr().err

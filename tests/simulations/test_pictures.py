@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 
 from simulations.canvas import THEME, policy_styles, spread, svg, thinned, write_png
+from simulations.curves import draw_horizons, draw_lift_over_time, draw_regret
 from simulations.errors import SimulationError
-from simulations.pictures import draw_arms, draw_lift, draw_regret, draw_shares
-from simulations.results import ArmInterval, RegretCurve, ResultError, TrafficShares, regret_band
+from simulations.pictures import draw_arms, draw_lift, draw_shares
+from simulations.results import (
+    ArmInterval,
+    HorizonCurve,
+    LiftCurve,
+    RegretCurve,
+    ResultError,
+    TrafficShares,
+    regret_band,
+)
 
 POLICIES = ("engine", "plain-thompson", "greedy", "beta-thompson", "ucb1", "uniform", "oracle")
 TIMES = np.arange(100, 100_100, 100)
@@ -42,11 +51,11 @@ def words(figure: object) -> list[str]:
     return re.findall(r"<text [^>]*>([^<]*)</text>", svg(figure, "p", "a picture"))
 
 
-def test_band_is_mean_and_two_standard_errors() -> None:
+def test_band_is_students_interval_of_the_mean() -> None:
     band = regret_band(RegretCurve("engine", np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 2.0]])))
-    # Sample deviation of 1, 3, 5 is 2, so the standard error is 2/√3.
+    # Sample deviation of 1, 3, 5 is 2, so the standard error is 2/√3; 4.30265 from Student's table.
     np.testing.assert_allclose(band.mean, [3.0, 2.0])
-    np.testing.assert_allclose(band.high - band.mean, [4 / np.sqrt(3), 0.0])
+    np.testing.assert_allclose(band.high - band.mean, [4.30265 * 2 / np.sqrt(3), 0.0], rtol=1e-5)
     np.testing.assert_allclose(band.mean - band.low, band.high - band.mean)
 
 
@@ -106,6 +115,25 @@ def test_labels_on_pictures_can_be_read_on_both_pages() -> None:
             light, dark = sorted((luminance(THEME[name][page]), paper), reverse=True)
             # WCAG 2.2, criterion 1.4.3: at least 4.5 for text.
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, page)
+
+
+def test_lift_over_time_has_a_band_of_students_interval() -> None:
+    share, error = np.array([0.1, 0.6]), np.array([0.02, 0.01])
+    figure = draw_lift_over_time([LiftCurve("engine", share, error, 3)], np.array([50, 100]))
+    area = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert area[:, 1].min() == pytest.approx(0.1 - 4.30265 * 0.02, rel=1e-5)
+    assert area[:, 1].max() == pytest.approx(0.6 + 4.30265 * 0.01, rel=1e-5)
+    assert "engine" in words(figure)
+
+
+def test_horizons_are_drawn_at_their_length() -> None:
+    curve = HorizonCurve("engine", np.array([[3.0, 8.0, 16.0], [5.0, 12.0, 24.0]]))
+    figure = draw_horizons([curve], np.array([1_000, 4_000, 16_000]))
+    line = figure.axes[0].get_lines()[0]
+    np.testing.assert_allclose(line.get_xydata(), [[1_000, 4], [4_000, 10], [16_000, 20]])
+    assert {"1,000", "4,000", "16,000"} <= set(words(figure))
+    with pytest.raises(ResultError, match=r"needs a regret above 0, got 0 of ucb1"):
+        draw_horizons([HorizonCurve("ucb1", np.array([[0.0, 1.0]]))], np.array([10, 20]))
 
 
 def test_regret_picture_needs_policies_and_fitting_times() -> None:
@@ -233,7 +261,7 @@ def test_png_is_twice_the_size_of_a_screen(tmp_path: Path) -> None:
     data = path.read_bytes()
     width, _ = struct.unpack(">II", data[16:24])
     assert data.startswith(b"\x89PNG")
-    assert width == int(192 * figure.get_figwidth())
+    assert width == pytest.approx(192 * figure.get_figwidth(), rel=0.1), "cut to what is drawn"
 
 
 def test_global_settings_are_untouched() -> None:

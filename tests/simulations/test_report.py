@@ -8,20 +8,25 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from simulations.page import Piece
-from simulations.report import (
+from simulations.forecasts import LOGIT_EDGES, PROBABILITY_EDGES, Record
+from simulations.page import Piece, Section, Table, settings_id, with_small_print, write_html
+from simulations.report import figures_of, write_csv, write_report
+from simulations.results import (
     ArmInterval,
+    HorizonCurve,
+    LiftCurve,
     RegretCurve,
     ResultError,
-    Section,
-    Table,
     TrafficShares,
+)
+from simulations.sections import (
+    archive_section,
     arms_section,
+    belief_sections,
+    horizon_section,
     lift_section,
     regret_section,
     shares_section,
-    write_csv,
-    write_html,
 )
 
 
@@ -95,7 +100,21 @@ def sections() -> list[Section]:
         arms_section(
             "<Spring> & sale", [arm, dataclasses.replace(arm, creative_id="shoes-bold-1", truth=None)]
         ),
-        lift_section([Row(policy="engine"), Row(policy="uniform", share_of_lift=0.0)]),
+        archive_section([Row(policy="engine"), Row(policy="uniform", share_of_lift=0.0)]),
+    ]
+
+
+def more_sections() -> list[Section]:
+    forecasts = np.zeros((len(LOGIT_EDGES) + 1, 3))
+    forecasts[20:22] = [[300, 6, 9], [100, 4, 0]]
+    record = Record(forecasts, np.arange(len(PROBABILITY_EDGES) + 1.0))
+    share = np.array([0.1, 0.5, 0.7])
+    return [
+        lift_section([LiftCurve("engine", share, share / 9, 4)], np.array([10, 20, 30])),
+        horizon_section(
+            [HorizonCurve("engine", np.array([[5.0, 9.0], [7.0, 11.0]]))], np.array([1_000, 4_000])
+        ),
+        *belief_sections("engine", record),
     ]
 
 
@@ -178,15 +197,61 @@ def test_page_says_what_was_measured(tmp_path: Path) -> None:
 def test_table_of_regret_is_ranked() -> None:
     table = sections()[0].table
     assert table is not None
-    # The regret of the two seeds is 1 and 2 times √1000 = 31.6: mean 47.4, standard error 15.8.
-    assert table.rows[0] == ("engine", "47", "± 32", "2")
-    assert table.rows[1] == ("uniform", "142", "± 95", "2")
+    # The regret of the two seeds is 1 and 2 times √1000 = 31.6: mean 47.4, standard error 15.8, and Student's
+    # t of one degree of freedom is 12.7.
+    assert table.rows[0] == ("engine", "47", "± 201", "2")
+    assert table.rows[1] == ("uniform", "142", "± 603", "2")
 
 
 def test_page_is_the_same_every_time(tmp_path: Path) -> None:
     for name in ("a.html", "b.html"):
         write_html(tmp_path / name, "Title", sections(), settings={"seeds": 12})
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_report_has_its_pictures_as_files_and_each_names_its_settings(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    settings = {"seeds": 12, "kappa": 0.5}
+    stale = figures_of(path) / "old.png"
+    stale.parent.mkdir()
+    stale.touch()
+    write_report(path, "Title", [*sections(), *more_sections()], lead="Lead.", settings=settings)
+    names = {picture.stem for picture in figures_of(path).iterdir()}
+    assert names == {
+        *("regret", "traffic", "creatives-_Spring_ & sale", "lift", "horizons", "calibration"),
+        "probabilities",
+    }
+    named = f"settings {settings_id(settings)}"
+    assert outline(path).words.count(named) == 8
+    for picture in figures_of(path).iterdir():
+        assert named.encode() in picture.read_bytes(), picture.name
+    assert path.stat().st_size < 400_000
+
+
+def test_other_settings_have_another_id() -> None:
+    ids = {settings_id({"seeds": seeds, "batch": batch}) for seeds in (8, 9) for batch in (1, 2)}
+    assert len(ids) == 4
+    assert settings_id({"a": 1, "b": 2}) == settings_id({"b": 2, "a": 1})
+
+
+def test_settings_stand_below_their_policy(tmp_path: Path) -> None:
+    table = with_small_print(("policy", "setting", "clicks"), [("engine", "k=2", "1"), ("uniform", "-", "2")])
+    write_html(tmp_path / "t.html", "T", [Section(heading="H", caption="C", table=table)])
+    text = (tmp_path / "t.html").read_text("utf-8")
+    assert (
+        "<tr class=engine><td class=words>engine<small>k=2</small></td><td class=number>1</td></tr>" in text
+    )
+    assert "<td class=words>uniform</td><td class=number>2</td>" in text
+
+
+def test_calibration_tells_what_came_of_what_was_expected() -> None:
+    section = next(one for one in more_sections() if one.name == "calibration")
+    assert section.table is not None
+    # Wilson's intervals of 9 of 300 and 0 of 100 by R's prop.test without correction.
+    assert section.table.rows == (
+        ("300", "2.00 %", "3.00 %", "1.59 %", "5.60 %"),
+        ("100", "4.00 %", "0.00 %", "0.00 %", "3.70 %"),
+    )
 
 
 def test_page_of_long_runs_stays_small(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -12,9 +13,9 @@ from simulations.played import (
     uniform_of,
 )
 from simulations.settings import WORLD_SETTINGS, Setting
-from simulations.synthetic import draw_worlds, play_worlds
+from simulations.synthetic import draw_words, draw_worlds, play_worlds
 from simulations.visits import WorldError
-from simulations.worlds import EffectSizes, World
+from simulations.worlds import EffectSizes, World, draw_truth
 
 IMPRESSIONS, BATCH, N_WORLDS, N_ARMS = 3_000, 100, 3, 6
 BY_NAME = {setting.policy: setting for setting in WORLD_SETTINGS}
@@ -145,3 +146,24 @@ def test_worlds_out_of_range_are_refused() -> None:
         draw_worlds(-1)
     with pytest.raises(WorldError, match="n_creatives=0"):
         draw_worlds(0, n_creatives=0)
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_words_add_what_their_weights_say_and_policies_do_not_see_them() -> None:
+    sizes = EffectSizes(words=0.4)
+    plain, wordy = (draw_worlds(3, n_worlds=2, n_creatives=9, sizes=sizes, n_words=n) for n in (0, 12))
+    keys = jax.random.split(jax.random.key(3), 2)
+    for key, without, world in zip(keys, plain, wordy, strict=True):
+        has_word = np.asarray(draw_words(key, 9, 12))
+        weights = np.asarray(draw_truth(jax.random.split(key, 3)[0], 12, sizes).words)
+        added = has_word @ weights
+        assert added.std() > 0.2
+        np.testing.assert_allclose(world.appeal - without.appeal, added - added.mean(), atol=1e-9)
+        for name in ("content", "base", "context", "interaction"):
+            np.testing.assert_array_equal(getattr(world, name), getattr(without, name), err_msg=name)
+
+
+def test_a_third_of_the_texts_has_a_word() -> None:
+    has_word = np.asarray(draw_words(jax.random.key(0), 200, 50))
+    assert set(np.unique(has_word)) == {0, 1}
+    assert has_word.mean() == pytest.approx(1 / 3, abs=4 * np.sqrt(2 / 9 / has_word.size))

@@ -14,13 +14,14 @@ from bandit.features import PriorScales, scale_groups, weight_prior
 from bandit.posterior import forget, learn_scales
 from bandit.upkeep import SCALES_EVERY
 from simulations.cells import Workers
+from simulations.plans import N_TUNING, Plan
 from simulations.played import Comparison, Played, compare
 from simulations.policies import Outcomes, Policy
 from simulations.rivals import GRIDS, RIVALS, TUNED
 from simulations.run import play
 from simulations.settings import FIXED_SCALES, FORGETTING, WORLD_TUNED, Setting, engine_setting, grid
 from simulations.synthetic import draw_worlds, own_policy, setting_numbers
-from simulations.synthetic_run import N_TUNING, Plan, run_synthetic
+from simulations.synthetic_run import run_synthetic
 from simulations.visits import WorldError
 from simulations.worlds import traffic_of
 
