@@ -195,7 +195,8 @@ def _study(place: Path, task: dict[str, str]) -> Any:
             load_if_exists=True,
         )
     except Exception as error:  # of Optuna, SQLAlchemy, alembic or the disk
-        raise TuningError(f"{place} is no study of Optuna ({error}); remove it to start anew") from error
+        reason = str(error).partition("\n")[0]  # SQLAlchemy adds its statement
+        raise TuningError(f"{place} is no study of Optuna ({reason}); remove it to start anew") from error
     known = study.user_attrs.get("task", {})
     if not known and not study.trials:
         study.set_user_attr("task", task)
