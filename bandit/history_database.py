@@ -6,7 +6,7 @@ from typing import Any
 from bandit.history import History
 from bandit.records import Creative, HistoryRow
 from encoders import text_hash
-from storage import CreativeRecord, Store
+from storage import CountRow, CreativeRecord, Store
 
 
 def read_database(url: str | os.PathLike[str], *, with_conversions: bool = False) -> History:
@@ -43,7 +43,7 @@ def read_database(url: str | os.PathLike[str], *, with_conversions: bool = False
             impressions=count.impressions,
             clicks=count.clicks,
             context=count.context,
-            conversions=getattr(count, "conversions", None),
+            conversions=count.conversions if isinstance(count, CountRow) else None,
         )
         for count in counts
     ]

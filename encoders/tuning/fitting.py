@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from encoders.recipe import Recipe, load_tokenizer, read_recipe, tokenise
 from .augmentation import words_of
 from .campaigns import PastCampaign, discounted, tells, visits
 from .head import Counts, Head, choose_head, counts_of, gains
-from .model import Model, Tunable, encoding, model_of
+from .model import Encode, Model, Tunable, encoding, model_of
 from .packing import Tokens, texts_of
 from .parameters import Parameters, Trained, last_layers, low_rank, parameters_of
 from .report import Epoch
@@ -131,26 +131,14 @@ def fit(
         TuningError: The settings ask for what the model, its tokenizer or the campaigns do not have.
     """
     trained = trained_of(source, settings)
-    as_it_is, as_it_trains = (
-        model_of(config, source.parameters, trained, source.recipe, dtype)
-        for config, dtype in (
-            (source.config, jnp.float32),
-            (_with_dropout(source.config, settings.dropout), jnp.dtype(settings.dtype)),
-        )
-    )
+    parts = source.parameters, trained, source.recipe
+    as_it_is = model_of(source.config, *parts)
+    as_it_trains = model_of(_with_dropout(source.config, settings.dropout), *parts, jnp.dtype(settings.dtype))
     encode = encoding(as_it_is)
     tokens, later = (tokenised(source, part, settings, settings.own_effect) for part in (training, stopping))
-    for each in zip(*(campaign.outcomes for campaign in tokens), strict=True):
-        _check(each, settings)
+    _check_conversions(tokens, settings)
     later_counts = _counts(later)
-    if so_far is None:
-        vectors, later_vectors = encode(trained.initial, tokens), encode(trained.initial, later)
-        heads: Sequence[Head] = [
-            choose_head(vectors, own, later_vectors, its_later)
-            for own, its_later in zip(_counts(tokens), later_counts, strict=True)
-        ]
-    else:
-        heads = so_far.heads
+    heads = so_far.heads if so_far else _first_heads(encode, trained, tokens, later)
     before = Tunable(trained.initial, jnp.asarray([head.weights for head in heads], jnp.float32))
     progress = so_far or Progress(heads, Stage(0, before, ()), before, ())
 
@@ -179,7 +167,7 @@ def best_of(epochs: Sequence[Epoch]) -> Epoch:
 
 
 def scores_of(
-    encode: Callable[[Any, Sequence[Tokens]], np.ndarray], tunable: Tunable, campaigns: Sequence[Tokens]
+    encode: Encode, tunable: Tunable, campaigns: Sequence[Tokens]
 ) -> Float[np.ndarray, "outcomes creatives"]:
     """Compute the creatives' scores for each outcome."""
     return np.asarray(jax.device_get(tunable.heads) @ encode(tunable.encoder, campaigns).T)
@@ -203,12 +191,24 @@ def tokenised(
     return made
 
 
+def _first_heads(
+    encode: Encode, trained: Trained, training: Sequence[Tokens], stopping: Sequence[Tokens]
+) -> Sequence[Head]:
+    """Fit each outcome's head on the encoder as it was."""
+    vectors, later = encode(trained.initial, training), encode(trained.initial, stopping)
+    return [
+        choose_head(vectors, own, later, its_later)
+        for own, its_later in zip(_counts(training), _counts(stopping), strict=True)
+    ]
+
+
 def _counts(campaigns: Sequence[Tokens]) -> list[Counts]:
+    """Return the counts for each outcome."""
     return [counts_of(outcome) for outcome in zip(*(each.outcomes for each in campaigns), strict=True)]
 
 
-def _check(campaigns: Sequence[PastCampaign], settings: TuningSettings) -> None:
-    if not any(tells(campaign) for campaign in campaigns):
+def _check_conversions(campaigns: Sequence[Tokens], settings: TuningSettings) -> None:
+    if settings.conversions and not any(tells(campaign.outcomes[1]) for campaign in campaigns):
         raise TuningError(
             f"conversions {settings.conversions:g}: none of the {len(campaigns)} campaigns that train has "
             "clicks with and without a conversion, of two creatives; tune without conversions"

@@ -18,6 +18,9 @@ from encoders.recipe import Pooling, Recipe
 from .packing import Packed, Tokens, pack
 from .parameters import Parameters, Trained, with_parameters
 
+# From what trains and campaigns to the creatives' vectors.
+Encode = Callable[[Any, Sequence[Tokens]], Float[np.ndarray, "creatives dim"]]
+
 
 class Model(NamedTuple):
     """Hold what does not change while an encoder is tuned.
@@ -67,7 +70,7 @@ def model_of(
     return Model(graph, state, frozen, trained.combine, recipe.pooling, recipe.max_tokens)
 
 
-def encoding(model: Model) -> Callable[[Any, Sequence[Tokens]], Float[np.ndarray, "creatives dim"]]:
+def encoding(model: Model) -> Encode:
     """Make the function from trained parameters and campaigns to the creatives' vectors."""
     run = jax.jit(lambda frozen, trained, batch: vectors(model, frozen, trained, batch))
 
