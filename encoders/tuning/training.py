@@ -85,7 +85,7 @@ def train(
     scale = Scale(max(batches), clicks / max(batches), sum(batches))
     if settings.accumulate > scale.n_batches:
         raise TuningError(
-            f"accumulate {settings.accumulate}: an epoch has {scale.n_batches} batches; expected no more"
+            f"accumulate {settings.accumulate}: expected at most {scale.n_batches}, the batches of an epoch"
         )
     optimiser, step = make_step(model, heads, scale, settings)
 

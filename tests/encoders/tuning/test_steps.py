@@ -116,5 +116,5 @@ def test_bfloat16_computes_about_the_same_and_keeps_float32() -> None:
 
 
 def test_more_batches_a_step_than_there_are_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TuningError, match="accumulate 9: an epoch has 1 batches; expected no more"):
+    with pytest.raises(TuningError, match="accumulate 9: expected at most 1, the batches of an epoch"):
         tune(planted(20, seed=0), tmp_path / "out", TuningSettings(accumulate=9, layers=1), TINY)

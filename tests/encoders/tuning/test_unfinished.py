@@ -45,7 +45,8 @@ tune(HISTORY, Path(sys.argv[1]), SETTINGS, TINY, told)
 """
 N_EPOCHS = 12
 HISTORY = planted(60, seed=0)
-SETTINGS = TuningSettings(epochs=N_EPOCHS, learning_rate=3e-3, held_out=0.25)
+# Half a step is left after an epoch of three batches.
+SETTINGS = TuningSettings(epochs=N_EPOCHS, learning_rate=3e-3, held_out=0.25, accumulate=2, mask=0.1)
 TASK = {"settings": "a", "campaigns": "b"}
 
 
