@@ -6,14 +6,16 @@ from typing import Any
 from bandit.history import History
 from bandit.records import Creative, HistoryRow
 from encoders import text_hash
-from storage import CreativeRecord, Store
+from storage import CountRow, CreativeRecord, Store
 
 
-def read_database(url: str | os.PathLike[str]) -> History:
+def read_database(url: str | os.PathLike[str], *, with_conversions: bool = False) -> History:
     """Read what another database has learnt.
 
     Args:
         url: A path of an SQLite file, or a URL; it is only read.
+        with_conversions: Whether to count the clicks that led to a conversion, too; of imported history that
+            is not known.
 
     Returns:
         Learnt decisions, pruned ones and its own imported history, by creative and context; creatives without
@@ -28,7 +30,7 @@ def read_database(url: str | os.PathLike[str]) -> History:
         creatives = {creative.creative_id: creative for creative in store.campaigns.all_creatives(model_id)}
         step = store.learning.latest_step(model_id)
         counts: list[Any] = [
-            *store.learning.counts(model_id, up_to_step=step),
+            *store.learning.counts(model_id, up_to_step=step, with_conversions=with_conversions),
             *store.learning.history_counts(model_id),
         ]
         identity = database_identity(store, model_id)
@@ -41,6 +43,7 @@ def read_database(url: str | os.PathLike[str]) -> History:
             impressions=count.impressions,
             clicks=count.clicks,
             context=count.context,
+            conversions=count.conversions if isinstance(count, CountRow) else None,
         )
         for count in counts
     ]

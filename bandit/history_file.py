@@ -27,7 +27,7 @@ OTHER_TEXTS = ("body", "call_to_action")
 Line = Mapping[str, str | None]
 
 
-def read_history(path: Path) -> list[HistoryRow]:
+def read_history(path: Path, *, with_conversions: bool = False) -> list[HistoryRow]:
     """Read a history file.
 
     Args:
@@ -36,6 +36,8 @@ def read_history(path: Path) -> list[HistoryRow]:
             decision_id, campaign, creative, context, click and headline; decisions whose click is empty are
             not settled, and left out. Columns body, call_to_action and context (a JSON object) are read too;
             others are ignored.
+        with_conversions: Whether to read the column conversions too: of the clicks, those that led to one; in
+            a log of decisions, how many each led to.
 
     Returns:
         Its rows; decisions are counted by creative and context.
@@ -48,31 +50,36 @@ def read_history(path: Path) -> list[HistoryRow]:
         reader = csv.DictReader(file)
         columns = set(reader.fieldnames or [])
         are_decisions = "impressions" not in columns and {"decision_id", "click"} <= columns
-        wanted = DECISIONS if are_decisions else COUNTS
+        wanted = (DECISIONS if are_decisions else COUNTS) + (("conversions",) if with_conversions else ())
         if missing := [name for name in wanted if name not in columns]:
             raise HistoryError(
                 f"{path}: expected the columns {', '.join(wanted)}; missing: {', '.join(missing)}"
             )
         lines = ((reader.line_num, line) for line in reader)
-        rows = _decisions(lines, str(path)) if are_decisions else _counts(lines, str(path))
+        read = _decisions if are_decisions else _counts
+        rows = read(lines, wanted, str(path))
     check_history(rows, str(path))
     return rows
 
 
-def _counts(lines: Iterator[tuple[int, Line]], place: str) -> list[HistoryRow]:
+def _counts(lines: Iterator[tuple[int, Line]], columns: tuple[str, ...], place: str) -> list[HistoryRow]:
+    counted = [name for name in ("impressions", "clicks", "conversions") if name in columns]
+
     def row(line: Line) -> HistoryRow:
-        counts = {name: line[name] or "" for name in ("impressions", "clicks")}
+        counts = {name: line[name] or "" for name in counted}
         if bad := [f"{name} {value!r}" for name, value in counts.items() if not _is_integer(value)]:
             raise HistoryError(f"expected whole numbers, got {', '.join(bad)}")
-        impressions, clicks = int(counts["impressions"]), int(counts["clicks"])
+        impressions, clicks, *conversions = map(int, counts.values())
         if problem := counts_problem(impressions, clicks):
             raise HistoryError(problem)
-        return _row(line, impressions, clicks)
+        if conversions and not 0 <= conversions[0] <= clicks:
+            raise HistoryError(f"{conversions[0]} conversions on {clicks} clicks")
+        return _row(line, impressions, clicks, *conversions)
 
-    return _all(lines, COUNTS, row, place)
+    return _all(lines, columns, row, place)
 
 
-def _decisions(lines: Iterator[tuple[int, Line]], place: str) -> list[HistoryRow]:
+def _decisions(lines: Iterator[tuple[int, Line]], columns: tuple[str, ...], place: str) -> list[HistoryRow]:
     seen: set[str] = set()
 
     def row(line: Line) -> HistoryRow:
@@ -82,12 +89,19 @@ def _decisions(lines: Iterator[tuple[int, Line]], place: str) -> list[HistoryRow
         seen.add(name)
         if click not in ("", "0", "1"):
             raise HistoryError(f"decision {name!r}: expected click to be 0, 1 or empty, got {click!r}")
-        return _row(line, int(click != ""), int(click or 0))
+        counts = int(click != ""), int(click or 0)
+        if "conversions" not in columns:
+            return _row(line, *counts)
+        bought = line["conversions"] or "0"
+        if not _is_integer(bought) or int(bought) < 0:
+            raise HistoryError(f"decision {name!r}: expected conversions to be 0 or more, got {bought!r}")
+        return _row(line, *counts, conversions=int(click == "1" and int(bought) > 0))
 
-    settled = [past for past in _all(lines, DECISIONS, row, place) if past.impressions]
+    settled = [past for past in _all(lines, columns, row, place) if past.impressions]
     kinds = {_key(past): past for past in settled}
     impressions = Counter(map(_key, settled))
     clicks = Counter(_key(past) for past in settled if past.clicks)
+    bought = Counter(_key(past) for past in settled if past.conversions)
     return [
         HistoryRow(
             campaign=past.campaign,
@@ -95,6 +109,7 @@ def _decisions(lines: Iterator[tuple[int, Line]], place: str) -> list[HistoryRow
             context=past.context,
             impressions=impressions[key],
             clicks=clicks[key],
+            conversions=bought[key] if "conversions" in columns else None,
         )
         for key, past in kinds.items()
     ]
@@ -117,7 +132,7 @@ def _all(
     return rows
 
 
-def _row(line: Line, impressions: int, clicks: int) -> HistoryRow:
+def _row(line: Line, impressions: int, clicks: int, conversions: int | None = None) -> HistoryRow:
     campaign, name = line["campaign"], line["creative"]
     if not campaign or not name:
         raise HistoryError("campaign and creative must not be empty")
@@ -128,6 +143,7 @@ def _row(line: Line, impressions: int, clicks: int) -> HistoryRow:
         impressions=impressions,
         clicks=clicks,
         context=_context(line.get("context")),
+        conversions=conversions,
     )
 
 

@@ -166,6 +166,8 @@ class HistoryRow:
         impressions: How often it was shown.
         clicks: Of these.
         context: The context in which; empty when it is not known, or an average.
+        conversions: Of the clicks, those that led to one; None when that is not known. Only tuning an encoder
+            asks for them.
     """
 
     campaign: str
@@ -173,6 +175,7 @@ class HistoryRow:
     impressions: int
     clicks: int
     context: Mapping[str, str | float | bool] = field(default_factory=dict)
+    conversions: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

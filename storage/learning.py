@@ -239,7 +239,9 @@ class Learning:
             steps=np.array([row.step for row in rows], dtype=np.int64),
         )
 
-    def counts(self, model_id: int, *, after_step: int = 0, up_to_step: int) -> list[CountRow]:
+    def counts(
+        self, model_id: int, *, after_step: int = 0, up_to_step: int, with_conversions: bool = False
+    ) -> list[CountRow]:
         """Return what a refit needs: learnt decisions that share creative, slots and context, counted.
 
         Decisions whose rows were pruned count too. Steps before the newest refit cannot be told apart then.
@@ -248,12 +250,16 @@ class Learning:
             model_id: The model.
             after_step: The last step whose decisions do not count.
             up_to_step: The last step whose decisions count.
+            with_conversions: Whether to count the clicks that led to a conversion. Of pruned decisions only
+                the number of conversions is known: each counts as a click's, up to the clicks.
 
         Returns:
             One row for each creative, version of the slots and context, in that order.
         """
         return self._database.read(
-            lambda connection: statistics.counts(connection, model_id, after_step, up_to_step)
+            lambda connection: statistics.counts(
+                connection, model_id, after_step, up_to_step, with_conversions=with_conversions
+            )
         )
 
     def history_counts(self, model_id: int) -> list[HistoryCountRecord]:

@@ -160,13 +160,23 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class CountRow:
-    """Learnt decisions that share creative, context schema and context."""
+    """Learnt decisions that share creative, context schema and context.
+
+    Attributes:
+        creative_id: Our id.
+        slots_version: The context schema's version.
+        context: The context.
+        impressions: How many they are.
+        clicks: Of these.
+        conversions: Of the clicks, those that led to one; None when not asked for.
+    """
 
     creative_id: int
     slots_version: int
     context: dict[str, Any]
     impressions: int
     clicks: int
+    conversions: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,17 +4,37 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, case, cast, func, or_, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    cast,
+    exists,
+    func,
+    or_,
+    select,
+    union_all,
+    update,
+)
 
 from storage.columns import BigInt
 from storage.learning_records import ArmReadout, ArmRow, CountRow
-from storage.schema import ArmStatistics, Campaign, Creative, Decision, HistoryCount, PrunedCount
+from storage.schema import ArmStatistics, Campaign, Creative, Decision, HistoryCount, Outcome, PrunedCount
 from storage.session import in_chunks
 
 SHARE_SPAN: Final = timedelta(hours=24)
 
 
-def counts(connection: Connection, model_id: int, after_step: int, up_to_step: int) -> list[CountRow]:
+def counts(
+    connection: Connection,
+    model_id: int,
+    after_step: int,
+    up_to_step: int,
+    *,
+    with_conversions: bool = False,
+) -> list[CountRow]:
     """Count the learnt decisions by creative, version of the slots and context, pruned ones included.
 
     Clicks that were found invalid count until the step that took note of it. Only decisions up to the newest
@@ -24,7 +44,12 @@ def counts(connection: Connection, model_id: int, after_step: int, up_to_step: i
     is_noted_later = or_(Decision.corrected_step.is_(None), Decision.corrected_step > up_to_step)
     click = case((and_(Decision.corrected_at.is_not(None), is_noted_later), 1), else_=Decision.click)
     stored = (
-        select(*keys, func.count().label("impressions"), func.sum(click).label("clicks"))
+        select(
+            *keys,
+            func.count().label("impressions"),
+            func.sum(click).label("clicks"),
+            *([func.sum(_converted(click)).label("conversions")] if with_conversions else []),
+        )
         .join(Campaign, Campaign.campaign_id == Decision.campaign_id)
         .where(
             Campaign.model_id == model_id,
@@ -40,6 +65,7 @@ def counts(connection: Connection, model_id: int, after_step: int, up_to_step: i
             PrunedCount.context,
             PrunedCount.impressions,
             PrunedCount.clicks,
+            *([_at_most(PrunedCount.conversions, PrunedCount.clicks)] if with_conversions else []),
         )
         .join(Creative, Creative.creative_id == PrunedCount.creative_id)
         .join(Campaign, Campaign.campaign_id == Creative.campaign_id)
@@ -57,6 +83,7 @@ def counts(connection: Connection, model_id: int, after_step: int, up_to_step: i
             *groups,
             func.sum(both.c.impressions).label("impressions"),
             func.sum(both.c.clicks).label("clicks"),
+            *([func.sum(both.c.conversions).label("conversions")] if with_conversions else []),
         )
         .group_by(*groups)
         .order_by(*groups)
@@ -68,9 +95,25 @@ def counts(connection: Connection, model_id: int, after_step: int, up_to_step: i
             context=row.context,
             impressions=int(row.impressions),
             clicks=int(row.clicks),
+            conversions=int(row.conversions) if with_conversions else None,
         )
         for row in rows
     ]
+
+
+def _converted(click: ColumnElement[int]) -> ColumnElement[int]:
+    """Return 1 for a click that led to a conversion, however many; else 0."""
+    is_bought = exists().where(
+        Outcome.decision_id == Decision.decision_id,
+        Outcome.kind == "conversion",
+        Outcome.valid,
+        ~Outcome.late,
+    )
+    return case((and_(click == 1, is_bought), 1), else_=0)
+
+
+def _at_most(count: Any, most: Any) -> ColumnElement[int]:
+    return case((count < most, count), else_=most)
 
 
 def impressions(connection: Connection, model_id: int) -> dict[int, int]:

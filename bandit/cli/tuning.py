@@ -9,7 +9,8 @@ import typer
 
 from bandit.cli.opening import opened_store
 from bandit.cli.options import AsJson, example, group
-from bandit.cli.printing import print_json, print_line, print_table, progress_bar
+from bandit.cli.printing import print_json, progress_bar
+from bandit.cli.tuning_report import print_report, print_search
 from bandit.records import HistoryRow
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ app = group()
         "tune --history history.csv --out tuned",
         "tune --database ads.db --out tuned",
         "tune --history history.csv --out tuned --method lora --rank 8 --epochs 3",
+        "tune --history history.csv --out tuned --trials 20",
     )
 )
 def tune(
@@ -53,6 +55,38 @@ def tune(
     held_out: Annotated[
         float, typer.Option(metavar="SHARE", help="Share of the campaigns that the report is about.")
     ] = 0.2,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="First search for learning rate, dropout and rank in N trials, on campaigns that nothing is "
+            "reported on; goes on where it was stopped. Needs creative-bandit[search].",
+        ),
+    ] = None,
+    dropout: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Of numbers dropped; else the encoder's own.")
+    ] = None,
+    conversions: Annotated[
+        float,
+        typer.Option(
+            metavar="WEIGHT",
+            help="Learn conversions given clicks too, with this weight beside clicks; a file then has a "
+            "column conversions.",
+        ),
+    ] = 0.0,
+    mask: Annotated[float, typer.Option(metavar="SHARE", help="Of tokens hidden from a step.")] = 0.0,
+    field_dropout: Annotated[
+        float, typer.Option(metavar="SHARE", help="Of a creative's fields hidden from a step, never all.")
+    ] = 0.0,
+    adversarial: Annotated[
+        float, typer.Option(metavar="EPS", help="How far words are moved to where the loss grows most.")
+    ] = 0.0,
+    accumulate: Annotated[
+        int, typer.Option(metavar="N", help="Batches that make one step by their mean gradient.")
+    ] = 1,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="Type of the matrix products while training.")
+    ] = "float32",
     seed: Annotated[int, typer.Option(metavar="N", help="Of the campaigns' order and the dropout.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +97,7 @@ def tune(
     The folder is an encoder like any other: name it by CREATIVE_BANDIT_ENCODER or Engine.open(…, encoder=…)
     for a new database. A database keeps the encoder that it began with.
     """
-    from encoders.tuning import TuningSettings
+    from encoders.tuning import TuningSettings, search_and_tune
     from encoders.tuning import tune as tune_encoder
 
     if (history is None) == (database is None):
@@ -77,70 +111,61 @@ def tune(
         epochs=epochs,
         learning_rate=learning_rate,
         held_out=held_out,
+        dropout=dropout,
+        conversions=conversions,
+        mask=mask,
+        field_dropout=field_dropout,
+        adversarial=adversarial,
+        accumulate=accumulate,
+        dtype=dtype,
         seed=seed,
     )
-    campaigns = past_campaigns(read_rows(history, database))
-    with progress_bar("epochs", epochs + 1) as advance:  # the encoder as it was is looked at too
-        report = tune_encoder(campaigns, out, settings, encoder, told=lambda _: advance(1))
+    campaigns = past_campaigns(read_rows(history, database, with_conversions=conversions > 0))
+    n_epochs = epochs + 1  # the encoder as it was is looked at too
+    search = None
+    if trials is None:
+        with progress_bar("epochs", n_epochs) as advance:
+            report = tune_encoder(campaigns, out, settings, encoder, told=lambda _: advance(1))
+    else:
+        # A trial takes about as long as the tuning at the end.
+        with progress_bar("epochs", (trials + 1) * n_epochs) as advance:
+            search, report = search_and_tune(
+                *(campaigns, out, settings, trials, encoder),
+                told=lambda _: advance(1),
+                told_trial=lambda _: advance(n_epochs),
+            )
     if as_json:
         measures = [asdict(measure) | {"verdict": measure.verdict} for measure in report.measures]
-        print_json(asdict(report) | {"folder": str(report.folder), "measures": measures})
+        document = asdict(report) | {"folder": str(report.folder), "measures": measures}
+        print_json(document | ({} if search is None else {"search": asdict(search)}))
         return
-    if report.went_on_after is not None:
-        print_line(f"went on after epoch {report.went_on_after} of a run that was stopped")
-    counts = report.campaigns
-    print_line(
-        f"{counts['training']:,} campaigns trained, {counts['stopping']:,} stopped the training, "
-        f"{counts['held_out']:,} later ones are reported on"
-    )
-    print_table(
-        ("epoch", "training loss", "gain on the stopping part", ""),
-        [
-            (
-                "before" if epoch.epoch == 0 else str(epoch.epoch),
-                "" if epoch.loss is None else f"{epoch.loss:.4f}",
-                f"{epoch.stopping_gain:.3f}",
-                "kept" if epoch.epoch == report.kept else "",
-            )
-            for epoch in report.epochs
-        ],
-    )
-    print_line("")
-    print_table(
-        ("on the held-out campaigns", "cases", "before", "after", "gain", "verdict"),
-        [
-            (
-                measure.name,
-                f"{measure.cases:,}",
-                f"{measure.before:.3f} ± {measure.before_error:.3f}",
-                f"{measure.after:.3f} ± {measure.after_error:.3f}",
-                f"{measure.gain:+.3f} ± {measure.gain_error:.3f}",
-                measure.verdict,
-            )
-            for measure in report.measures
-        ],
-    )
-    print_line("")
-    print_line(f"the tuned encoder is in {report.folder}")
+    if search is not None:
+        print_search(search)
+    print_report(report)
 
 
-def read_rows(history: Path | None, database: str | None) -> Sequence[HistoryRow]:
+def read_rows(
+    history: Path | None, database: str | None, *, with_conversions: bool = False
+) -> Sequence[HistoryRow]:
     """Return the counts of a file, or else of a database, whose campaigns come in the order of their ids."""
     if history is not None:
         from bandit.history_file import read_history
 
-        return read_history(history)
+        return read_history(history, with_conversions=with_conversions)
     with opened_store(str(database)):  # before JAX is imported, which takes seconds
         pass
     from bandit.history_database import read_database
 
-    found = read_database(str(database))
+    found = read_database(str(database), with_conversions=with_conversions)
     order = {name: place for place, name in enumerate(found.campaigns)}
     return sorted(found.rows, key=lambda row: order[row.campaign])
 
 
 def past_campaigns(rows: Sequence[HistoryRow]) -> list["PastCampaign"]:
-    """Return history by campaign, in order of their first rows; contexts are pooled."""
+    """Return history by campaign, in order of their first rows; contexts are pooled.
+
+    Where a part of a campaign's clicks came without a count of conversions, its conversions are not known.
+    """
     import numpy as np
 
     from encoders.tuning import PastCampaign
@@ -154,6 +179,9 @@ def past_campaigns(rows: Sequence[HistoryRow]) -> list["PastCampaign"]:
             tuple(row.creative.texts for row in own),
             np.array([row.impressions for row in own], float),
             np.array([row.clicks for row in own], float),
+            np.array([row.conversions or 0 for row in own], float)
+            if all(row.conversions is not None or not row.clicks for row in own)
+            else None,
         )
         for name, own in campaigns.items()
     ]

@@ -3,7 +3,18 @@
 from .campaigns import PastCampaign
 from .evaluation import Measure
 from .report import Epoch, TuningReport
+from .search import Search, Trial, search_and_tune
 from .settings import TuningSettings
 from .tune import tune
 
-__all__ = ["Epoch", "Measure", "PastCampaign", "TuningReport", "TuningSettings", "tune"]
+__all__ = [
+    "Epoch",
+    "Measure",
+    "PastCampaign",
+    "Search",
+    "Trial",
+    "TuningReport",
+    "TuningSettings",
+    "search_and_tune",
+    "tune",
+]

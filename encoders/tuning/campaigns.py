@@ -1,6 +1,7 @@
 """Past campaigns, and which of them train, stop the training, and are reported on."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from encoders.errors import TextTypeError, TuningError
 from encoders.fields import FIELD_WEIGHTS
 
 Each = TypeVar("Each")
+_STEPS = ("impressions", "clicks", "conversions")
 _FEWEST = 3  # one campaign for each part
 
 
@@ -21,12 +23,14 @@ class PastCampaign(NamedTuple):
         creatives: Texts of each creative by field: headline, body, call_to_action.
         impressions: How often each was shown.
         clicks: Of these.
+        conversions: Of the clicks, those that led to one; None where that is not known.
     """
 
     name: str
     creatives: tuple[Mapping[str, str], ...]
     impressions: Float[np.ndarray, "creatives"]
     clicks: Float[np.ndarray, "creatives"]
+    conversions: Float[np.ndarray, "creatives"] | None = None
 
 
 class Parts(NamedTuple, Generic[Each]):
@@ -58,7 +62,7 @@ def divide(campaigns: Sequence[PastCampaign], held_out: float, stopping: float) 
     """
     for campaign in campaigns:
         _check(campaign)
-    known = [campaign for each in campaigns if _tells(campaign := _pooled(each))]
+    known = [campaign for each in campaigns if tells(campaign := _pooled(each))]
     if len(known) < _FEWEST:
         raise TuningError(
             f"of {len(campaigns)} campaigns, {len(known)} have two creatives with different texts, and both "
@@ -92,26 +96,44 @@ def discounted(campaign: PastCampaign, own_effect: float) -> PastCampaign:
     Returns:
         The campaign with fewer impressions and clicks, at the same rates.
     """
-    rate = campaign.clicks.sum() / campaign.impressions.sum()
+    rate = campaign.clicks.sum() / (campaign.impressions.sum() or 1.0)
     kept = 1 / (1 + own_effect**2 * campaign.impressions * rate)
     return campaign._replace(impressions=campaign.impressions * kept, clicks=campaign.clicks * kept)
+
+
+def visits(campaign: PastCampaign) -> PastCampaign:
+    """Return the same campaign one step later, where clicks are what is shown, and conversions are clicks.
+
+    Where conversions are not known, nothing was shown.
+    """
+    nothing = np.zeros_like(campaign.clicks)
+    if campaign.conversions is None:
+        return campaign._replace(impressions=nothing, clicks=nothing)
+    return campaign._replace(impressions=campaign.clicks, clicks=campaign.conversions, conversions=None)
+
+
+def tells(campaign: PastCampaign) -> bool:
+    """Say whether creatives can be told apart by their clicks at all."""
+    has_two = (campaign.impressions > 0).sum() > 1
+    return bool(has_two and 0 < campaign.clicks.sum() < campaign.impressions.sum())
 
 
 def _check(campaign: PastCampaign) -> None:
     where = f"campaign {campaign.name!r}"
     n_creatives = len(campaign.creatives)
-    if campaign.impressions.shape != (n_creatives,) or campaign.clicks.shape != (n_creatives,):
-        raise TuningError(
-            f"{where}: {n_creatives} creatives, but impressions of shape {campaign.impressions.shape} and "
-            f"clicks of shape {campaign.clicks.shape}"
-        )
-    is_right = (campaign.clicks >= 0) & (campaign.clicks <= campaign.impressions)  # False for NaN too
-    if not (is_right & np.isfinite(campaign.impressions)).all():
-        row = int(np.argmin(is_right & np.isfinite(campaign.impressions)))
-        raise TuningError(
-            f"{where}, creative {row}: {campaign.clicks[row]:g} clicks on {campaign.impressions[row]:g} "
-            "impressions; expected 0 ≤ clicks ≤ impressions"
-        )
+    steps = ("impressions", "clicks") if campaign.conversions is None else _STEPS
+    counts = [np.asarray(getattr(campaign, step)) for step in steps]
+    if any(count.shape != (n_creatives,) for count in counts):
+        shapes = (f"{step} of shape {count.shape}" for step, count in zip(steps, counts, strict=True))
+        raise TuningError(f"{where}: {n_creatives} creatives, but {' and '.join(shapes)}")
+    for (of, step), (most, count) in zip(pairwise(steps), pairwise(counts), strict=True):
+        is_right = (count >= 0) & (count <= most) & np.isfinite(most)  # False for NaN too
+        if not is_right.all():
+            row = int(np.argmin(is_right))
+            raise TuningError(
+                f"{where}, creative {row}: {count[row]:g} {step} on {most[row]:g} {of}; "
+                f"expected 0 ≤ {step} ≤ {of}"
+            )
     for row, texts in enumerate(campaign.creatives):
         for field, text in texts.items():
             if field not in FIELD_WEIGHTS or not isinstance(text, str):
@@ -122,18 +144,21 @@ def _check(campaign: PastCampaign) -> None:
 
 
 def _pooled(campaign: PastCampaign) -> PastCampaign:
-    counts: dict[tuple[tuple[str, str], ...], list[float]] = {}
-    for texts, shown, clicked in zip(campaign.creatives, campaign.impressions, campaign.clicks, strict=True):
-        if shown > 0:
-            pooled = counts.setdefault(_key(texts), [0.0, 0.0])
-            pooled[0] += float(shown)
-            pooled[1] += float(clicked)
-    impressions, clicks = np.array(list(counts.values()), float).reshape(-1, 2).T
-    return PastCampaign(campaign.name, tuple(dict(key) for key in counts), impressions, clicks)
+    """Pool the counts of creatives with the same texts; the never shown are left out."""
+    places: dict[tuple[tuple[str, str], ...], int] = {}
+    shown = [row for row in range(len(campaign.creatives)) if campaign.impressions[row] > 0]
+    place = [places.setdefault(_key(campaign.creatives[row]), len(places)) for row in shown]
 
+    def pooled(counts: Float[np.ndarray, "creatives"]) -> Float[np.ndarray, "pooled"]:
+        return np.bincount(np.array(place, np.intp), counts[shown], len(places))
 
-def _tells(campaign: PastCampaign) -> bool:
-    return len(campaign.creatives) > 1 and 0 < campaign.clicks.sum() < campaign.impressions.sum()
+    return PastCampaign(
+        campaign.name,
+        tuple(dict(key) for key in places),
+        pooled(campaign.impressions),
+        pooled(campaign.clicks),
+        None if campaign.conversions is None else pooled(campaign.conversions),
+    )
 
 
 def _unseen(campaigns: Sequence[PastCampaign], earlier: Sequence[PastCampaign]) -> list[PastCampaign]:
@@ -141,9 +166,14 @@ def _unseen(campaigns: Sequence[PastCampaign], earlier: Sequence[PastCampaign]) 
     left = []
     for campaign in campaigns:
         keep = [row for row, texts in enumerate(campaign.creatives) if _key(texts) not in seen]
-        creatives = tuple(campaign.creatives[row] for row in keep)
-        fresh = PastCampaign(campaign.name, creatives, campaign.impressions[keep], campaign.clicks[keep])
-        if _tells(fresh):
+        fresh = PastCampaign(
+            campaign.name,
+            tuple(campaign.creatives[row] for row in keep),
+            campaign.impressions[keep],
+            campaign.clicks[keep],
+            None if campaign.conversions is None else campaign.conversions[keep],
+        )
+        if tells(fresh):
             left.append(fresh)
     return left
 

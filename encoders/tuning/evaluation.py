@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import spearmanr
 
-from .campaigns import PastCampaign
+from .campaigns import PastCampaign, tells
 from .head import counts_of, gains
 
 N_RESAMPLES = 2000
@@ -61,6 +61,7 @@ def compare(
     before: Float[np.ndarray, "creatives"],
     after: Float[np.ndarray, "creatives"],
     seed: int = 0,
+    prefix: str = "",
 ) -> list[Measure]:
     """Measure two scores of the same creatives.
 
@@ -69,29 +70,45 @@ def compare(
         before: Score of each creative, campaign by campaign.
         after: Other scores.
         seed: Of the bootstrap.
+        prefix: Of the measures' names.
 
     Returns:
         Log-likelihood gained over equal scores, in nats per campaign; share of pairs in the right order, of
         all that differ in their rates and of those that differ significantly (two proportions, pooled, 5 %);
-        Spearman's correlation within a campaign. A measure without any case is left out.
+        Spearman's correlation within a campaign. A measure without any case is left out, and so are
+        campaigns whose counts tell nothing.
     """
+    ends = np.cumsum([len(campaign.creatives) for campaign in campaigns])[:-1]
+    told = [
+        each
+        for each in zip(campaigns, np.split(before, ends), np.split(after, ends), strict=True)
+        if tells(each[0])
+    ]
+    if not told:
+        return []
+    campaigns, befores, afters = zip(*told, strict=True)
     weights = np.random.default_rng(seed).multinomial(
         len(campaigns), np.full(len(campaigns), 1 / len(campaigns)), N_RESAMPLES
     )
-    old, new = _tallies(campaigns, before), _tallies(campaigns, after)
-    return [_measure(name, old[name], new[name], weights) for name in old if old[name].cases.sum() > 0]
+    old, new = _tallies(campaigns, befores), _tallies(campaigns, afters)
+    return [
+        _measure(prefix + name, old[name], new[name], weights) for name in old if old[name].cases.sum() > 0
+    ]
 
 
-def _tallies(campaigns: Sequence[PastCampaign], scores: Float[np.ndarray, "creatives"]) -> dict[str, _Tally]:
+def _tallies(campaigns: Sequence[PastCampaign], scores: Sequence[np.ndarray]) -> dict[str, _Tally]:
     rows = []
-    ends = np.cumsum([len(campaign.creatives) for campaign in campaigns])
-    for campaign, own in zip(campaigns, np.split(scores, ends[:-1]), strict=True):
-        rate = campaign.clicks / campaign.impressions
+    for campaign, of_all in zip(campaigns, scores, strict=True):
+        is_shown = campaign.impressions > 0
+        own, impressions, clicks = (
+            each[is_shown] for each in (of_all, campaign.impressions, campaign.clicks)
+        )
+        rate = clicks / impressions
         first, second = np.triu_indices(len(rate), k=1)
         differs = rate[first] != rate[second]
         first, second = first[differs], second[differs]
-        shown = campaign.impressions[first], campaign.impressions[second]
-        pooled = (campaign.clicks[first] + campaign.clicks[second]) / (shown[0] + shown[1])
+        shown = impressions[first], impressions[second]
+        pooled = (clicks[first] + clicks[second]) / (shown[0] + shown[1])
         error = np.sqrt(pooled * (1 - pooled) * (1 / shown[0] + 1 / shown[1]))
         difference, guess = rate[first] - rate[second], own[first] - own[second]
         is_clear = np.abs(difference) > _SIGNIFICANT * error
@@ -102,7 +119,9 @@ def _tallies(campaigns: Sequence[PastCampaign], scores: Float[np.ndarray, "creat
         rows.append((right.sum(), len(right), right[is_clear].sum(), is_clear.sum(), rank, differs.any()))
     right, pairs, clear_right, clear, rank, ranked = np.array(rows, float).T
     return {
-        "log-likelihood": _Tally(gains(scores, counts_of(campaigns)), np.ones(len(campaigns))),
+        "log-likelihood": _Tally(
+            gains(np.concatenate(scores), counts_of(campaigns)), np.ones(len(campaigns))
+        ),
         "pairs in order": _Tally(right, pairs),
         "significant pairs in order": _Tally(clear_right, clear),
         "rank correlation": _Tally(rank, ranked),

@@ -1,4 +1,4 @@
-"""The head on frozen vectors: a ridge in the likelihood of clicks."""
+"""The head on frozen vectors: a ridge in the likelihood of clicks, or of conversions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,8 +21,8 @@ class Counts(NamedTuple):
     """Hold the counts of many campaigns as arrays, in float64."""
 
     campaign: np.ndarray
-    impressions: np.ndarray
-    clicks: np.ndarray
+    trials: np.ndarray
+    successes: np.ndarray
     n_campaigns: int
 
 

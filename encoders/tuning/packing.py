@@ -16,7 +16,7 @@ _WIDTHS = (16, 32, 64, 128, 256, 512)
 
 
 class Packed(NamedTuple):
-    """Hold whole campaigns as arrays; what is padding has weight 0 and no impressions.
+    """Hold whole campaigns as arrays; what is padding has weight 0 and no trials.
 
     Args:
         ids: Token ids.
@@ -24,8 +24,8 @@ class Packed(NamedTuple):
         creative: Whose text it is.
         weight: Of the text in the creative's vector.
         campaign: Which campaign each creative is of, counted in the batch.
-        impressions: Of each creative.
-        clicks: Of these.
+        trials: Of each creative, for each outcome that is learnt: its impressions; its clicks.
+        successes: Of these: its clicks; its conversions.
     """
 
     ids: Int[np.ndarray, "texts tokens"]
@@ -33,15 +33,20 @@ class Packed(NamedTuple):
     creative: Int[np.ndarray, "texts"]
     weight: Float[np.ndarray, "texts"]
     campaign: Int[np.ndarray, "texts"]
-    impressions: Float[np.ndarray, "texts"]
-    clicks: Float[np.ndarray, "texts"]
+    trials: Float[np.ndarray, "outcomes texts"]
+    successes: Float[np.ndarray, "outcomes texts"]
 
 
 class Tokens(NamedTuple):
-    """Hold a campaign's texts as tokens: ids, the creative's row and the field's weight of each."""
+    """Hold a campaign's texts as tokens, and its counts.
+
+    Args:
+        texts: Ids, the creative's row and the field's weight of each text.
+        outcomes: The campaign as it counts for each outcome that is learnt: clicks; conversions.
+    """
 
     texts: list[tuple[list[int], int, float]]
-    campaign: PastCampaign
+    outcomes: tuple[PastCampaign, ...]
 
 
 def texts_of(campaign: PastCampaign) -> list[tuple[str, int, float]]:
@@ -78,23 +83,26 @@ def _packed(campaigns: Sequence[Tokens], max_tokens: int) -> Packed:
     size = -(-n_texts // BATCH_TEXTS) * BATCH_TEXTS
     longest = max(len(ids) for each in campaigns for ids, _, _ in each.texts)
     width = next(width for width in (*(w for w in _WIDTHS if w < max_tokens), max_tokens) if width >= longest)
+    n_outcomes = len(campaigns[0].outcomes)
     batch = Packed(
         ids=np.zeros((size, width), np.int32),
         n_tokens=np.ones(size, np.int32),
         creative=np.zeros(size, np.int32),
         weight=np.zeros(size, np.float32),
         campaign=np.zeros(size, np.int32),
-        impressions=np.zeros(size, np.float32),
-        clicks=np.zeros(size, np.float32),
+        trials=np.zeros((n_outcomes, size), np.float32),
+        successes=np.zeros((n_outcomes, size), np.float32),
     )
     text = creative = 0
-    for index, (texts, campaign) in enumerate(campaigns):
+    for index, (texts, outcomes) in enumerate(campaigns):
         for ids, row, weight in texts:
             batch.ids[text, : len(ids)] = ids
             batch.n_tokens[text], batch.creative[text], batch.weight[text] = len(ids), creative + row, weight
             text += 1
-        rows = slice(creative, creative + len(campaign.creatives))
+        rows = slice(creative, creative + len(outcomes[0].creatives))
         batch.campaign[rows] = index
-        batch.impressions[rows], batch.clicks[rows] = campaign.impressions, campaign.clicks
+        for outcome, campaign in enumerate(outcomes):
+            batch.trials[outcome, rows] = campaign.impressions
+            batch.successes[outcome, rows] = campaign.clicks
         creative = rows.stop
     return batch

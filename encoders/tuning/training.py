@@ -1,74 +1,29 @@
-"""Gradient steps: AdamW on the trained parameters and the head, one batch of whole campaigns at a time."""
+"""Gradient steps: AdamW on the trained parameters and the heads, one batch of whole campaigns at a time."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from encoders.bert import Bert
-from encoders.forward import unit_vectors
-from encoders.recipe import Pooling
+from encoders.errors import TuningError
 
+from .augmentation import Words, drop_fields, mask_tokens, worst_shift
 from .head import Head
+from .model import Model, Tunable, vectors
 from .objective import profiled_gain
 from .packing import Packed, Tokens, pack
-from .parameters import Parameters, Trained, with_parameters
+from .parameters import Parameters
 from .settings import TuningSettings
 
 _WARM_UP = 0.1  # of the steps
 
-
-class Model(NamedTuple):
-    """Hold what does not change while an encoder is tuned.
-
-    Args:
-        graph: The BERT's structure.
-        state: Its state, of which only the shapes are used.
-        frozen: The checkpoint's parameters.
-        combine: Makes all parameters from these and the trained ones.
-        pooling: How token vectors become the vector of a text.
-        max_tokens: Longest text.
-    """
-
-    graph: nnx.GraphDef[Bert]
-    state: nnx.State
-    frozen: Parameters
-    combine: Callable[[Parameters, Any], Parameters]
-    pooling: Pooling
-    max_tokens: int
-
-
-class Tunable(NamedTuple):
-    """Hold what is trained: parts of the encoder, and the head."""
-
-    encoder: Any
-    head: Float[Array, "dim"]
-
-
-def model_of(bert: Bert, frozen: Parameters, trained: Trained, pooling: Pooling, max_tokens: int) -> Model:
-    """Take a BERT apart."""
-    graph, state = nnx.split(bert)
-    return Model(graph, state, frozen, trained.combine, pooling, max_tokens)
-
-
-def encoding(model: Model) -> Callable[[Any, Sequence[Tokens]], Float[np.ndarray, "creatives dim"]]:
-    """Make the function from trained parameters and campaigns to the creatives' vectors."""
-    run = jax.jit(lambda frozen, trained, batch: _vectors(model, frozen, trained, batch, None))
-
-    def encode(trained: Any, campaigns: Sequence[Tokens]) -> Float[np.ndarray, "creatives dim"]:
-        found = []
-        for batch in pack(campaigns, model.max_tokens):
-            n_creatives = int(batch.creative.max()) + 1
-            found.append(np.asarray(run(model.frozen, trained, batch))[:n_creatives])
-        return np.concatenate(found)
-
-    return encode
+Step = Callable[[Tunable, optax.OptState, Parameters, Packed, Array], tuple[Tunable, optax.OptState, Array]]
 
 
 class Stage(NamedTuple):
@@ -85,55 +40,54 @@ class Stage(NamedTuple):
     optimiser: Sequence[Array | np.ndarray]
 
 
+class Scale(NamedTuple):
+    """Hold what a batch's loss is measured by.
+
+    Args:
+        n_batches: Batches of an epoch: each bears its part of the ridge.
+        clicks: Of a batch, on average.
+        n_batches_ever: Of all epochs.
+    """
+
+    n_batches: int
+    clicks: float
+    n_batches_ever: int
+
+
 def train(
     model: Model,
     start: Tunable | Stage,
     campaigns: Sequence[Tokens],
-    head: Head,
+    heads: Sequence[Head],
+    words: Words,
     settings: TuningSettings,
     after_epoch: Callable[[Stage, float], None],
 ) -> None:
     """Train for some epochs.
-
-    A batch's loss is its part of the negative log-posterior, (|w|² / 2 scale² / batches - Σ_c gain_c) / the
-    mean number of clicks of a batch.
 
     Args:
         model: What does not change.
         start: What is trained, at its start, or a stage to go on from: what follows is what would have
             followed, to the bit.
         campaigns: To train on.
-        head: Gives the ridge of the head.
+        heads: Give the ridge of each outcome's head.
+        words: What masking has to know.
         settings: How.
         after_epoch: Told the stage after each epoch, from 1, and the epoch's mean loss.
+
+    Raises:
+        TuningError: There are fewer batches than make one step.
     """
     rng = np.random.default_rng(settings.seed)
     orders = [rng.permutation(len(campaigns)) for _ in range(settings.epochs)]
     batches = [sum(1 for _ in pack([campaigns[i] for i in order], model.max_tokens)) for order in orders]
-    n_steps, n_batches = sum(batches), max(batches)
-    clicks = sum(float(each.campaign.clicks.sum()) for each in campaigns) / n_batches
-    n_warm = min(max(1, round(_WARM_UP * n_steps)), n_steps - 1)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, n_warm, n_steps)
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(settings.clip),
-        optax.adamw(schedule, weight_decay=settings.weight_decay),
-    )
-    ridge = 1 / (2 * head.scale**2 * n_batches)
-
-    def loss(tunable: Tunable, frozen: Parameters, batch: Packed, key: Array) -> Array:
-        vectors = _vectors(model, frozen, tunable.encoder, batch, nnx.Rngs(dropout=key))
-        gain = profiled_gain(
-            vectors @ tunable.head, batch.campaign, batch.impressions, batch.clicks, len(batch.campaign)
+    clicks = sum(float(each.outcomes[0].clicks.sum()) for each in campaigns)
+    scale = Scale(max(batches), clicks / max(batches), sum(batches))
+    if settings.accumulate > scale.n_batches:
+        raise TuningError(
+            f"accumulate {settings.accumulate}: expected at most {scale.n_batches}, the batches of an epoch"
         )
-        return (ridge * tunable.head @ tunable.head - gain.sum()) / clicks
-
-    @partial(jax.jit, donate_argnums=1)
-    def step(
-        tunable: Tunable, state: optax.OptState, frozen: Parameters, batch: Packed, key: Array
-    ) -> tuple[Tunable, optax.OptState, Array]:
-        value, gradient = jax.value_and_grad(loss)(tunable, frozen, batch, key)
-        updates, state = optimiser.update(gradient, state, tunable)
-        return optax.apply_updates(tunable, updates), state, value
+    optimiser, step = make_step(model, heads, scale, settings)
 
     stage = start if isinstance(start, Stage) else Stage(0, start, jax.tree.leaves(optimiser.init(start)))
     tunable, number = stage.tunable, sum(batches[: stage.epoch])
@@ -144,22 +98,82 @@ def train(
     for epoch, order in enumerate(orders[stage.epoch :], start=stage.epoch + 1):
         losses = []
         for batch in pack([campaigns[i] for i in order], model.max_tokens):
-            tunable, state, value = step(
-                tunable, state, model.frozen, batch, jax.random.fold_in(keys, number)
-            )
+            seen = _seen(batch, words, settings, number)
+            tunable, state, value = step(tunable, state, model.frozen, seen, jax.random.fold_in(keys, number))
             losses.append(value)
             number += 1
         done = Stage(epoch, tunable, jax.device_get(jax.tree.leaves(state)))  # its own arrays are reused
         after_epoch(done, float(np.mean(jax.device_get(losses))))
 
 
-def _vectors(
-    model: Model, frozen: Parameters, trained: Any, batch: Packed, rngs: nnx.Rngs | None
-) -> Float[Array, "texts dim"]:
-    """Compute the vectors of a batch's creatives: the weighted mean of their texts', of length 1."""
-    bert = with_parameters(model.graph, model.state, model.combine(frozen, trained))
-    texts = unit_vectors(bert, model.pooling, batch.ids, batch.n_tokens, rngs)
-    n_rows = len(batch.campaign)
-    sums = jax.ops.segment_sum(texts * batch.weight[:, None], batch.creative, n_rows)
-    # Not `norm`: its derivative at the zeros of padding is not a number.
-    return sums * jax.lax.rsqrt(jnp.maximum((sums**2).sum(axis=1, keepdims=True), 1e-24))
+def make_step(
+    model: Model, heads: Sequence[Head], scale: Scale, settings: TuningSettings
+) -> tuple[optax.GradientTransformation, Step]:
+    """Make the optimiser, and the compiled function of one batch.
+
+    The loss is a batch's part of the negative log-posterior, per click; λ is 1 for clicks:
+
+        Σ_k λ_k (|w_k|² / (2 scale_k² batches) - Σ_c gain_kc) / clicks
+
+    Args:
+        model: What does not change.
+        heads: Give the ridge of each outcome's head.
+        scale: What the loss is measured by.
+        settings: How.
+    """
+    ridges = [1 / (2 * head.scale**2 * scale.n_batches) for head in heads]
+    optimiser = _optimiser(scale.n_batches_ever // settings.accumulate, settings)
+
+    def loss(tunable: Tunable, shift: Array | float, frozen: Parameters, batch: Packed, key: Array) -> Array:
+        found = vectors(model, frozen, tunable.encoder, batch, nnx.Rngs(dropout=key), shift)
+        total = jnp.zeros(())
+        for outcome, (weight, ridge) in enumerate(zip(settings.outcome_weights, ridges, strict=True)):
+            head = tunable.heads[outcome]
+            trials, successes = batch.trials[outcome], batch.successes[outcome]
+            gain = profiled_gain(found @ head, batch.campaign, trials, successes, len(batch.campaign))
+            total += weight * (ridge * head @ head - gain.sum())
+        return total / scale.clicks
+
+    def moved(tunable: Tunable, frozen: Parameters, batch: Packed, key: Array) -> tuple[Array, Tunable]:
+        """Return the loss, and the mean of its gradient and of that where it grows most."""
+        here = jnp.zeros((*batch.ids.shape, frozen["embeddings.word.embedding"].shape[1]))
+        value, (gradient, by_words) = jax.value_and_grad(loss, argnums=(0, 1))(
+            tunable, here, frozen, batch, key
+        )
+        there = jax.grad(loss)(tunable, worst_shift(by_words, settings.adversarial), frozen, batch, key)
+        return value, jax.tree.map(lambda one, other: (one + other) / 2, gradient, there)
+
+    @partial(jax.jit, donate_argnums=1)
+    def step(
+        tunable: Tunable, state: optax.OptState, frozen: Parameters, batch: Packed, key: Array
+    ) -> tuple[Tunable, optax.OptState, Array]:
+        if settings.adversarial:
+            value, gradient = moved(tunable, frozen, batch, key)
+        else:
+            value, gradient = jax.value_and_grad(loss)(tunable, 0.0, frozen, batch, key)
+        updates, state = optimiser.update(gradient, state, tunable)
+        return optax.apply_updates(tunable, updates), state, value
+
+    return optimiser, step
+
+
+def _optimiser(n_steps: int, settings: TuningSettings) -> optax.GradientTransformation:
+    n_warm = min(max(1, round(_WARM_UP * n_steps)), n_steps - 1)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, n_warm, n_steps)
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(settings.clip),
+        optax.adamw(schedule, weight_decay=settings.weight_decay),
+    )
+    if settings.accumulate == 1:
+        return optimiser
+    return optax.MultiSteps(optimiser, settings.accumulate).gradient_transformation()
+
+
+def _seen(batch: Packed, words: Words, settings: TuningSettings, number: int) -> Packed:
+    """Return what is left of a batch; the same for the same number of the step."""
+    rng = np.random.default_rng((settings.seed, number))
+    if settings.mask:
+        batch = mask_tokens(batch, settings.mask, words, rng)
+    if settings.field_dropout:
+        batch = drop_fields(batch, settings.field_dropout, rng)
+    return batch

@@ -19,10 +19,12 @@ from safetensors.numpy import save_file
 from encoders.errors import TuningError
 
 from .campaigns import PastCampaign
+from .fitting import Progress
 from .head import Head
+from .model import Tunable
 from .parameters import Trained
 from .report import Epoch
-from .training import Stage, Tunable
+from .training import Stage
 
 
 class Unfinished(NamedTuple):
@@ -112,36 +114,37 @@ def history_of(campaigns: Sequence[PastCampaign]) -> list[object]:
             [dict(texts) for texts in each.creatives],
             each.impressions.tolist(),
             each.clicks.tolist(),
+            None if each.conversions is None else each.conversions.tolist(),
         ]
         for each in campaigns
     ]
 
 
-def collected(
-    head: Head, before: np.ndarray, stage: Stage, best: Tunable, epochs: Sequence[Epoch]
-) -> Unfinished:
+def collected(progress: Progress) -> Unfinished:
     """Collect what the next epoch depends on."""
-    notes = {"scale": head.scale, "epochs": [asdict(epoch) for epoch in epochs]}
+    notes = {
+        "scales": [head.scale for head in progress.heads],
+        "epochs": [asdict(epoch) for epoch in progress.epochs],
+    }
     arrays = {
-        "head": [head.weights],
-        "before": [before],
-        "tunable": jax.tree.leaves(stage.tunable),
-        "best": jax.tree.leaves(best),
-        "optimiser": stage.optimiser,
+        "heads": [head.weights for head in progress.heads],
+        "tunable": jax.tree.leaves(progress.stage.tunable),
+        "best": jax.tree.leaves(progress.best),
+        "optimiser": progress.stage.optimiser,
     }
     return Unfinished(notes, arrays)
 
 
-def restored(
-    unfinished: Unfinished, trained: Trained
-) -> tuple[Head, np.ndarray, Stage, list[Tunable], list[Epoch]]:
+def restored(unfinished: Unfinished, trained: Trained) -> Progress:
     """Return what was collected."""
-    arrays = unfinished.arrays
-    weights = np.asarray(arrays["head"][0])
-    structure = jax.tree.structure(Tunable(trained.initial, jnp.asarray(weights, jnp.float32)))
+    notes, arrays = unfinished
+    structure = jax.tree.structure(Tunable(trained.initial, jnp.zeros(())))
     tunable, best = (
         jax.tree.unflatten(structure, map(jnp.asarray, arrays[name])) for name in ("tunable", "best")
     )
-    epochs = [Epoch(**epoch) for epoch in unfinished.notes["epochs"]]
-    stage = Stage(epochs[-1].epoch, tunable, arrays["optimiser"])
-    return Head(weights, unfinished.notes["scale"]), np.asarray(arrays["before"][0]), stage, [best], epochs
+    epochs = tuple(Epoch(**epoch) for epoch in notes["epochs"])
+    heads = [
+        Head(np.asarray(weights), scale)
+        for weights, scale in zip(arrays["heads"], notes["scales"], strict=True)
+    ]
+    return Progress(heads, Stage(epochs[-1].epoch, tunable, arrays["optimiser"]), best, epochs)

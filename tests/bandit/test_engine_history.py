@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from bandit import Creative, Engine, HistoryRow
 from bandit.errors import HistoryError
 from bandit.history import History, import_history
+from bandit.history_database import read_database
+from bandit.pruning import campaigns_to_prune, prune_campaigns
 from encoders import TextEncoder
-from storage import DatabaseNotFoundError
+from storage import DatabaseNotFoundError, Store
 from tests.bandit.engines import MINUTE, Clock, Engines, add_campaign, assert_same, play, posterior
 
 
@@ -160,6 +163,39 @@ def test_another_database_is_taken_over(source: Engines, engines_on_both: Engine
     assert mobile > 3 * desktop
     assert not engine.warm_start_from(url).is_new
     assert engine._store.check() == []
+
+
+def test_conversions_of_clicks_are_counted_once(engines_on_both: Engines, clock: Clock) -> None:
+    engine = engines_on_both.open()
+    add_campaign(engine, "only", conversion_window=0)
+    for name in ("two orders", "none", "invalid", "no click"):
+        engine.select("spring", decision_id=name)
+    for key in "ab":
+        engine.update("two orders", click=True, conversion=True, value=1.0, key=key)
+    engine.update("none", click=True)
+    engine.update("invalid", click=True, conversion=True, value=1.0)
+    engine.update("invalid", conversion=True, valid=False)
+    engine.update("no click", click=False, conversion=True, value=1.0)
+    engine.settle()
+    engine.refit()
+    engine.close()
+    (row,) = read_database(engines_on_both.url, with_conversions=True).rows
+    assert (row.impressions, row.clicks, row.conversions) == (4, 3, 1)
+    assert read_database(engines_on_both.url).rows[0].conversions is None
+    clock.pass_(timedelta(days=3))
+    with Store.open(engines_on_both.url) as store:
+        campaigns = campaigns_to_prune(store, older_than=timedelta(days=1), now=clock())
+        assert sum(done.pruned for done in prune_campaigns(store, campaigns)) == 4
+    # Of what was pruned it is only known how many there were, of any impression.
+    (row,) = read_database(engines_on_both.url, with_conversions=True).rows
+    assert (row.impressions, row.clicks, row.conversions) == (4, 3, 3)
+    with engines_on_both.open() as engine:
+        engine.add_campaign("old")
+        engine.warm_start(
+            [HistoryRow(campaign="old", creative=Creative("x", headline="Free"), impressions=9, clicks=3)]
+        )
+    rows = read_database(engines_on_both.url, with_conversions=True).rows
+    assert {row.creative.id: row.conversions for row in rows} == {"only": 3, "x": None}
 
 
 def test_a_database_that_cannot_be_taken_over(

@@ -45,6 +45,37 @@ def test_a_gzipped_file_is_read_by_its_name(tmp_path: Path) -> None:
         read_history(packed)
 
 
+def test_conversions_are_read_when_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    path.write_text("campaign,creative,headline,impressions,clicks,conversions\nold,a,Free,100,3,2\n")
+    assert [row.conversions for row in read_history(path, with_conversions=True)] == [2]
+    assert [row.conversions for row in read_history(path)] == [None]
+    path.write_text(
+        "campaign,creative,headline,impressions,clicks,conversions\n"
+        "old,a,Free,100,3,4\nold,b,Sale,100,3,\nold,c,New,100,3,-1\n"
+    )
+    with pytest.raises(
+        HistoryError,
+        match=r"(?s)3 problems.*line 2: 4 conversions on 3 clicks.*line 3: .* ''.*line 4: -1 conversions",
+    ):
+        read_history(path, with_conversions=True)
+    assert len(read_history(path)) == 3  # an import does not ask
+
+
+def test_conversions_of_a_log_are_those_of_clicks(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    lines = ["decision_id,campaign,creative,context,click,conversions,headline"]
+    # The second had two; the third was bought without a click.
+    for number, (click, bought) in enumerate([("1", "0"), ("1", "2"), ("0", "1"), ("", "0"), ("0", "")]):
+        lines.append(f"d{number},old,a,{{}},{click},{bought},Free")
+    path.write_text("\n".join(lines))
+    (row,) = read_history(path, with_conversions=True)
+    assert (row.impressions, row.clicks, row.conversions) == (4, 2, 1)
+    path.write_text("\n".join([*lines, "d9,old,a,{},1,some,Free"]))
+    with pytest.raises(HistoryError, match="decision 'd9': expected conversions to be 0 or more, got 'some'"):
+        read_history(path, with_conversions=True)
+
+
 def test_all_bad_lines_are_named_at_once(tmp_path: Path) -> None:
     lines = [
         "old,a,Fine,,10,1",

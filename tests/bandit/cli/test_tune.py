@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from bandit import Creative, HistoryRow
 from bandit.cli.tuning import past_campaigns, read_rows
+from bandit.cli.tuning_report import print_search
 from bandit.history_file import read_history
 from encoders import TextEncoder
+from encoders.tuning import Search, Trial, TuningSettings
 from tests.bandit.cli.conftest import TINY, Run
 
 HEADLINES = (
@@ -59,6 +63,46 @@ def test_a_database_has_the_history_that_it_imported(run: Run, tmp_path: Path) -
         assert one.creatives == other.creatives
         np.testing.assert_array_equal(one.impressions, other.impressions)
         np.testing.assert_array_equal(one.clicks, other.clicks)
+
+
+def test_conversions_need_their_column(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "history.csv", 3)
+    command = ("tune", "--history", str(tmp_path / "history.csv"), "--out", "tuned", "--conversions", "1")
+    assert run(*command).error == (
+        f"{tmp_path / 'history.csv'}: expected the columns campaign, creative, headline, impressions, "
+        "clicks, conversions; missing: conversions"
+    )
+    assert run(*command, "--mask", "1.5").error == "mask 1.5: expected a share of at least 0 and below 1"
+
+
+def test_where_a_part_is_not_known_conversions_are_not(tmp_path: Path) -> None:
+    def rows(*conversions: int | None, clicks: int = 2) -> list[HistoryRow]:
+        creative = Creative("a", headline="Free")
+        return [
+            HistoryRow(campaign="old", creative=creative, impressions=9, clicks=clicks, conversions=bought)
+            for bought in conversions
+        ]
+
+    (known,), (partly,) = past_campaigns(rows(1, 0)), past_campaigns(rows(1, None))
+    assert known.conversions is not None
+    assert known.conversions.tolist() == [1, 0]
+    assert partly.conversions is None
+    assert past_campaigns([*rows(1), *rows(None, clicks=0)])[0].conversions is not None
+
+
+def test_trials_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [
+        Trial(number=0, settings={"learning_rate": 1e-4, "rank": 8}, gain=0.25, is_pruned=False),
+        Trial(number=1, settings={"learning_rate": 2e-4, "rank": 4}, gain=0.125, is_pruned=True),
+    ]
+    counts = {"training": 1200, "judging": 500}
+    print_search(Search(settings=TuningSettings(), best=0, trials=trials, campaigns=counts))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("2 trials, each trained on 1,200 campaigns and judged by 500 later ones")
+    assert [line.split() for line in lines[3:5]] == [
+        ["0", "0.0001", "8", "0.250", "taken"],
+        ["1", "0.0002", "4", "0.125", "given", "up"],
+    ]
 
 
 def test_clicks_come_from_one_place(run: Run) -> None:

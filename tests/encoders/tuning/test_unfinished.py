@@ -13,10 +13,12 @@ import pytest
 
 from encoders.errors import TuningError
 from encoders.tuning import PastCampaign, TuningReport, TuningSettings, tune
+from encoders.tuning.fitting import Progress
 from encoders.tuning.head import Head
+from encoders.tuning.model import Tunable
 from encoders.tuning.parameters import low_rank
 from encoders.tuning.report import Epoch
-from encoders.tuning.training import Stage, Tunable
+from encoders.tuning.training import Stage
 from encoders.tuning.unfinished import (
     Unfinished,
     collected,
@@ -43,7 +45,8 @@ tune(HISTORY, Path(sys.argv[1]), SETTINGS, TINY, told)
 """
 N_EPOCHS = 12
 HISTORY = planted(60, seed=0)
-SETTINGS = TuningSettings(epochs=N_EPOCHS, learning_rate=3e-3, held_out=0.25)
+# Half a step is left after an epoch of three batches.
+SETTINGS = TuningSettings(epochs=N_EPOCHS, learning_rate=3e-3, held_out=0.25, accumulate=2, mask=0.1)
 TASK = {"settings": "a", "campaigns": "b"}
 
 
@@ -122,15 +125,16 @@ def test_what_is_kept_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_low_rank_additions_come_back_as_they_were() -> None:
     parameters = {f"layers.{i}.a.kernel": jnp.ones((6, 4)) for i in range(12)}
     trained = low_rank(parameters, 2, jax.random.key(0))
-    tunable = Tunable(trained.initial, jnp.arange(3.0))
+    tunable = Tunable(trained.initial, jnp.arange(6.0).reshape(2, 3))
     best = jax.tree.map(lambda leaf: leaf + 1, tunable)
     stage = Stage(1, tunable, [np.zeros(2)])
-    epochs = [Epoch(epoch=0, loss=None, stopping_gain=0.1), Epoch(epoch=1, loss=0.3, stopping_gain=0.2)]
-    head = Head(np.arange(3.0), 0.4)
-    found = restored(collected(head, np.ones(5), stage, best, epochs), trained)
-    assert found[0].scale == 0.4
-    assert (found[2].epoch, found[4]) == (1, epochs)
-    for ours, theirs in ((found[2].tunable, tunable), (found[3][0], best)):
+    epochs = (Epoch(epoch=0, loss=None, stopping_gain=0.1), Epoch(epoch=1, loss=0.3, stopping_gain=0.2))
+    heads = [Head(np.arange(3.0), 0.4), Head(np.arange(3.0, 6.0), 0.2)]
+    found = restored(collected(Progress(heads, stage, best, epochs)), trained)
+    assert [head.scale for head in found.heads] == [0.4, 0.2]
+    np.testing.assert_array_equal(found.heads[1].weights, heads[1].weights)
+    assert (found.stage.epoch, found.epochs) == (1, epochs)
+    for ours, theirs in ((found.stage.tunable, tunable), (found.best, best)):
         assert jax.tree.structure(ours) == jax.tree.structure(theirs)
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
