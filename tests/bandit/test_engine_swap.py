@@ -198,7 +198,8 @@ def test_a_follower_that_reads_between_two_swaps(
         reread()
 
     monkeypatch.setattr(follower._model, "reread_features", swapped_again)
-    follow(follower)
+    with follower._lock:
+        follower._learner.catch_up()
     assert_same(posterior(follower), posterior(first))
     assert_array_equal(follower._model.roster.content, first._model.roster.content)
 
