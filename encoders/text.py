@@ -57,7 +57,9 @@ class TextEncoder:
         model: A checkpoint's folder, or a model's id on the Hugging Face hub; None means the default encoder
             (see `find_default`).
         revision: Branch, tag or commit of a model on the hub.
-        dtype: Type of the matrix products; None means float32 on a CPU, bfloat16 on an accelerator.
+        dtype: Type of the matrix products; None means float32 on a CPU, bfloat16 on an accelerator. "int8"
+            rounds both sides of the dense layers' products to eight bits: about twice as fast on CPUs that
+            have instructions for it, for vectors that are nearly the same.
         pooling: How token vectors become a text's, see `Recipe`; None means "levels" for the default encoder,
             and for others what the checkpoint says.
         layers: How many of its layers are computed, the first ones, in a fraction of the time. None means
@@ -81,7 +83,7 @@ class TextEncoder:
         model: str | Path | None = None,
         *,
         revision: str | None = None,
-        dtype: Literal["float32", "bfloat16"] | None = None,
+        dtype: Literal["float32", "bfloat16", "int8"] | None = None,
         pooling: Pooling | None = None,
         layers: int | None = None,
         progress: bool | None = None,
@@ -91,6 +93,7 @@ class TextEncoder:
 
         from .checkpoint import load_bert, weight_files, weights_hash
         from .forward import compile_forward
+        from .rounding import rounded
 
         if model is None and revision is not None:
             model = DEFAULT_MODEL
@@ -109,9 +112,11 @@ class TextEncoder:
         if dtype is None:
             dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
         _check_layers(layers, config, found)
-        self._bert = load_bert(found.folder, config, layers=layers, dtype=dtype)
+        products = "float32" if dtype == "int8" else dtype
+        self._bert = load_bert(found.folder, config, layers=layers, dtype=products)
         config = replace(config, num_hidden_layers=len(self._bert.layers))
-        self._forward = compile_forward(self._bert, recipe.pooling)
+        computed = rounded(self._bert) if dtype == "int8" else self._bert
+        self._forward = compile_forward(computed, recipe.pooling)
         self._config = config
         self._recipe = recipe
         self._is_progress_shown = progress

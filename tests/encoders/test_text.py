@@ -66,6 +66,23 @@ def test_the_first_layers_alone(
     assert (everything.layers, everything.fingerprint) == (3, encoder.fingerprint)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "levels"])
+def test_eight_bits_give_nearly_the_same_vectors(
+    tiny: Path, expected: dict[str, np.ndarray], pooling: Pooling
+) -> None:
+    exact, rounded = (TextEncoder(tiny, pooling=pooling, dtype=dtype) for dtype in ("float32", "int8"))
+    texts = expected["texts"].tolist()
+    vectors = rounded.encode(texts)
+    apart = np.abs(vectors - exact.encode(texts)).max()
+    assert 1e-5 < apart < 0.02
+    assert rounded.fingerprint != exact.fingerprint
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    # Batch by batch is one by one, but for numbers that lie between two others to the last bit.
+    alone = np.concatenate([rounded.encode([text]) for text in texts])
+    np.testing.assert_allclose(alone, vectors, rtol=0, atol=5e-3)
+    assert rounded.attribute([("headline", "free sale", 1.0)], np.ones(24)).words
+
+
 @pytest.mark.parametrize("layers", [0, 4, -1, 2.0, True])
 def test_layers_that_there_are_not(tiny: Path, layers: Any) -> None:
     with pytest.raises(ConfigError, match=f"from 1 to 3, which the BERT in .*tiny-bert has, got {layers}"):
