@@ -21,7 +21,8 @@ SMALLEST = 1e-12  # scale of a row of zeros
 class RoundedLinear(nnx.Module):
     """Multiply by a matrix, both sides rounded to whole numbers of eight bits.
 
-    y_j = b_j + s t_j Σ_i round(x_i / s) round(W_ij / t_j)      s = max_i |x_i| / 127      t_j = max_i |W_ij| / 127
+    y_j = b_j + s t_j Σ_i round(x_i / s) round(W_ij / t_j)
+    s = max_i |x_i| / 127      t_j = max_i |W_ij| / 127
 
     s is found for each token, so what becomes of a text does not depend on the others of its batch. The sum
     is one of whole numbers, and exact.
