@@ -119,7 +119,8 @@ class Model:
         self.roster = build_roster([], [], {})
         self.schema: ContextRecord = store.models.context(self.record.model_id)
         self.activated = store.learning.impressions(self.record.model_id)
-        self.reload()
+        while not self.reload():
+            self.reread_features()
 
     def reload(self) -> bool:
         """Reread campaigns, creatives and the context schema.

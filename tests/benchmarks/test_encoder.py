@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ from tests.benchmarks.other_runtimes import Forward, onnxruntime, pytorch
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.real_data]
 
-TEXTS, ROUNDS = 512, int(os.environ.get("BENCH_ROUNDS", "15"))
+TEXTS = int(os.environ.get("BENCH_TEXTS", "512"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "15"))
 OURS = "this encoder"
 NEEDED = {"onnxruntime": ("onnxruntime", "onnx"), "PyTorch": ("torch", "transformers")}
 
@@ -43,7 +45,12 @@ def test_encoder(data_dir: Path) -> None:
     for name, encode in works.items():  # warms up too
         if name != OURS:
             np.testing.assert_allclose(encode(texts), expected, rtol=0, atol=2e-6, err_msg=name)
-    works |= {"this encoder, levels": by_levels(6), "this encoder, levels, three layers": by_levels(3)}
+    works |= {
+        "this encoder, levels": by_levels(6),
+        "this encoder, levels, three layers": by_levels(3),
+        "this encoder, levels, int8": by_levels(6, "int8"),
+        "this encoder, levels, three layers, int8": by_levels(3, "int8"),
+    }
     for encode in works.values():
         encode(texts)
     times: dict[str, list[float]] = {name: [] for name in works}
@@ -98,8 +105,8 @@ def with_our_batches(folder: Path, forward: Forward) -> Encode:
     return encode
 
 
-def by_levels(layers: int) -> Encode:
-    return TextEncoder(pooling="levels", layers=layers, dtype="float32", progress=False).encode
+def by_levels(layers: int, dtype: Literal["float32", "int8"] = "float32") -> Encode:
+    return TextEncoder(pooling="levels", layers=layers, dtype=dtype, progress=False).encode
 
 
 def cores() -> int:
