@@ -54,19 +54,22 @@ def test_encoder(data_dir: Path) -> None:
     for encode in works.values():
         encode(texts)
     times: dict[str, list[float]] = {name: [] for name in works}
+    computed: dict[str, list[float]] = {name: [] for name in works}
     for number in range(ROUNDS):
         for name in sorted(works, reverse=number % 2 == 1):
-            began = time.perf_counter()
+            began, computed_before = time.perf_counter(), time.process_time()
             works[name](texts)
             times[name].append(time.perf_counter() - began)
+            computed[name].append(time.process_time() - computed_before)
     table = Table(title=f"{TEXTS} headlines, {cores()} threads, medians of {ROUNDS} rounds")
-    for column in ("contender", "texts/s", "time / ours", "quartiles"):
+    for column in ("contender", "texts/s", "time / ours", "quartiles", "CPU time / ours"):
         table.add_column(column, justify="left" if column == "contender" else "right")
     for name, own in times.items():
         ratios = [a / b for a, b in zip(own, times[OURS], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
         speed = TEXTS / statistics.median(own)
-        table.add_row(name, f"{speed:,.0f}", f"{middle:.2f}", f"{low:.2f} to {high:.2f}")
+        processors = statistics.median(a / b for a, b in zip(computed[name], computed[OURS], strict=True))
+        table.add_row(name, f"{speed:,.0f}", f"{middle:.2f}", f"{low:.2f} to {high:.2f}", f"{processors:.2f}")
     console = Console(width=110)
     console.print(table)
     for name, missing in left_out.items():
