@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Part,
         Request,
         Settled,
+        Swapped,
     )
     from encoders.errors import EncoderError
     from storage.errors import StorageError
@@ -40,6 +41,7 @@ __all__ = [
     "Request",
     "Settled",
     "StorageError",
+    "Swapped",
 ]
 
 _PLACES = {

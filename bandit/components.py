@@ -9,13 +9,13 @@ from safetensors.numpy import load, save
 
 from bandit.features import N_CONTENT
 
+MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""sha256 of the weights of sentence-transformers/all-MiniLM-L6-v2."""
+
 SHIPPED = {
-    # sha256 of the weights of sentence-transformers/all-MiniLM-L6-v2, and the pooling -> its components; how
-    # they were made is written in the file's metadata.
-    (
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        "levels",
-    ): "minilm_components.safetensors",
+    # What the vectors depend on -> their components; how they were made is in the file's metadata.
+    (MINILM, "levels", 6): "minilm_components.safetensors",
+    (MINILM, "levels", 3): "minilm_3_layers_components.safetensors",
 }
 
 
@@ -63,7 +63,12 @@ def random_components(embedding_dim: int, seed: int) -> Components:
 
 def shipped_components(encoder: object) -> Components | None:
     """Return the components that ship for an encoder, or None when there are none for it."""
-    name = SHIPPED.get((getattr(encoder, "weights_sha256", ""), getattr(encoder, "pooling", "")))
+    made_by = (
+        getattr(encoder, "weights_sha256", ""),
+        getattr(encoder, "pooling", ""),
+        getattr(encoder, "layers", 0),
+    )
+    name = SHIPPED.get(made_by)
     return None if name is None else components_from_bytes((files("bandit") / name).read_bytes())
 
 

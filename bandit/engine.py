@@ -16,6 +16,7 @@ from typing import Literal, Self, cast, final, overload
 
 from bandit.background import Background
 from bandit.campaigns import check_campaign
+from bandit.embedding import LazyEncoder
 from bandit.errors import (
     EngineClosedError,
     ForkedEngineError,
@@ -40,6 +41,7 @@ from bandit.records import (
     Outcome,
     Request,
     Settled,
+    Swapped,
 )
 from bandit.reporting import NoWatch, arm_report, reports_of
 from bandit.roster import CampaignEntry
@@ -255,6 +257,8 @@ class Engine:
             DuplicateCreativeError: Names every id that is taken or given twice.
             InvalidLimitsError: The campaign could not keep the floors and caps of all its active creatives.
             MissingEncoderError: There is no encoder; says how to get it.
+            EncoderChangedError: A text is new, and the encoder is not the database's.
+            EncoderSwappedError: The encoder was swapped while the texts were encoded; nothing was added.
         """
         self._check_open()
         added = list(creatives)
@@ -267,10 +271,13 @@ class Engine:
                 "nothing was added"
             )
         # Without the lock: encoding may take long, and selection must not wait for it.
-        self._model.prepare_texts([creative.texts for creative in added])
+        encoder = self._model.prepare_texts([creative.texts for creative in added])
         with self._lock:
             self._store.campaigns.add_creatives(
-                record.campaign_id, [new_creative(creative) for creative in added], created_at=self._clock()
+                record.campaign_id,
+                [new_creative(creative) for creative in added],
+                created_at=self._clock(),
+                encoder_fingerprint=encoder,
             )
             self._selector.reload()
 
@@ -722,6 +729,48 @@ class Engine:
         with self._lock:
             self._need_lease("refit")
             self._refit("refit")
+
+    def swap_encoder(self, encoder: Encoder | str | Path | None) -> Swapped:
+        """Turn the database to another encoder: features of all creatives, and the posterior fitted to them.
+
+        Counts, decisions and reports stay as they are. The change is one transaction, for which this process
+        becomes the learner. Other processes follow within a second, whatever encoder they were opened with:
+        they go on choosing and learning by the vectors that are stored, and only refuse texts that are new.
+
+        Args:
+            encoder: As for `open`; from now on the database is to be opened with it. With the one that it has
+                already its components are made anew.
+
+        Returns:
+            What was changed.
+
+        Raises:
+            EncoderError: It cannot be loaded; nothing was changed.
+            LearnerElsewhereError: This engine was opened with role="select".
+        """
+        self._check_open()
+        if not self._may_learn:
+            raise LearnerElsewhereError(
+                "swap_encoder needs an engine that may learn, this one was opened with role='select'; "
+                "open it with role='both' or 'learn'"
+            )
+        new = LazyEncoder(encoder)
+        # Without the lock: encoding may take long, and selection must not wait for it.
+        self._model.prepare_encoder(new)
+        with self._lock:
+            self._selector.catch_up()
+            before = self._model.record.encoder_fingerprint
+            while not self._learner.swap_encoder(new):
+                pass
+            self._learner.save()
+            record, roster = self._model.record, self._model.roster
+        return Swapped(
+            before=before,
+            after=new.fingerprint,
+            components=record.settings["components"],
+            campaigns=len(roster.campaigns),
+            creatives=len(roster.names),
+        )
 
     def close(self) -> None:
         """Learn what has settled, write a snapshot and statistics, and let go of the database."""

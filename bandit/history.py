@@ -192,7 +192,9 @@ def _add_creatives(
         ],
         "history",
     )
-    model.prepare_texts([creative.texts for theirs in creatives.values() for creative in theirs.values()])
+    encoder = model.prepare_texts(
+        [creative.texts for theirs in creatives.values() for creative in theirs.values()]
+    )
     for name, theirs in creatives.items():
         if name not in known:
             _add_campaign(store, model.record.model_id, name, history.campaigns.get(name), now)
@@ -202,7 +204,9 @@ def _add_creatives(
             if creative.id not in known.get(name, {})
         ]
         if new:
-            store.campaigns.add_creatives(store.campaigns.get(name).campaign_id, new, created_at=now)
+            store.campaigns.add_creatives(
+                store.campaigns.get(name).campaign_id, new, created_at=now, encoder_fingerprint=encoder
+            )
     model.reload()
 
 

@@ -17,11 +17,12 @@ import numpy as np
 
 from bandit.context import count_contexts
 from bandit.counting import count_learnt, room_to_fit
+from bandit.embedding import LazyEncoder
 from bandit.errors import PosteriorError
 from bandit.features import weight_prior
 from bandit.fitting import fit_counts
 from bandit.following import all_arms, forgets_of, steps_to_fold
-from bandit.model import Model
+from bandit.model import Features, Model, new_features
 from bandit.numerics import double_precision
 from bandit.pooling import Counted, leading_rows, pool, tallied
 from bandit.posterior import (
@@ -117,9 +118,7 @@ class Learner:
 
     def resume(self) -> None:
         """Read the posterior from the newest snapshot and fold what the log has since."""
-        stored = None if self._from_prior else self._stored_state()
-        # The arms that a snapshot knows may be newer than what was read at the opening.
-        self._model.reload()
+        stored = self._reread()
         with double_precision():
             n_arms, n_campaigns = self._model.capacity()
             if stored is None:
@@ -168,8 +167,11 @@ class Learner:
             log: The steps between.
         """
         if any(row.kind == "refit" for row in log):
-            self._model.reread_components()
+            self._model.reread_features()
         self._model.reload()
+        if snapshot.step < self._model.features_step:  # changed once more since the snapshot was read
+            self.resume()
+            return
         forgets = forgets_of(log)
         with double_precision():
             n_arms, n_campaigns = self._model.capacity()
@@ -202,7 +204,7 @@ class Learner:
         refits = [position for position, row in enumerate(log) if row.kind == "refit"]
         if refits:
             log = log[refits[-1] :]
-            self._model.reread_components()
+            self._model.reread_features()
         self._model.reload()
         if not refits:  # else the fit brings state and contents together
             self.republish()
@@ -226,13 +228,17 @@ class Learner:
                     self._step = row.step
                     self._publish(self._kept_up(row.kind, row.parameters, row.logged_at))
 
-    def ensure_lease(self) -> bool:
-        """Return whether this process may learn; takes the lease when nobody holds it."""
+    def ensure_lease(self, *, force: bool = False) -> bool:
+        """Return whether this process may learn; takes the lease when nobody holds it.
+
+        Args:
+            force: Take it from another process too.
+        """
         if self.lease is None:
-            self.lease = self._store.leases.acquire(self._model_id, self._owner)
+            self.lease = self._store.leases.acquire(self._model_id, self._owner, force=force)
             if self.lease is not None:
                 self.catch_up()
-                self._model.reread_components()
+                self._model.reread_settings()
                 if self._model.is_refit_due():
                     self.refit()
         return self.lease is not None
@@ -348,19 +354,36 @@ class Learner:
             pass
         return self._refit()
 
-    def _refit(self) -> bool:
+    def swap_encoder(self, encoder: LazyEncoder) -> bool:
+        """Turn to another encoder: new features of all creatives, and the posterior fitted anew by them.
+
+        All of it is one step, and no count is lost. The lease is taken from whoever holds it.
+
+        Returns:
+            Whether it was done; False when another process took the lease or added creatives meanwhile.
+        """
+        self.ensure_lease(force=True)
+        return self._refit(self._model.features_by(encoder))
+
+    def _refit(self, features: Features | None = None) -> bool:
         if self._has_corrections() and not self._do("correction", {}):
             return False
-        self._model.refresh_components()
         self._model.reload()
-        parameters = {"learns_scales": self._model.learns_scales}
-        state, info = self._fitted(self._step, parameters)
+        features = features or self._model.better_features()
+        parameters: dict[str, Any] = {"learns_scales": self._model.learns_scales}
+        if features is not None:
+            parameters["encoder"] = features.encoder.fingerprint
+        rows = count_learnt(self._store, self._model, self._step)
+        state, info = self._fit(rows, self._model.learns_scales, features and features.roster)
         self._touched = set(self._model.roster.arm)
         self.mark_unread()
         with double_precision():
             arms = self._arm_states(state)
-            if not self._write(state, "refit", _told(state, info), (), (), arms, parameters):
+            told = _told(state, info)
+            if not self._write(state, "refit", told, (), (), arms, parameters, features):
                 return False
+            if features is not None:
+                self._model.adopt(features)
             self._publish(state)
         self._n_at_refit = self._n_learnt
         self._model.mark_refit(is_due=False)
@@ -454,6 +477,17 @@ class Learner:
         """Return the posterior of a campaign's arms as people read it."""
         return self._readouts.of(entry)
 
+    def _reread(self) -> tuple[Snapshot, ArmStates] | None:
+        """Reread the model, and return the newest snapshot of its features; None when there is none."""
+        for _ in range(SNAPSHOT_TRIES):
+            stored = None if self._from_prior else self._stored_state()
+            # After the snapshot, as its arms may be newer than what was read at the opening.
+            self._model.reread_features()
+            is_read = self._model.reload()
+            if is_read and (stored is None or stored[0].step >= self._model.features_step):
+                return stored
+        return None
+
     def _stored_state(self, after_step: int = -1, ahead: int = 0) -> tuple[Snapshot, ArmStates] | None:
         """Return the newest snapshot with the arms as of the same step; None when there is none.
 
@@ -510,10 +544,13 @@ class Learner:
             count_learnt(self._store, self._model, step), bool(parameters.get("learns_scales", False))
         )
 
-    def _fit(self, rows: CountedRows, learns_scales: bool) -> tuple[State, RefitInfo]:
+    def _fit(
+        self, rows: CountedRows, learns_scales: bool, roster: Roster | None = None
+    ) -> tuple[State, RefitInfo]:
         n_arms, n_campaigns = self._model.capacity()
         with double_precision():
-            prior, tables = jax.block_until_ready((self._prior(), self._model.tables(n_arms, n_campaigns)))
+            tables = self._model.tables(n_arms, n_campaigns, roster)
+            prior, tables = jax.block_until_ready((self._prior(), tables))
         arm_campaign = self._model.arm_campaign(n_arms)
         return fit_counts(prior, tables, rows, arm_campaign, n_campaigns, learns_scales)
 
@@ -534,6 +571,7 @@ class Learner:
         counts: Sequence[ContextCountRecord],
         arms: ArmStates | None,
         parameters: Mapping[str, Any] | None = None,
+        features: Features | None = None,
     ) -> bool:
         """Write a step, and a snapshot when arms are given.
 
@@ -561,6 +599,7 @@ class Learner:
             context_counts=tuple(counts),
             arm_states=arms,
             snapshot=None if arms is None else snapshot_to_bytes(state),
+            features=features and new_features(features, self._step + 1),
         )
         try:
             self._store.learning.write_step(record)

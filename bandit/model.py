@@ -1,11 +1,12 @@
 """One model in memory: its campaigns, contents and context schema, as they stand in SQL."""
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,23 +21,27 @@ from bandit.components import (
     shipped_components,
 )
 from bandit.context import check_context, distinct_contexts, give_slots
-from bandit.errors import ContextError, EncoderChangedError
+from bandit.embedding import LazyEncoder, SqlVectors
+from bandit.errors import ContextError
 from bandit.features import N_CONTENT, N_CONTEXT, PriorScales
 from bandit.privacy import check_policy, new_secret
 from bandit.records import TEXT_FIELDS
 from bandit.roster import CampaignEntry, Roster, build_roster
 from bandit.selection import Tables, room_for
-from encoders import Encoder, TextEncoder, encode_fields
+from encoders import Encoder, encode_cached, encode_fields, fill_cache
 from storage import (
     ContextCountRecord,
     ContextKindError,
     ContextRecord,
     CreativeRecord,
     LearnRows,
+    NewFeatures,
     Store,
     UnknownCampaignError,
 )
 from storage.records import ContextKind
+
+logger = logging.getLogger(__name__)
 
 TEXTS_TO_FIT = 256  # distinct texts from which components of an unknown encoder are fitted
 
@@ -44,22 +49,6 @@ TEXTS_TO_FIT = 256  # distinct texts from which components of an unknown encoder
 def initial_settings() -> dict[str, object]:
     """Return the settings of a new model."""
     return {"scales": PriorScales()._asdict()}
-
-
-class SqlVectors:
-    """The vectors kept in the database, as the encoder's cache."""
-
-    def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
-        self._store = store
-        self._clock = clock
-
-    def get(self, hashes: Sequence[str], fingerprint: str) -> Mapping[str, np.ndarray]:
-        """Return the vectors that are there, by hash."""
-        return self._store.embeddings.get(hashes, fingerprint)
-
-    def add(self, fingerprint: str, vectors: Mapping[str, np.ndarray]) -> None:
-        """Keep vectors, by hash."""
-        self._store.embeddings.add(fingerprint, vectors, created_at=self._clock())
 
 
 class Reading(NamedTuple):
@@ -76,61 +65,20 @@ class Reading(NamedTuple):
     constant: float
 
 
-class LazyEncoder:
-    """The model's encoder, loaded when a text comes that the database has no vector of.
+class Features(NamedTuple):
+    """What all creatives would be by another encoder, or other components: not in use yet.
 
-    Args:
-        encoder: An encoder, a checkpoint's folder or hub id, or None for the default one.
-        fingerprint: Of the encoder that made the database's vectors; None before the first.
-        dim: Its width, if known.
+    Attributes:
+        encoder: The encoder.
+        components: The components.
+        origin: Where they come from: "shipped", "fitted" or "random".
+        roster: All campaigns and creatives by them, with the mean contents of today.
     """
 
-    def __init__(
-        self, encoder: Encoder | str | Path | None, fingerprint: str | None, dim: int | None
-    ) -> None:
-        self._given = encoder
-        self._fingerprint = fingerprint
-        self._dim = dim
-        self._loaded: Encoder | None = None
-
-    def load(self) -> Encoder:
-        """Return the encoder itself.
-
-        Raises:
-            MissingEncoderError: There is none; says how to get it.
-            EncoderChangedError: It is not the one that made the database's vectors.
-        """
-        if self._loaded is None:
-            given = self._given
-            loaded = TextEncoder(given) if given is None or isinstance(given, str | Path) else given
-            if self._fingerprint is not None and loaded.fingerprint != self._fingerprint:
-                raise EncoderChangedError(_changed(self._fingerprint, loaded))
-            self._loaded, self._fingerprint, self._dim = loaded, loaded.fingerprint, loaded.dim
-        return self._loaded
-
-    def expect(self, fingerprint: str | None, dim: int) -> None:
-        """Take note of the encoder that made the database's vectors, stored since by another process.
-
-        Raises:
-            EncoderChangedError: Another one is loaded already.
-        """
-        if self._loaded is not None and self._loaded.fingerprint != fingerprint:
-            raise EncoderChangedError(_changed(fingerprint, self._loaded))
-        self._fingerprint, self._dim = fingerprint, dim
-
-    @property
-    def fingerprint(self) -> str:
-        """The encoder's fingerprint."""
-        return self._fingerprint or self.load().fingerprint
-
-    @property
-    def dim(self) -> int:
-        """Width of a vector."""
-        return self._dim or self.load().dim
-
-    def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
-        """Encode texts."""
-        return self.load().encode(texts)
+    encoder: LazyEncoder
+    components: Components
+    origin: str
+    roster: Roster
 
 
 class Model:
@@ -148,6 +96,7 @@ class Model:
         roster: Campaigns and creatives; replaced as a whole.
         schema: The context schema; replaced as a whole.
         activated: Decisions that each campaign has had, by campaign id.
+        features_step: The learning step from which on encoder, components and mean contents are those here.
     """
 
     def __init__(
@@ -160,10 +109,9 @@ class Model:
             seed=seed, encoder_fingerprint=None, settings=initial_settings()
         )
         self.scales = PriorScales(**self.record.settings["scales"])
-        stored = self.record.components
-        self._components = None if stored is None else components_from_bytes(stored)
-        dim = None if self._components is None else len(self._components.centre)
-        self._encoder = LazyEncoder(encoder, self.record.encoder_fingerprint, dim)
+        self._encoder = LazyEncoder(encoder)
+        self._components: Components | None = None
+        self.features_step = 0
         self._vectors = SqlVectors(store, clock)
         self._contents: dict[int, np.ndarray] = {}
         self._tables: tuple[Roster, tuple[int, int], Tables] | None = None
@@ -171,15 +119,24 @@ class Model:
         self.roster = build_roster([], [], {})
         self.schema: ContextRecord = store.models.context(self.record.model_id)
         self.activated = store.learning.impressions(self.record.model_id)
-        self.reload()
+        while not self.reload():
+            self.reread_features()
 
-    def reload(self) -> None:
-        """Reread campaigns, creatives and the context schema."""
+    def reload(self) -> bool:
+        """Reread campaigns, creatives and the context schema.
+
+        Returns:
+            Whether it was done; not when the features are others by now, which the posterior must follow with
+            them, see `reread_features`.
+        """
         with self._lock:
             if self._components is None:
-                self.reread_components()
+                self.reread_features()
             campaigns = self._store.campaigns.all(self.record.model_id)
             creatives = self._store.campaigns.all_creatives(self.record.model_id)
+            # Asked last: what was read before a swap is as it was before.
+            if _features_step(self._store.models.settings(self.record.model_id)) != self.features_step:
+                return False
             new = [creative for creative in creatives if creative.creative_id not in self._contents]
             if new:
                 features = self._components_in_use().project(
@@ -188,18 +145,27 @@ class Model:
                 self._contents.update(zip((creative.creative_id for creative in new), features, strict=True))
             self.roster = build_roster(campaigns, creatives, self._contents, self.roster)
             self.schema = self._store.models.context(self.record.model_id)
+            return True
 
-    def reread_components(self) -> None:
-        """Take the encoder and components that another process has stored; contents follow at `reload`."""
+    def reread_features(self) -> None:
+        """Take the encoder and components as they are stored; contents follow at `reload`."""
         with self._lock:
             stored = self._store.models.get_or_create(
                 seed=self.record.seed, encoder_fingerprint=None, settings=self.record.settings
             )
-            if stored.components is not None and stored.components != self.record.components:
-                self._components = components_from_bytes(stored.components)
-                self._encoder.expect(stored.encoder_fingerprint, len(self._components.centre))
-                self._contents.clear()
             self.record = stored
+            step = _features_step(stored.settings)
+            if stored.components is None or (self._components is not None and step == self.features_step):
+                return
+            self._components = components_from_bytes(stored.components)
+            self.features_step = step
+            self._contents.clear()
+            if self._encoder.expect(stored.encoder_fingerprint, len(self._components.centre)):
+                logger.warning(
+                    "another process has swapped the encoder of %s for %s; what is stored is served by it, "
+                    "but new texts need a process that is opened with it",
+                    *(self._store.place, stored.encoder_fingerprint),
+                )
 
     def is_refit_due(self) -> bool:
         """Whether contents or history have changed and the refit that must follow was never finished."""
@@ -263,21 +229,28 @@ class Model:
         with self._count_lock:
             self.activated = counted
 
-    def prepare_texts(self, texts: Sequence[Mapping[str, str]]) -> None:
-        """Encode texts into the database before creatives refer to them."""
+    def prepare_texts(self, texts: Sequence[Mapping[str, str]]) -> str:
+        """Encode texts into the database before creatives refer to them.
+
+        Returns:
+            The fingerprint of the encoder.
+        """
         with self._lock:
             self._components_in_use()
             self._embed(texts)
+            return self._encoder.fingerprint
+
+    def prepare_encoder(self, encoder: LazyEncoder) -> None:
+        """Encode all texts into the database by another encoder, for `features_by`."""
+        creatives = self._store.campaigns.all_creatives(self.record.model_id)
+        fill_cache(encoder, _distinct_texts(creatives), self._vectors)
 
     def entry(self, campaign: str) -> CampaignEntry:
-        """Return a campaign; rereads once when it is not known yet.
+        """Return a campaign as it was last read.
 
         Raises:
-            UnknownCampaignError: There is none of this name.
+            UnknownCampaignError: This model has none of this name.
         """
-        if campaign not in self.roster.campaigns:
-            self._store.campaigns.get(campaign)
-            self.reload()
         if campaign not in self.roster.campaigns:
             raise UnknownCampaignError(f"campaign {campaign!r} belongs to another model of this database")
         return self.roster.campaigns[campaign]
@@ -344,9 +317,9 @@ class Model:
         with self._lock:
             self.schema = give_slots(self._store, self.record.model_id, self.schema, more)
 
-    def tables(self, n_arms: int, n_campaigns: int) -> Tables:
+    def tables(self, n_arms: int, n_campaigns: int, roster: Roster | None = None) -> Tables:
         """Return contents on the device, padded to a capacity; call it in double precision."""
-        roster, known = self.roster, self._tables
+        roster, known = roster or self.roster, self._tables
         if known is not None and known[0] is roster and known[1] == (n_arms, n_campaigns):
             return known[2]
         content = np.zeros((n_arms, N_CONTENT))
@@ -365,31 +338,61 @@ class Model:
         """Return padded numbers of arms and campaigns; they only grow."""
         return room_for(len(self.roster.arm), 256), room_for(len(self.roster.mean_content), 16)
 
-    def refresh_components(self) -> bool:
-        """Fit components to the database's own texts, once there are enough, where none ship for the encoder.
+    def better_features(self) -> Features | None:
+        """Return the features by components of the database's own texts, once there are enough of them.
 
         Returns:
-            Whether they changed; then every feature did, and the posterior must be fitted anew.
+            None where there are too few, or components ship for the encoder, or were fitted before.
         """
-        if self._components is None or self.record.settings.get("components") != "random":
-            return False
+        if self.record.settings.get("components") != "random":
+            return None
         with self._lock:
-            creatives = self._store.campaigns.all_creatives(self.record.model_id)
-            texts = sorted({text for creative in creatives for text in texts_of(creative).values()})
-            if len(texts) < TEXTS_TO_FIT:
-                return False
-            fitted = fit_components(self._embed([{"headline": text} for text in texts]))
-            self._keep_components(fitted, "fitted", refit_due=True)
-            self._contents.clear()
             self.reload()
-            for entry in self.roster.campaigns.values():
-                if entry.record.mean_content is not None:
-                    mean = self.roster.current_mean(entry).astype("<f4")
-                    self._store.campaigns.set_mean_content(
-                        entry.record.campaign_id, mean.tobytes(), force=True
-                    )
+            fitted = self._fitted_components(self._encoder)
+            return None if fitted is None else self._features(self._encoder, fitted, "fitted")
+
+    def features_by(self, encoder: LazyEncoder) -> Features:
+        """Return the features by another encoder; see `prepare_encoder`."""
+        with self._lock:
             self.reload()
-            return True
+            return self._features(encoder, *self._new_components(encoder))
+
+    def adopt(self, features: Features) -> None:
+        """Use features that a learning step has just stored."""
+        with self._lock:
+            self._encoder = features.encoder
+            self.reread_features()
+            self.reload()
+
+    def _features(self, encoder: LazyEncoder, components: Components, origin: str) -> Features:
+        creatives = self._creatives()
+        vectors = encode_fields(encoder, list(map(texts_of, creatives)), cache=self._vectors)
+        contents = zip((c.creative_id for c in creatives), components.project(vectors), strict=True)
+        # Without their stored means campaigns get those of the creatives that they have now.
+        campaigns = [replace(entry.record, mean_content=None) for entry in self.roster.campaigns.values()]
+        roster = build_roster(campaigns, creatives, dict(contents), self.roster)
+        return Features(encoder, components, origin, roster)
+
+    def _new_components(self, encoder: LazyEncoder) -> tuple[Components, str]:
+        """Return the components that ship for an encoder, fitted ones, or while texts are few random ones."""
+        shipped = shipped_components(encoder.load())
+        if shipped is not None:
+            return shipped, "shipped"
+        fitted = self._fitted_components(encoder)
+        if fitted is not None:
+            return fitted, "fitted"
+        return random_components(encoder.dim, self.record.seed), "random"
+
+    def _fitted_components(self, encoder: LazyEncoder) -> Components | None:
+        texts = _distinct_texts(self._creatives())
+        return (
+            fit_components(encode_cached(encoder, texts, self._vectors))
+            if len(texts) >= TEXTS_TO_FIT
+            else None
+        )
+
+    def _creatives(self) -> list[CreativeRecord]:
+        return [creative for entry in self.roster.campaigns.values() for creative in entry.creatives]
 
     def load_encoder(self) -> None:
         """Load the encoder now, for a caller that will need it.
@@ -412,34 +415,46 @@ class Model:
         return encode_fields(self._encoder, texts, cache=self._vectors)
 
     def _components_in_use(self) -> Components:
-        """Return the components; a new model takes those that ship for its encoder, or random ones."""
+        """Return the components; a new model gets those of its encoder."""
         if self._components is None:
-            self.reread_components()
+            self.reread_features()
         if self._components is None:
-            encoder = self._encoder.load()
-            shipped = shipped_components(encoder)
-            components = shipped or random_components(encoder.dim, self.record.seed)
-            self._keep_components(components, "random" if shipped is None else "shipped")
-            return components
+            components, origin = self._new_components(self._encoder)
+            self._store.models.set_encoder(
+                self.record.model_id,
+                self._encoder.fingerprint,
+                components_to_bytes(components),
+                settings={"components": origin},
+            )
+            self.reread_features()  # of two processes the first gave them
+            return self._components or components
         return self._components
 
-    def _keep_components(self, components: Components, origin: str, **settings: bool) -> None:
-        self._components = components
-        self.record = self._store.models.set_encoder(
-            self.record.model_id,
-            self._encoder.fingerprint,
-            components_to_bytes(components),
-            settings={"components": origin, **settings},
-        )
 
-
-def _changed(expected: str | None, encoder: Encoder) -> str:
-    return (
-        f"the database's vectors were made by the encoder {expected}, this one is {encoder.fingerprint}; "
-        "open it with the same encoder, or start a new database"
+def new_features(features: Features, step: int) -> NewFeatures:
+    """Return features as the learning step that brings them stores them."""
+    roster = features.roster
+    return NewFeatures(
+        encoder_fingerprint=features.encoder.fingerprint,
+        components=components_to_bytes(features.components),
+        settings={"components": features.origin, "features_step": step},
+        mean_contents={
+            entry.record.campaign_id: roster.mean_content[entry.index].astype("<f4").tobytes()
+            for entry in roster.campaigns.values()
+            if entry.creatives
+        },
+        creative_ids=frozenset(roster.names),
     )
 
 
 def texts_of(creative: CreativeRecord) -> dict[str, str]:
     """Return a creative's texts by field; those that are empty are left out."""
     return {name: creative.content[name] for name in TEXT_FIELDS if creative.content.get(name)}
+
+
+def _distinct_texts(creatives: Sequence[CreativeRecord]) -> list[str]:
+    return sorted({text for creative in creatives for text in texts_of(creative).values()})
+
+
+def _features_step(settings: Mapping[str, Any]) -> int:
+    return int(settings.get("features_step", 0))

@@ -255,6 +255,26 @@ class Settled:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Swapped:
+    """What `Engine.swap_encoder` did.
+
+    Attributes:
+        before: Fingerprint of the encoder before; None when the database had none.
+        after: That of the one that it has now.
+        components: Where its components come from: "shipped", "fitted" to the database's texts, or "random"
+            until these are 256.
+        campaigns: How many there are.
+        creatives: How many there are, each with new features.
+    """
+
+    before: str | None
+    after: str
+    components: str
+    campaigns: int
+    creatives: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Part:
     """One part of an estimated logit: its posterior mean and standard deviation, in logits."""
 

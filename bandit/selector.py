@@ -228,7 +228,9 @@ class Selector:
     def reload(self) -> None:
         """Reread campaigns and creatives, and let selection see them."""
         before = self._learner.view.roster
-        self._model.reload()
+        if not self._model.reload():  # another process has changed the features, and the posterior with them
+            self._learner.catch_up()
+            self._model.reload()
         self._learner.republish()
         self._learner.mark_unread(before)
 
@@ -241,6 +243,9 @@ class Selector:
             if known is not None:  # read between a campaign and its first creatives, of another process
                 self.reload()
                 return self._learner.view.roster.campaigns[campaign]
+            if campaign not in self._model.roster.campaigns:
+                self._store.campaigns.get(campaign)  # raises when there is none
+                self.reload()
             entry = self._model.entry(campaign)
             self._learner.republish()
         return entry

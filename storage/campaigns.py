@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn, final
 from sqlalchemy import ColumnElement, Connection, RowMapping, case, cast, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
-from storage import creatives
+from storage import creatives, models
 from storage.border import LONGEST_NAME, check_integer, check_text
 from storage.columns import BigInt
 from storage.errors import (
@@ -167,7 +167,12 @@ class Campaigns:
         return self._database.write(work)
 
     def add_creatives(
-        self, campaign_id: int, new: Sequence[NewCreative], *, created_at: datetime
+        self,
+        campaign_id: int,
+        new: Sequence[NewCreative],
+        *,
+        created_at: datetime,
+        encoder_fingerprint: str | None = None,
     ) -> list[CreativeRecord]:
         """Add creatives, all or none.
 
@@ -175,20 +180,26 @@ class Campaigns:
             campaign_id: The campaign.
             new: With ids that the campaign does not have.
             created_at: When.
+            encoder_fingerprint: What encoded their texts; None where nobody has.
 
         Returns:
             The stored creatives, in the order given.
 
         Raises:
             DuplicateCreativeError: Names every id that is taken or given twice.
+            EncoderSwappedError: The model has another encoder now.
             InvalidLimitsError: A floor or cap is no fraction, or the campaign's cannot all be kept.
             InvalidValueError: A text cannot be stored.
             UnknownCampaignError: No such campaign.
         """
         creatives.check_new(new)
-        return self._database.write(
-            lambda connection: creatives.add(connection, campaign_id, new, created_at)
-        )
+
+        def work(connection: Connection) -> list[CreativeRecord]:
+            if encoder_fingerprint is not None:
+                models.hold_encoder(connection, campaign_id, encoder_fingerprint)
+            return creatives.add(connection, campaign_id, new, created_at)
+
+        return self._database.write(work)
 
     def creatives(self, campaign: str) -> list[CreativeRecord]:
         """Return the creatives of a campaign, retired ones too, in the order of our ids.

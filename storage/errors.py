@@ -127,6 +127,10 @@ class BacklogLostError(StorageError, RuntimeError):
     """Decisions that were answered before their commit (durability "relaxed") could not be stored."""
 
 
+class EncoderSwappedError(StorageError, RuntimeError):
+    """The database's encoder was swapped while texts were encoded by the one before."""
+
+
 class LeaseLostError(StorageError, RuntimeError):
     """Another learner holds the model's lease."""
 

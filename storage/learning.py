@@ -84,8 +84,8 @@ class Learning:
 
         Raises:
             LeaseLostError: Another learner holds the lease; nothing was written.
-            StepConflictError: The step does not follow the newest one, or a decision is not settled, learnt
-                already, or of another model; nothing was written.
+            StepConflictError: The step does not follow the newest one, a decision is not settled, learnt
+                already, or of another model, or new features lack a creative; nothing was written.
             InvalidValueError: A value cannot be stored.
         """
         canonical_json(dict(step.parameters), what=f"step {step.step}: its parameters")

@@ -89,6 +89,25 @@ class ArmReadout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewFeatures:
+    """The encoder and components that a refit was made with, and all that follows from them.
+
+    Attributes:
+        encoder_fingerprint: The encoder.
+        components: The components, as the engine reads them.
+        settings: The model's settings that belong to them.
+        mean_contents: The mean content of each campaign that has creatives, as the engine reads it.
+        creative_ids: All creatives of the model: those whose features were computed.
+    """
+
+    encoder_fingerprint: str
+    components: bytes
+    settings: Mapping[str, Any]
+    mean_contents: Mapping[int, bytes]
+    creative_ids: frozenset[int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepRecord:
     """All that one learning step writes.
 
@@ -104,6 +123,7 @@ class StepRecord:
         arm_states: The states of the arms that it touched.
         snapshot: The shared arrays as of this step, safetensors bytes.
         info: What the step reports about itself, for people; finite numbers.
+        features: What holds from this step on in place of the features before; a snapshot must come with it.
     """
 
     model_id: int
@@ -117,6 +137,7 @@ class StepRecord:
     arm_states: ArmStates | None = None
     snapshot: bytes | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    features: NewFeatures | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,13 +21,14 @@ class Leases:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def acquire(self, model_id: int, owner: str, *, ttl_s: float = 8.0) -> int | None:
+    def acquire(self, model_id: int, owner: str, *, ttl_s: float = 8.0, force: bool = False) -> int | None:
         """Take the lease when nobody holds it, or its holder let it expire.
 
         Args:
             model_id: The model to learn.
             owner: Who asks, for people to read.
             ttl_s: For how long, in seconds; `renew` begins it anew.
+            force: Take it from its holder, who will find it lost and then stops learning.
 
         Returns:
             The lease's number, larger than any before; None when another one holds it.
@@ -46,7 +47,7 @@ class Leases:
                         "owner": statement.excluded.owner,
                         "expires_at": statement.excluded.expires_at,
                     },
-                    where=Lease.expires_at <= database_clock(),
+                    where=None if force else Lease.expires_at <= database_clock(),
                 ).returning(Lease.number)
             ).scalar_one_or_none()
 

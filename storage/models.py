@@ -9,9 +9,10 @@ from sqlalchemy import Connection, RowMapping, select, update
 from storage import context_schema
 from storage.border import check_integer, check_text
 from storage.columns import canonical_json
-from storage.errors import UnknownModelError
+from storage.errors import EncoderSwappedError, StepConflictError, UnknownModelError
+from storage.learning_records import NewFeatures
 from storage.records import ContextCountRecord, ContextKind, ContextRecord, ModelRecord
-from storage.schema import Model
+from storage.schema import Campaign, Creative, Model
 from storage.session import Database, insert_or_skip
 
 
@@ -106,7 +107,9 @@ class Models:
         *,
         settings: Mapping[str, Any],
     ) -> ModelRecord:
-        """Store another encoder, with the components and settings that belong to it.
+        """Store the encoder of a model that has none, with the components and settings that belong to it.
+
+        A learning step changes it later, see `StepRecord.features`.
 
         Args:
             model_id: The model.
@@ -115,15 +118,20 @@ class Models:
             settings: See `change_settings`.
 
         Returns:
-            The model as it is now.
+            The model as it is now: of two processes the first gave its encoder.
 
         Raises:
             UnknownModelError: No such model.
         """
         check_text(encoder_fingerprint, "encoder_fingerprint")
-        return self._change(
-            model_id, settings, encoder_fingerprint=encoder_fingerprint, components=components
-        )
+        canonical_json(dict(settings), what="settings")
+        values = {"encoder_fingerprint": encoder_fingerprint, "components": components}
+
+        def work(connection: Connection) -> ModelRecord:
+            stored = _locked(connection, model_id)
+            return stored if stored.components is not None else _changed(connection, stored, settings, values)
+
+        return self._database.write(work)
 
     def change_settings(self, model_id: int, settings: Mapping[str, Any]) -> ModelRecord:
         """Change some settings; those that are not named stay as they are, whoever changed them last.
@@ -256,23 +264,53 @@ class Models:
         self,
         model_id: int,
         settings: Mapping[str, Any] | Callable[[Mapping[str, Any]], Mapping[str, Any]],
-        **values: Any,
     ) -> ModelRecord:
         """Change settings to given ones, or to what a function makes of those that are stored."""
         if not callable(settings):
             canonical_json(dict(settings), what="settings")
 
         def work(connection: Connection) -> ModelRecord:
-            _lock(connection, model_id)
-            query = select(Model.__table__).where(Model.model_id == model_id)
-            stored = _record(connection.execute(query).mappings().one())
+            stored = _locked(connection, model_id)
             new = settings(stored.settings) if callable(settings) else settings
-            changed = {**stored.settings, **new}
-            statement = update(Model).where(Model.model_id == model_id)
-            connection.execute(statement.values(settings=changed, **values))
-            return replace(stored, settings=changed, **values)
+            return _changed(connection, stored, new, {})
 
         return self._database.write(work)
+
+
+def change_features(connection: Connection, model_id: int, features: NewFeatures) -> None:
+    """Replace encoder, components and mean contents; the transaction is the caller's.
+
+    Raises:
+        StepConflictError: Creatives were added since the features were computed.
+    """
+    stored = _locked(connection, model_id)  # creatives are not added meanwhile, see `creatives.add`
+    there = select(Creative.creative_id).join(Campaign).where(Campaign.model_id == model_id)
+    if new := set(connection.execute(there).scalars()) - features.creative_ids:
+        raise StepConflictError(
+            f"model {model_id}: {len(new)} creatives were added since its new features were computed, the "
+            f"first {min(new)}; compute them again"
+        )
+    values = {"encoder_fingerprint": features.encoder_fingerprint, "components": features.components}
+    _changed(connection, stored, features.settings, values)
+    for campaign_id, mean_content in sorted(features.mean_contents.items()):
+        statement = update(Campaign).where(Campaign.campaign_id == campaign_id)
+        connection.execute(statement.values(mean_content=mean_content))
+
+
+def hold_encoder(connection: Connection, campaign_id: int, encoder_fingerprint: str) -> None:
+    """Keep a campaign's encoder as it is for the rest of the transaction.
+
+    Raises:
+        EncoderSwappedError: It is another one.
+    """
+    of_campaign = select(Campaign.model_id).where(Campaign.campaign_id == campaign_id).scalar_subquery()
+    query = select(Model.encoder_fingerprint).where(Model.model_id == of_campaign)
+    now = connection.execute(query.with_for_update(read=True)).scalar_one_or_none()
+    if now is not None and now != encoder_fingerprint:
+        raise EncoderSwappedError(
+            f"the texts were encoded by {encoder_fingerprint}, and meanwhile the database's encoder was "
+            f"swapped for {now}; nothing was added. Add them again, with that encoder"
+        )
 
 
 def _lock(connection: Connection, model_id: int) -> None:
@@ -280,6 +318,20 @@ def _lock(connection: Connection, model_id: int) -> None:
     query = select(Model.model_id).where(Model.model_id == model_id).with_for_update(key_share=True)
     if connection.execute(query).one_or_none() is None:
         raise UnknownModelError(f"there is no model {model_id}")
+
+
+def _locked(connection: Connection, model_id: int) -> ModelRecord:
+    _lock(connection, model_id)
+    query = select(Model.__table__).where(Model.model_id == model_id)
+    return _record(connection.execute(query).mappings().one())
+
+
+def _changed(
+    connection: Connection, stored: ModelRecord, settings: Mapping[str, Any], values: Mapping[str, Any]
+) -> ModelRecord:
+    changed = {**values, "settings": {**stored.settings, **settings}}
+    connection.execute(update(Model).where(Model.model_id == stored.model_id).values(changed))
+    return replace(stored, **changed)
 
 
 def _record(row: RowMapping) -> ModelRecord:

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
-from storage import context_schema, corrections, leases, notices
+from storage import context_schema, corrections, leases, models, notices
 from storage.errors import StepConflictError
 from storage.learning_records import ArmStates, StepRecord
 from storage.schema import ArmState, ArmStatistics, Campaign, Decision, LearnStep, ModelLog, Posterior
@@ -50,7 +50,8 @@ def write(connection: Connection, step: StepRecord) -> None:
 
     Raises:
         LeaseLostError: Another learner holds the lease.
-        StepConflictError: The step does not follow the newest one, or a decision is not there to be learnt.
+        StepConflictError: The step does not follow the newest one, a decision is not there to be learnt, or
+            a creative came whose new features were not computed.
     """
     leases.hold(connection, step.model_id, step.lease)
     newest = latest(connection, step.model_id)
@@ -75,6 +76,10 @@ def write(connection: Connection, step: StepRecord) -> None:
     if step.kind == "correction":
         corrections.note(connection, step.model_id, step.step)
     context_schema.add_counts(connection, step.model_id, step.context_counts)
+    if step.features is not None:
+        models.change_features(connection, step.model_id, step.features)
+        # Snapshots of the features before could be read by nobody.
+        connection.execute(delete(Posterior).where(Posterior.model_id == step.model_id))
     if step.arm_states is not None:
         write_arm_states(connection, step.model_id, step.step, step.arm_states)
     if step.snapshot is not None:

@@ -20,6 +20,7 @@ from bandit.cli import (
     models,
     simulating,
     simulating_files,
+    swapping,
     tuning,
 )
 from bandit.cli.options import example, group, show_help
@@ -71,6 +72,7 @@ app.add_typer(simulating.app, name="simulate", help="Try policies on simulated o
 app.add_typer(evaluating.app)
 app.add_typer(databases.app, name="storage", help="Upgrade and check a database.")
 app.add_typer(tuning.app)
+app.add_typer(swapping.app)
 app.add_typer(doctor.app)
 
 

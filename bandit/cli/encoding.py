@@ -63,7 +63,7 @@ def encode(
         filled = _fill(texts, FileCache(cache), encoder)
     else:
         with opened_store(str(database)) as store:
-            from bandit.model import SqlVectors
+            from bandit.embedding import SqlVectors
 
             filled = _fill(texts, SqlVectors(store, lambda: datetime.now(UTC)), encoder)
     if as_json:

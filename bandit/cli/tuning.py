@@ -95,7 +95,7 @@ def tune(
     A run that was stopped goes on after its last whole epoch when the same command is given again.
 
     The folder is an encoder like any other: name it by CREATIVE_BANDIT_ENCODER or Engine.open(…, encoder=…)
-    for a new database. A database keeps the encoder that it began with.
+    for a new database; `swap-encoder` turns one to it that is there.
     """
     from encoders.tuning import TuningSettings, search_and_tune
     from encoders.tuning import tune as tune_encoder

@@ -75,14 +75,18 @@ def test_components_survive_storage() -> None:
     np.testing.assert_array_equal(components.centre, again.centre)
 
 
-@pytest.mark.parametrize("encoder", [None, SimpleNamespace(weights_sha256="0" * 64, pooling="levels")])
+@pytest.mark.parametrize(
+    "encoder", [None, SimpleNamespace(weights_sha256="0" * 64, pooling="levels", layers=6)]
+)
 def test_an_unknown_encoder_has_no_shipped_components(encoder: object) -> None:
     assert shipped_components(encoder) is None
 
 
-@pytest.mark.parametrize(("sha256", "pooling"), SHIPPED)
-def test_a_known_encoder_has_those_of_its_pooling(sha256: str, pooling: str) -> None:
-    components = shipped_components(SimpleNamespace(weights_sha256=sha256, pooling=pooling))
+@pytest.mark.parametrize(("sha256", "pooling", "layers"), SHIPPED)
+def test_a_known_encoder_has_those_of_its_pooling_and_layers(sha256: str, pooling: str, layers: int) -> None:
+    known = SimpleNamespace(weights_sha256=sha256, pooling=pooling, layers=layers)
+    components = shipped_components(known)
     assert components is not None
     assert_allclose(components.basis.T @ components.basis, np.eye(64), atol=1e-5)
-    assert shipped_components(SimpleNamespace(weights_sha256=sha256, pooling="cls")) is None
+    for other in ({"pooling": "cls"}, {"layers": 2}):
+        assert shipped_components(SimpleNamespace(**{**vars(known), **other})) is None

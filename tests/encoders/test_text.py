@@ -3,13 +3,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from encoders import MissingEncoderError, TextEncoder, TextTypeError
+from encoders import ConfigError, MissingEncoderError, TextEncoder, TextTypeError
+from encoders.recipe import Pooling
 
 TEXTS = [
     "Free returns, always!",
@@ -45,6 +46,59 @@ def test_pooling_by_levels_is_the_mean_of_the_levels_unit_means(
         rtol=0,
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_first_layers_alone(
+    tiny: Path, encoder: TextEncoder, expected: dict[str, np.ndarray], layers: int
+) -> None:
+    is_token = expected["attention_mask"][..., None]
+    means = (expected["hidden_states"] * is_token).sum(2) / is_token.sum(1)
+    units = means / np.linalg.norm(means, axis=2, keepdims=True)
+    levels = units[: layers + 1].mean(0)
+    pooled = {"mean": units[layers], "levels": levels / np.linalg.norm(levels, axis=1, keepdims=True)}
+    for pooling, vectors in pooled.items():
+        some = TextEncoder(tiny, pooling=cast(Pooling, pooling), layers=layers)
+        assert some.layers == layers
+        assert some.fingerprint != TextEncoder(tiny, pooling=cast(Pooling, pooling)).fingerprint
+        np.testing.assert_allclose(some.encode(expected["texts"].tolist()), vectors, rtol=0, atol=1e-6)
+    everything = TextEncoder(tiny, layers=3)
+    assert (everything.layers, everything.fingerprint) == (3, encoder.fingerprint)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "levels"])
+def test_eight_bits_give_nearly_the_same_vectors(
+    tiny: Path, expected: dict[str, np.ndarray], pooling: Pooling
+) -> None:
+    exact, rounded = (TextEncoder(tiny, pooling=pooling, dtype=dtype) for dtype in ("float32", "int8"))
+    texts = expected["texts"].tolist()
+    vectors = rounded.encode(texts)
+    apart = np.abs(vectors - exact.encode(texts)).max()
+    assert 1e-5 < apart < 0.02
+    assert rounded.fingerprint != exact.fingerprint
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    # Batch by batch is one by one, but for numbers that lie between two others to the last bit.
+    alone = np.concatenate([rounded.encode([text]) for text in texts])
+    np.testing.assert_allclose(alone, vectors, rtol=0, atol=5e-3)
+    assert rounded.attribute([("headline", "free sale", 1.0)], np.ones(24)).words
+
+
+@pytest.mark.parametrize("layers", [0, 4, -1, 2.0, True])
+def test_layers_that_there_are_not(tiny: Path, layers: Any) -> None:
+    with pytest.raises(ConfigError, match=f"from 1 to 3, which the BERT in .*tiny-bert has, got {layers}"):
+        TextEncoder(tiny, layers=layers)
+
+
+def test_the_environment_says_how_many_layers_the_default_has(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREATIVE_BANDIT_ENCODER", str(tiny))
+    monkeypatch.setenv("CREATIVE_BANDIT_ENCODER_LAYERS", "2")
+    assert (TextEncoder().layers, TextEncoder(layers=1).layers, TextEncoder(tiny).layers) == (2, 1, 3)
+    assert TextEncoder().fingerprint == TextEncoder(tiny, layers=2).fingerprint
+    monkeypatch.setenv("CREATIVE_BANDIT_ENCODER_LAYERS", "two")
+    with pytest.raises(ConfigError, match="whole number of layers, such as 3, got 'two'"):
+        TextEncoder()
 
 
 def test_cls_pooling_takes_the_first_token(tiny_copy: Path, expected: dict[str, np.ndarray]) -> None:

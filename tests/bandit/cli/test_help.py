@@ -43,7 +43,7 @@ def test_all_commands_are_there() -> None:
     assert {" ".join(words) for words in COMMANDS} == {
         *("demo", "select", "update", "settle", "arms", "encode", "import", "doctor", "simulate archive"),
         *("simulate classification", "simulate log", "simulate synthetic", "explain", "model"),
-        *("configure", "learn", "evaluate", "tune"),
+        *("configure", "learn", "evaluate", "tune", "swap-encoder"),
         *("campaign add", "campaign pause", "campaign resume", "storage upgrade", "storage check"),
         *("storage prune", "storage export", "storage import", "storage backup"),
         *("creative add", "creative limit", "creative pause", "creative resume", "creative retire"),

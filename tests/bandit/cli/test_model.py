@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from bandit import Engine
 from bandit.cli.explaining import marked
 from bandit.records import Word, Wording
-from tests.bandit.cli.conftest import Run
+from tests.bandit.cli.conftest import TINY, Run
 
 
 @pytest.mark.usefixtures("ads")
@@ -140,3 +141,22 @@ def test_a_half_life_that_cannot_be_is_refused(run: Run, half_life: str) -> None
 def test_configure_without_a_setting_is_refused(run: Run) -> None:
     answer = run("configure")
     assert (answer.code, "--half-life" in answer.err) == (2, True)
+
+
+@pytest.mark.usefixtures("ads")
+def test_a_database_turns_to_another_encoder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run("model", "--json").json["encoder"]
+    shutil.copytree(TINY, tmp_path / "tuned")
+    (tmp_path / "tuned" / "tuning.json").write_text('{"pooling": "levels"}')
+    swapped = run("swap-encoder", "tuned", "--json").json
+    assert (swapped["before"], swapped["creatives"], swapped["campaigns"]) == (before, 2, 2)
+    assert run("model", "--json").json["encoder"] == swapped["after"] != before
+    refused = run("creative", "add", "spring-sale", "new", "--headline", "New").error
+    assert f"made by the encoder {swapped['after']}, this one is {before}" in refused
+    monkeypatch.setenv("CREATIVE_BANDIT_ENCODER", str(tmp_path / "tuned"))
+    assert run("creative", "add", "spring-sale", "new", "--headline", "New").code == 0
+    shown = run("swap-encoder", "default").out
+    assert "3 creatives of 2 campaigns have new features; components are random until" in shown
+    assert "nowhere is not a folder" in run("swap-encoder", "./nowhere").error
