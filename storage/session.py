@@ -364,13 +364,13 @@ def _begin_sqlite(busy_timeout_s: float, connection: Connection) -> None:
         cursor.execute("BEGIN")
         return
     # A deferred transaction that turns to writing fails at once when another one wrote meanwhile.
-    deadline = time.monotonic() + busy_timeout_s
+    tries = max(round(busy_timeout_s / LOOK_AGAIN_S), 1)  # not a deadline: a stopped process goes on to wait
     with _waiting(cursor, LOOK_AGAIN_S, busy_timeout_s):
-        while True:
+        for left in reversed(range(tries)):
             try:
                 cursor.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if not _is_busy(error) or time.monotonic() > deadline:
+                if not _is_busy(error) or not left:
                     raise
             else:
                 return
