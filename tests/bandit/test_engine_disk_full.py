@@ -113,9 +113,7 @@ def fill_and_free(engines: Engines, disk: Path, told: str = FULL, server: OwnSer
             assert set(other.decisions.get(answered)) == set(answered)
 
     filler.unlink()
-    if server is not None:
-        server.revive()
-    ask(engine, failed)
+    wait_for(lambda: is_answered(engine, failed, server), at_most_s=60.0)
     wait_for(lambda: {name for name, _, _ in learnt(engines)} >= {*answered, *failed}, at_most_s=60.0)
     assert engine._store.check() == []
     with engine._lock:  # a learner is at work
@@ -134,6 +132,19 @@ def fill(engine: Engine) -> tuple[list[str], list[str], str]:
             return answered, names, str(error)
         answered += names
     raise AssertionError("the disk was never full")
+
+
+def is_answered(engine: Engine, names: list[str], server: OwnServer | None) -> bool:
+    """Ask as a caller does whose server may still be ending its sessions, or recover."""
+    if server is not None:
+        server.revive()
+    try:
+        ask(engine, names)
+    except StorageError:
+        if server is None:
+            raise
+        return False
+    return True
 
 
 def ask(engine: Engine, names: list[str]) -> None:

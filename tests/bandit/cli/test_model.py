@@ -95,11 +95,11 @@ def test_words_are_coloured_by_what_they_do() -> None:
 def test_explain_writes_a_page_of_all_creatives(run: Run, tmp_path: Path) -> None:
     assert run("explain", "spring-sale", "--html", "words.html").out == "the page is in words.html\n"
     page = (tmp_path / "words.html").read_text("utf-8")
-    assert page.count("<section>") == 3
+    assert page.count("<section") == 3
     assert page.count("<mark class=") > 3
     assert page.index("<h2>calm:") < page.index("<h2>urgent:")  # the better one first
     assert run("explain", "--decision", "d1", "--html", "one.html").code == 0
-    assert (tmp_path / "one.html").read_text("utf-8").count("<section>") == 2
+    assert (tmp_path / "one.html").read_text("utf-8").count("<section") == 2
 
 
 @pytest.mark.usefixtures("ads")
