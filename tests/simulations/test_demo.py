@@ -101,7 +101,7 @@ def test_scores_hold_all_policies_over_the_same_impressions(demo: Demo) -> None:
 @pytest.mark.slow
 def test_page_holds_regret_traffic_and_intervals(demo: Demo) -> None:
     page = demo.result.report.read_text("utf-8")
-    assert page.count("<svg") == 7
+    assert page.count("<svg") == 10
     for words in (
         "Clicks lost while learning",
         "Who got the impressions: engine, checkout",
@@ -119,7 +119,11 @@ def test_printed_answers_are_those_of_the_database(demo: Demo) -> None:
         printed = [line.split()[:3] for line in demo.printed.splitlines()]
         assert [str(cell) for cell in first[:3]] in printed
     assert demo.fetch(QUERIES[2][1])[-1][1] == IMPRESSIONS // 4
-    assert sorted(path.name for path in demo.result.database.parent.iterdir()) == [DATABASE, REPORT]
+    assert sorted(path.name for path in demo.result.database.parent.iterdir()) == [
+        DATABASE,
+        "report-figures",
+        REPORT,
+    ]
 
 
 @pytest.mark.slow
