@@ -122,7 +122,7 @@ def settings_id(settings: Mapping[str, object]) -> str:
 
     Example:
         >>> settings_id({"seeds": 8}), settings_id({"seeds": 9})
-        ('1da3f9c5', '8ce4f8b3')
+        ('82ac2e9f', '51c0f9b4')
     """
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
