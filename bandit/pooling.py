@@ -45,8 +45,9 @@ def tallied(rows: LearnRows) -> list[Counted]:
 
 def leading_rows(rows: LearnRows, most_kinds: int) -> LearnRows:
     """Return the first rows of which no more than `most_kinds` differ in creative or context."""
-    kinds = list(dict.fromkeys(_kinds(rows)))
-    return rows if len(kinds) <= most_kinds else rows.first(_kinds(rows).index(kinds[most_kinds]))
+    kinds = _kinds(rows)
+    distinct = list(dict.fromkeys(kinds))
+    return rows if len(distinct) <= most_kinds else rows.first(kinds.index(distinct[most_kinds]))
 
 
 def _kinds(rows: LearnRows) -> list[tuple[int, int, int]]:
