@@ -262,6 +262,7 @@ def tabulate(slots: SlotMap, maps: LogitMap, groups: Groups, points: Array) -> T
 
 def _tabulated(belief: Belief, own: Groups, points: Array) -> Table:
     """Return the table of requests that are all believed to be alike; `own` is one group."""
+
     def of_set(chosen_set: Array) -> tuple[Array, Odds]:
         best = is_best(belief.mean, belief.spread, chosen_set, own.eligible)
         return best, odds_at(best, own.exploration, own.eligible, own.limits)
