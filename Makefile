@@ -11,8 +11,9 @@ PIP     = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 demo: $(STAMP)
 	$(BIN)/creative-bandit demo
 
+# Whole files go to one process, which keeps what it has compiled and the servers it has started.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Hours; SOAK_RUNS=5 SOAK_SECONDS=20 are minutes. The figures are appended to soak.jsonl.
 soak: $(STAMP)
