@@ -1,13 +1,14 @@
-"""The numerical core of selection: decisions per second with all propensities, side by side in one run.
+"""The numerical core: decisions with all propensities, and outcomes learnt with their passes, a second.
 
-Run it with `pytest tests/benchmarks/test_core_selection.py -s`. Medians of rounds that take turns; ratios are
-what counts on a shared machine. The baseline predicts every request's candidates from the weights: a
-triangular system of 209 unknowns for each request.
+Run it with `pytest tests/benchmarks/test_core.py -s`. Medians of rounds in which contenders take turns of a
+few batches each; ratios are what counts on a shared machine. The first one that selects predicts every
+request's candidates from the weights: a triangular system of 209 unknowns for each request.
 """
 
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,12 +18,13 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from bandit.features import N_CONTENT, N_CONTEXT, PriorScales, weight_prior
+from bandit.features import N_CONTENT, N_CONTEXT, PriorScales, design_row, weight_prior
 from bandit.groups import device_points
+from bandit.learner import ROWS
 from bandit.limits import Limits
 from bandit.luck import Luck, draw_luck
 from bandit.numerics import double_precision
-from bandit.posterior import Rows, State, initial_state, predict, update
+from bandit.posterior import Rows, State, initial_state, learn, predict, update
 from bandit.selection import (
     CANDIDATES,
     Batch,
@@ -40,7 +42,7 @@ from bandit.thompson import Choice, Exploration, choose
 
 pytestmark = pytest.mark.benchmark
 
-BATCH, ARMS, ROUNDS = 256, 10, 60
+BATCH, ARMS, ROUNDS, TURN = 256, 10, 60, 5
 SIZE = padded_size(ARMS, CANDIDATES)
 SETTINGS = (100_000.0, 500.0, 0.3, 0.01, float(ARMS), 0.0)
 
@@ -70,7 +72,7 @@ def learnt(rng: np.random.Generator, tables: Tables) -> State:
     return state
 
 
-def contenders() -> dict[str, Callable[[], Any]]:
+def selecting() -> dict[str, Callable[[], Any]]:
     rng = np.random.default_rng(0)
     content = np.zeros((256, N_CONTENT))
     content[:ARMS] = 0.1 * rng.normal(size=(ARMS, N_CONTENT))
@@ -102,19 +104,66 @@ def contenders() -> dict[str, Callable[[], Any]]:
     }
 
 
+def learning() -> dict[str, Callable[[], Any]]:
+    """Return contenders that learn 256 outcomes; those alike are one row, as the engine has it."""
+    rng = np.random.default_rng(1)
+    content, clicks = 0.1 * rng.normal(size=(ARMS, N_CONTENT)), rng.random(BATCH) < 0.03
+    arm, mean = rng.integers(0, ARMS, BATCH), content.mean(axis=0)
+    # As many levels as two string fields have, three and four; then a number as well.
+    levels = np.eye(7)[rng.integers(0, 3, BATCH)] + np.eye(7)[3 + rng.integers(0, 4, BATCH)]
+    pooled = np.zeros((BATCH, N_CONTEXT))
+    pooled[:, :7] = levels
+    distinct = pooled.copy()
+    distinct[:, 7] = rng.normal(size=BATCH)
+    works = {}
+    for name, context, with_context in (
+        ("256 outcomes all different, d = 209", distinct, True),
+        ("256 outcomes all different, d = 129", distinct, False),
+        ("256 outcomes in 12 contexts, d = 209", pooled, True),
+    ):
+        kinds, kind = np.unique(np.column_stack([arm, context]), axis=0, return_inverse=True)
+        size = padded_size(len(kinds), ROWS)
+        counts = np.zeros((2, size))
+        np.add.at(counts[0], kind, 1)
+        np.add.at(counts[1], kind, clicks)
+        shown = np.zeros(size, int)
+        shown[: len(kinds)] = kinds[:, 0]
+        vectors = np.zeros((size, N_CONTEXT))
+        vectors[: len(kinds)] = kinds[:, 1:]
+        used = vectors if with_context else vectors[:, :0]
+        features = jax.vmap(design_row, in_axes=(0, 0, None))(used, content[shown], mean)
+        rows = Rows(features, *map(jnp.asarray, (shown, np.zeros(size, int), *counts)))
+        start = jax.jit(initial_state, static_argnums=(1, 2))(
+            weight_prior(PriorScales(), with_context=with_context), 256, 16
+        )
+        state: State = jax.jit(update)(start, rows)[0]
+        works[f"{name}: {size} rows"] = partial(jax.jit(learn), state, rows)
+    return works
+
+
 def test_core_selection() -> None:
     with double_precision():
-        works = contenders()
-        for work in works.values():
-            jax.device_get(work())
-        times: dict[str, list[float]] = {name: [] for name in works}
-        for _ in range(ROUNDS):
-            for name, work in works.items():
-                began = time.perf_counter()
-                jax.device_get(work())
-                times[name].append(time.perf_counter() - began)
-    table = Table(title=f"batches of {BATCH}, {ARMS} candidates, medians of {ROUNDS} rounds")
-    for column in ("contender", "ms a batch", "decisions/s", "speed-up over the first"):
+        print_times(f"{ARMS} candidates", "decisions/s", selecting())
+
+
+def test_core_learning() -> None:
+    with double_precision():
+        print_times(f"{ARMS} creatives", "outcomes/s", learning())
+
+
+def print_times(what: str, rate: str, works: dict[str, Callable[[], Any]]) -> None:
+    """Let the contenders take turns, and print what a batch took of each."""
+    for work in works.values():
+        jax.device_get(work())
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            began = time.perf_counter()
+            for _ in range(TURN):
+                jax.block_until_ready(work())
+            times[name].append((time.perf_counter() - began) / TURN)
+    table = Table(title=f"batches of {BATCH}, {what}, medians of {ROUNDS} rounds")
+    for column in ("contender", "ms a batch", rate, "speed-up over the first"):
         table.add_column(column, justify="left" if column == "contender" else "right")
     first = next(iter(times))
     for name, own in times.items():
