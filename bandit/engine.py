@@ -7,7 +7,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,6 +45,7 @@ from bandit.records import (
 from bandit.reporting import NoWatch, arm_report, reports_of
 from bandit.roster import CampaignEntry
 from bandit.selector import Selector
+from bandit.settling import Settling
 from encoders import Encoder
 from storage import (
     CreativeRecord,
@@ -62,7 +62,6 @@ from storage.records import CampaignStatus, CreativeStatus
 Horizon = int | Literal["auto"] | None
 Role = Literal["both", "select", "learn"]
 Learn = Literal["background", "inline", "manual"]
-SETTLE_AT_ONCE = 10_000  # decisions a transaction
 
 
 def utc_now() -> datetime:
@@ -111,13 +110,14 @@ class Engine:
             is_relaxed=durability == "relaxed",
             is_following=learn != "background",
         )
+        self._settling = Settling(store, self._learner, self._lock, clock, may_learn=self._may_learn)
         if self._may_learn:
             self._learner.ensure_lease()
         is_background = learn == "background"
         self._background = Background(
             follow=self._selector.catch_up if is_background else None,
             hear=self._hear if is_background and store.notices.are_given else None,
-            learn=self._settle_and_learn if is_background and self._may_learn else None,
+            learn=self._settling.run if is_background and self._may_learn else None,
             renew=self._renew,
             begin=self.warm_up if is_background and model.roster.campaigns else None,
         )
@@ -502,7 +502,7 @@ class Engine:
         self._noes.watch(outcomes, first)
         if self._learn_mode == "inline" and self._may_learn:
             self._selector.follow()
-            self._settle_and_learn()
+            self._settling.run()
         else:
             self._background.wake()
         return first
@@ -520,7 +520,7 @@ class Engine:
         """
         self._check_open()
         self._selector.follow()
-        return self._settle_and_learn(at_most_s)
+        return self._settling.run(at_most_s)
 
     @property
     def is_learner(self) -> bool:
@@ -624,7 +624,7 @@ class Engine:
                 if decision is not None
                 else self._named(str(campaign), str(creative_id))
             )
-            view, schema = self._learner.view, self._model.schema
+            view, schema = self._learner.fold.view, self._model.schema
             explanation = explain(view, schema, entry, creative, given, decision)
             if not words:
                 return explanation
@@ -781,7 +781,7 @@ class Engine:
         try:
             if self._may_learn and self._learn_mode != "manual":
                 self._selector.catch_up()
-                self._settle_and_learn()
+                self._settling.run()
             with self._lock:
                 self._learner.save()
         finally:
@@ -812,9 +812,10 @@ class Engine:
         )
 
     def _decided(self, decision: DecisionRecord) -> tuple[CampaignEntry, CreativeRecord]:
-        if decision.creative_id not in self._learner.view.roster.arm:  # another process has just added it
+        fold = self._learner.fold
+        if decision.creative_id not in fold.view.roster.arm:  # another process has just added it
             self._selector.reload()
-        for entry in self._learner.view.roster.campaigns.values():
+        for entry in fold.view.roster.campaigns.values():
             for creative in entry.creatives:
                 if creative.creative_id == decision.creative_id:
                     return entry, creative
@@ -838,41 +839,6 @@ class Engine:
                     f"which does not count it twice: {error}"
                 ) from error
         return imported
-
-    def _settle_and_learn(self, at_most_s: float | None = None) -> Settled:
-        until = math.inf if at_most_s is None else time.monotonic() + at_most_s
-        settled = self._store.outcomes.settle_due(now=self._clock(), limit=SETTLE_AT_ONCE)
-        if settled < SETTLE_AT_ONCE:
-            return Settled(settled=settled, learnt=self._learn_what_waits(until))
-        # The rest of a backlog settles while what has settled is learnt.
-        with ThreadPoolExecutor(1, "creative-bandit settle") as aside:
-            settling = aside.submit(self._settle_what_is_due, until)
-            learnt = self._learn_what_waits(until)
-            rest = settling.result()
-        if rest and time.monotonic() < until:
-            learnt += self._learn_what_waits(until)
-        return Settled(settled=settled + rest, learnt=learnt)
-
-    def _settle_what_is_due(self, until: float) -> int:
-        settled = 0
-        while time.monotonic() < until:
-            due = self._store.outcomes.settle_due(now=self._clock(), limit=SETTLE_AT_ONCE)
-            settled += due
-            if due < SETTLE_AT_ONCE:
-                break
-        return settled
-
-    def _learn_what_waits(self, until: float) -> int:
-        """Learn until nothing waits, or the monotonic clock shows a time; at least one batch."""
-        learnt = 0
-        while self._may_learn:
-            with self._lock:  # batch by batch, so that others come in between
-                batch = self._learner.learn()
-                self._learner.save_what_is_due()
-            learnt += batch
-            if batch == 0 or not self._learner.has_more or time.monotonic() >= until:
-                break
-        return learnt
 
     def _set_status(
         self, campaign: str, creative_id: str | None, status: CampaignStatus | CreativeStatus

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from bandit.learner import Learner
+from bandit.fold import Fold
 from bandit.model import Model
 from bandit.numerics import double_precision
 from bandit.posterior import effects
+from bandit.upkeep import Upkeep
 from bandit.view import View
 from encoders import Encoder
 from storage import Store
@@ -50,7 +51,7 @@ def replay(
     views = []
     for from_prior in (False, True):
         model = Model(store, clock, 0, encoder)
-        views.append(Learner(store, model, clock, owner="a replay", from_prior=from_prior).view)
+        views.append(Fold(store, model, Upkeep(model), from_prior=from_prior).view)
     resumed, replayed = views
     creatives = sorted(resumed.roster.arm.keys() & replayed.roster.arm.keys())
     with double_precision():

@@ -101,7 +101,7 @@ def play(engine: Engine, n: int, *, campaign: str = "spring", start: int = 0, le
 
 def posterior(engine: Engine) -> dict[str, np.ndarray]:
     """Return the posterior in an order that does not depend on how rows were read."""
-    view = engine._learner.view
+    view = engine._learner.fold.view
     arms = [view.roster.arm[creative_id] for creative_id in sorted(view.roster.arm)]
     entries = sorted(view.roster.campaigns.values(), key=lambda entry: entry.record.campaign_id)
     campaigns = [entry.index for entry in entries]

@@ -218,8 +218,8 @@ def test_growth_beyond_256_creatives_and_16_campaigns(engines: Engines) -> None:
         engine.update(decision.id, click=i == 0)
     engine.settle()
     before = posterior(engine)
-    assert engine._learner.view.state.arm_precision.shape == (512,)
-    assert engine._learner.view.state.campaign_precision.shape == (32,)
+    assert engine._learner.fold.view.state.arm_precision.shape == (512,)
+    assert engine._learner.fold.view.state.campaign_precision.shape == (32,)
     assert_same(reopened(engines, engine), before, TOLERANCE)
     assert_same(replayed(engines, engine), before, TOLERANCE)
 

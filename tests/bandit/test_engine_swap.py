@@ -199,7 +199,7 @@ def test_a_follower_that_reads_between_two_swaps(
 
     monkeypatch.setattr(follower._model, "reread_features", swapped_again)
     with follower._lock:
-        follower._learner.catch_up()
+        follower._learner.fold.catch_up()
     assert_same(posterior(follower), posterior(first))
     assert_array_equal(follower._model.roster.content, first._model.roster.content)
 
@@ -216,7 +216,7 @@ def test_a_request_after_a_swap_that_was_not_followed_yet(
     add_campaign(operator, "a", "b", name="later")
     assert set(running.select("later").propensities) == {"a", "b"}
     assert_array_equal(running._model.roster.content, operator._model.roster.content)
-    assert running._learner.view.step == operator._learner.view.step == 1
+    assert running._learner.fold.view.step == operator._learner.fold.view.step == 1
 
 
 def test_swapping_there_and_back_gives_the_same_posterior(

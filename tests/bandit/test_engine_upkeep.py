@@ -22,7 +22,7 @@ def kinds(engines: Engines) -> list[str]:
 
 def sites_of(engine: Engine) -> dict[str, np.ndarray]:
     """Return what data alone have put into the posterior."""
-    state = engine._learner.view.state
+    state = engine._learner.fold.view.state
     return {
         "precision": np.asarray(state.precision) - np.diag(np.asarray(state.prior.scale) ** -2.0),
         "arm_cross": np.asarray(state.arm_cross),
@@ -72,7 +72,7 @@ def test_fixed_scales_stay(engines: Engines) -> None:
     add_campaign(engine)
     learn_steps(engine, 21)
     assert set(kinds(engines)) == {"batch"}
-    assert float(engine._learner.view.state.prior.arm_scale) == PriorScales().arm
+    assert float(engine._learner.fold.view.state.prior.arm_scale) == PriorScales().arm
 
 
 def test_what_was_learnt_fades_by_the_clock(engines_on_both: Engines) -> None:
@@ -123,9 +123,9 @@ def test_a_refit_weighs_outcomes_by_their_age(engines: Engines) -> None:
     play(engine, 60)
     engines.clock.pass_(2 * DAY)
     play(engine, 60, start=60)
-    online = np.asarray(engine._learner.view.state.arm_precision)
+    online = np.asarray(engine._learner.fold.view.state.arm_precision)
     engine.refit()
-    refitted = np.asarray(engine._learner.view.state.arm_precision)
+    refitted = np.asarray(engine._learner.fold.view.state.arm_precision)
     np.testing.assert_allclose(refitted, online, rtol=0.1)
     before = posterior(engine)
     engine.close()
@@ -142,7 +142,7 @@ def test_a_follower_forgets_with_the_learner(engines: Engines) -> None:
     engines.clock.pass_(DAY)
     engine.settle()
     with follower._lock:
-        follower._learner.catch_up()
+        follower._learner.fold.catch_up()
     assert_same(posterior(follower), posterior(engine))
 
 

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bandit.features import N_CONTENT, N_CONTEXT, PriorScales, design_row, weight_prior
+from bandit.fold import ROWS
 from bandit.groups import device_points
-from bandit.learner import ROWS
 from bandit.limits import Limits
 from bandit.luck import Luck, draw_luck
 from bandit.numerics import double_precision
