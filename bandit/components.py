@@ -1,13 +1,18 @@
 """Content components: the linear map from text embeddings to the content features of the design row."""
 
+from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
+from bandit.errors import ComponentsError
 from bandit.features import N_CONTENT
+from encoders import TextEncoder
 
 MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """sha256 of the weights of sentence-transformers/all-MiniLM-L6-v2."""
@@ -17,6 +22,10 @@ SHIPPED = {
     (MINILM, "levels", 6): "minilm_components.safetensors",
     (MINILM, "levels", 3): "minilm_3_layers_components.safetensors",
 }
+BESIDE = "components.safetensors"
+"""In the folder of a tuned encoder: the components of its own vectors."""
+
+TEXTS_TO_FIT = 256  # distinct texts from which components of an unknown encoder are fitted
 
 
 class Components(NamedTuple):
@@ -62,14 +71,69 @@ def random_components(embedding_dim: int, seed: int) -> Components:
 
 
 def shipped_components(encoder: object) -> Components | None:
-    """Return the components that ship for an encoder, or None when there are none for it."""
+    """Return the components that ship for an encoder, with this package or in its own folder.
+
+    Returns:
+        None when there are none that were made for its weights, pooling and number of layers.
+
+    Raises:
+        ComponentsError: Those in the encoder's folder cannot be used.
+    """
     made_by = (
         getattr(encoder, "weights_sha256", ""),
         getattr(encoder, "pooling", ""),
         getattr(encoder, "layers", 0),
     )
-    name = SHIPPED.get(made_by)
-    return None if name is None else components_from_bytes((files("bandit") / name).read_bytes())
+    if made_by in SHIPPED:
+        return components_from_bytes((files("bandit") / SHIPPED[made_by]).read_bytes())
+    return _components_beside(encoder) if isinstance(encoder, TextEncoder) else None
+
+
+def write_components_beside(folder: Path, texts: Sequence[str]) -> None:
+    """Fit components to an encoder's vectors and write them into its folder; none if texts are few.
+
+    Args:
+        folder: The encoder's.
+        texts: What it was trained on; the same text counts once.
+    """
+    distinct = sorted(set(texts))
+    if len(distinct) < TEXTS_TO_FIT:
+        return
+    encoder = TextEncoder(folder, progress=False)
+    components = fit_components(encoder.encode(distinct))
+    notes = {"texts": f"{len(distinct)} that the encoder was tuned on", "command": "creative-bandit tune"}
+    (folder / BESIDE).write_bytes(components_to_bytes(components, _key(encoder) | notes))
+
+
+def _components_beside(encoder: TextEncoder) -> Components | None:
+    path = encoder.source.folder / BESIDE
+    if not path.is_file():
+        return None
+    remedy = "remove it, and components are fitted to a database's own texts; or tune again"
+    try:
+        with safe_open(path, framework="numpy") as file:
+            notes = file.metadata() or {}
+            components = Components(file.get_tensor("centre"), file.get_tensor("basis"))
+    except (SafetensorError, OSError) as error:
+        raise ComponentsError(f"{path} cannot be read as components ({error}); {remedy}") from error
+    if any(notes.get(name) != value for name, value in _key(encoder).items()):
+        return None
+    shapes = [list(each.shape) for each in components]
+    expected = [[encoder.dim], [encoder.dim, N_CONTENT]]
+    if shapes != expected or not all(np.isfinite(each).all() for each in components):
+        raise ComponentsError(
+            f"{path}: expected finite numbers, centre and basis of shapes {expected}, got {shapes}; {remedy}"
+        )
+    return components
+
+
+def _key(encoder: TextEncoder) -> dict[str, str]:
+    """Return what an encoder's vectors, and so their components, depend on."""
+    return {
+        "weights_sha256": encoder.weights_sha256,
+        "pooling": encoder.pooling,
+        "layers": str(encoder.layers),
+    }
 
 
 def components_to_bytes(components: Components, metadata: dict[str, str] | None = None) -> bytes:

@@ -64,6 +64,10 @@ class LogFileError(BanditError, ValueError):
     """A file of a decision log that cannot be read or written; names every bad line."""
 
 
+class ComponentsError(BanditError, ValueError):
+    """Components in an encoder's folder that cannot be used."""
+
+
 class EncoderChangedError(BanditError, RuntimeError):
     """The database's vectors were made by another encoder."""
 

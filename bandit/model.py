@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bandit.components import (
+    TEXTS_TO_FIT,
     Components,
     components_from_bytes,
     components_to_bytes,
@@ -42,8 +43,6 @@ from storage import (
 from storage.records import ContextKind
 
 logger = logging.getLogger(__name__)
-
-TEXTS_TO_FIT = 256  # distinct texts from which components of an unknown encoder are fitted
 
 
 def initial_settings() -> dict[str, object]:

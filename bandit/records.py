@@ -261,8 +261,8 @@ class Swapped:
     Attributes:
         before: Fingerprint of the encoder before; None when the database had none.
         after: That of the one that it has now.
-        components: Where its components come from: "shipped", "fitted" to the database's texts, or "random"
-            until these are 256.
+        components: Where its components come from: "shipped" for the encoder, "fitted" to the database's
+            texts, or "random" until these are 256.
         campaigns: How many there are.
         creatives: How many there are, each with new features.
     """

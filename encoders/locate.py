@@ -30,6 +30,8 @@ _FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.txt",
+    "tuning.json",  # of a tuned encoder: its pooling
+    "components.safetensors",  # likewise: those of its vectors, read by the engine
     "model*.safetensors",
     "model.safetensors.index.json",
 ]

@@ -11,7 +11,7 @@ from bandit.cli.printing import counted, print_json, print_line
 
 DEFAULT = "default"
 COMPONENTS = {
-    "shipped": "shipped with this package",
+    "shipped": "made for this encoder",
     "fitted": "fitted to the database's texts",
     "random": "random until there are 256 different texts",
 }

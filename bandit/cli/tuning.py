@@ -97,6 +97,7 @@ def tune(
     The folder is an encoder like any other: name it by CREATIVE_BANDIT_ENCODER or Engine.open(…, encoder=…)
     for a new database; `swap-encoder` turns one to it that is there.
     """
+    from bandit.components import BESIDE, write_components_beside
     from encoders.tuning import TuningSettings, search_and_tune
     from encoders.tuning import tune as tune_encoder
 
@@ -125,7 +126,11 @@ def tune(
     search = None
     if trials is None:
         with progress_bar("epochs", n_epochs) as advance:
-            report = tune_encoder(campaigns, out, settings, encoder, told=lambda _: advance(1))
+            report = tune_encoder(
+                *(campaigns, out, settings, encoder),
+                told=lambda _: advance(1),
+                add_files=write_components_beside,
+            )
     else:
         # A trial takes about as long as the tuning at the end.
         with progress_bar("epochs", (trials + 1) * n_epochs) as advance:
@@ -133,15 +138,21 @@ def tune(
                 *(campaigns, out, settings, trials, encoder),
                 told=lambda _: advance(1),
                 told_trial=lambda _: advance(n_epochs),
+                add_files=write_components_beside,
             )
+    has_components = (report.folder / BESIDE).is_file()
     if as_json:
         measures = [asdict(measure) | {"verdict": measure.verdict} for measure in report.measures]
-        document = asdict(report) | {"folder": str(report.folder), "measures": measures}
+        document = asdict(report) | {
+            "folder": str(report.folder),
+            "measures": measures,
+            "has_components": has_components,
+        }
         print_json(document | ({} if search is None else {"search": asdict(search)}))
         return
     if search is not None:
         print_search(search)
-    print_report(report)
+    print_report(report, has_components=has_components)
 
 
 def read_rows(

@@ -7,6 +7,8 @@ from bandit.cli.printing import print_line, print_table
 if TYPE_CHECKING:
     from encoders.tuning import Search, TuningReport
 
+NO_COMPONENTS = "without components: a database fits them once it has 256 different texts"
+
 
 def print_search(search: "Search") -> None:
     """Print the trials, and which one was taken."""
@@ -30,7 +32,7 @@ def print_search(search: "Search") -> None:
     print_line("")
 
 
-def print_report(report: "TuningReport") -> None:
+def print_report(report: "TuningReport", *, has_components: bool) -> None:
     """Print what a tuning did, and what it brought."""
     if report.went_on_after is not None:
         print_line(f"went on after epoch {report.went_on_after} of a run that was stopped")
@@ -67,4 +69,7 @@ def print_report(report: "TuningReport") -> None:
         ],
     )
     print_line("")
-    print_line(f"the tuned encoder is in {report.folder}")
+    print_line(
+        f"the tuned encoder is in {report.folder}, "
+        + ("with the components of its texts" if has_components else NO_COMPONENTS)
+    )

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def export(
     parameters: Parameters,
     provenance: Mapping[str, Any],
     epochs: str = "",
+    add_files: Callable[[Path], None] = lambda _: None,
 ) -> None:
     """Write a checkpoint's folder, whole or not at all.
 
@@ -57,6 +58,7 @@ def export(
         parameters: All of its parameters.
         provenance: What becomes `tuning.json`.
         epochs: What becomes `epochs.csv`.
+        add_files: Called with the folder before it gets its name; what it writes there belongs to it.
 
     Raises:
         TuningError: The new folder is there already, or cannot be written.
@@ -72,6 +74,7 @@ def export(
         save_file(_tensors(config, parameters), unfinished / "model.safetensors", {"format": "pt"})
         (unfinished / TUNED).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n")
         (unfinished / EPOCHS).write_text(epochs)
+        add_files(unfinished)
         for path in unfinished.rglob("*"):
             if path.is_file():
                 path.chmod(0o644)  # safetensors keeps others from reading
@@ -79,8 +82,11 @@ def export(
                     os.fsync(file.fileno())
         unfinished.chmod(0o755)
         unfinished.rename(out)
-    except Exception as error:  # safetensors raises a kind of its own when the disk is full
+    except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if not isinstance(error, Exception):  # somebody stops it
+            raise
+        # safetensors raises a kind of its own when the disk is full
         raise TuningError(f"{out} cannot be written: {error}; nothing was left there") from error
 
 

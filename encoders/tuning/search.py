@@ -18,7 +18,7 @@ from .export import check_free
 from .fitting import Progress, Source, fit, load
 from .report import Epoch, TuningReport
 from .settings import TuningSettings
-from .tune import task_of, tune
+from .tune import AddFiles, task_of, tune
 
 STUDY = "search.db"  # in the tuned encoder's folder; beside it until that is there
 # Share of the campaigns that are not held out by which trials are judged. A tenth, which stops a training,
@@ -79,6 +79,7 @@ def search_and_tune(
     model: str | Path | None = None,
     told: Callable[[Epoch], None] = lambda _: None,
     told_trial: Callable[[Trial], None] = lambda _: None,
+    add_files: AddFiles = lambda *_: None,
 ) -> tuple[Search, TuningReport]:
     """Search for settings, then tune by the best ones as `tune` does.
 
@@ -96,13 +97,14 @@ def search_and_tune(
         model: The encoder to tune: a folder or a hub id; None means the default one.
         told: Called with every epoch of the tuning at the end.
         told_trial: Called with every trial, those before a stop included.
+        add_files: As for `tune`.
 
     Raises:
         TuningError: As from `tune`; Optuna is not installed, or the study is of another tuning.
         EncoderError: The encoder cannot be loaded.
     """
     found = _search(campaigns, out, settings, n_trials, model, told_trial)
-    report = tune(campaigns, out, found.settings, model, told)
+    report = tune(campaigns, out, found.settings, model, told, add_files)
     study_of(out).replace(out / STUDY)
     return found, report
 

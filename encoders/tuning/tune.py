@@ -9,6 +9,7 @@ from .evaluation import Measure, compare
 from .export import check_free, export, settings_files
 from .fitting import Fitted, Progress, Source, fit, load, scores_of, tokenised, trained_of
 from .model import encoding
+from .packing import texts_of
 from .report import Epoch, TuningReport, epochs_table, provenance
 from .settings import TuningSettings
 from .unfinished import (
@@ -21,6 +22,8 @@ from .unfinished import (
     write_unfinished,
 )
 
+AddFiles = Callable[[Path, Sequence[str]], None]
+
 
 def tune(
     campaigns: Sequence[PastCampaign],
@@ -28,6 +31,7 @@ def tune(
     settings: TuningSettings | None = None,
     model: str | Path | None = None,
     told: Callable[[Epoch], None] = lambda _: None,
+    add_files: AddFiles = lambda *_: None,
 ) -> TuningReport:
     """Tune an encoder to the clicks of past campaigns.
 
@@ -43,6 +47,8 @@ def tune(
         settings: None means the defaults.
         model: The encoder to tune: a folder or a hub id; None means the default one.
         told: Called with every epoch, those of a stopped run included.
+        add_files: Called with the finished folder, before it gets its name, and with the texts that trained
+            or stopped the training; what it writes there belongs to the encoder.
 
     Returns:
         What it brought.
@@ -87,7 +93,11 @@ def tune(
         ),
     }
     parameters = fitted.model.combine(source.parameters, fitted.progress.best.encoder)
-    export(source.found.folder, out, source.config, parameters, notes, epochs_table(report))
+    texts = [text for each in (*parts.training, *parts.stopping) for text, _, _ in texts_of(each)]
+    export(
+        *(source.found.folder, out, source.config, parameters, notes, epochs_table(report)),
+        add_files=lambda folder: add_files(folder, texts),
+    )
     place.unlink(missing_ok=True)
     return report
 

@@ -1,3 +1,5 @@
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,14 +7,23 @@ import pytest
 from numpy.testing import assert_allclose
 
 from bandit.components import (
+    BESIDE,
     SHIPPED,
+    TEXTS_TO_FIT,
     components_from_bytes,
     components_to_bytes,
     fit_components,
     random_components,
     shipped_components,
+    write_components_beside,
 )
+from bandit.errors import ComponentsError
 from bandit.features import N_CONTENT
+from encoders import TextEncoder
+from tests.bandit.engines import TINY
+
+WORDS = ("free", "shoes", "returns", "always", "flash", "sale", "only", "today", "new", "arrivals", "winter")
+TEXTS = [f"{one} {two} {three}" for one in WORDS for two in WORDS for three in WORDS[:3]]
 
 
 def unit_rows(n: int, dim: int, seed: int = 0) -> np.ndarray:
@@ -90,3 +101,50 @@ def test_a_known_encoder_has_those_of_its_pooling_and_layers(sha256: str, poolin
     assert_allclose(components.basis.T @ components.basis, np.eye(64), atol=1e-5)
     for other in ({"pooling": "cls"}, {"layers": 2}):
         assert shipped_components(SimpleNamespace(**{**vars(known), **other})) is None
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An encoder that brings its components."""
+    folder = tmp_path / "tuned"
+    shutil.copytree(TINY, folder)
+    write_components_beside(folder, TEXTS)
+    return folder
+
+
+def test_an_encoder_brings_its_components(folder: Path) -> None:
+    encoder = TextEncoder(folder)
+    components = shipped_components(encoder)
+    assert components is not None
+    fitted = fit_components(encoder.encode(TEXTS))
+    assert_allclose(components.centre, fitted.centre, atol=1e-6)
+    assert_allclose(components.basis[:, :8], fitted.basis[:, :8], atol=1e-3)
+
+
+def test_too_few_texts_make_no_components(tmp_path: Path) -> None:
+    write_components_beside(tmp_path, TEXTS[: TEXTS_TO_FIT - 1] * 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_components_serve_only_what_they_were_made_for(folder: Path) -> None:
+    assert shipped_components(TextEncoder(folder, pooling="levels")) is None
+    assert shipped_components(TextEncoder(folder, layers=2)) is None
+    shutil.copy(TINY / "model_prefixed.safetensors", folder / "model.safetensors")  # of another hash
+    assert shipped_components(TextEncoder(folder)) is None
+
+
+def test_components_that_cannot_be_used_are_named(folder: Path) -> None:
+    encoder, path = TextEncoder(folder), folder / BESIDE
+    whole = path.read_bytes()
+    key = {"weights_sha256": encoder.weights_sha256, "pooling": "mean", "layers": "3"}
+    path.write_bytes(whole[:-100])
+    with pytest.raises(ComponentsError, match=f"{path} cannot be read as components"):
+        shipped_components(encoder)
+    path.write_bytes(components_to_bytes(fit_components(unit_rows(100, 30)), key))
+    with pytest.raises(ComponentsError, match=r"shapes \[\[24\], \[24, 64\]\], got \[\[30\], \[30, 64\]\]"):
+        shipped_components(encoder)
+    broken = fit_components(unit_rows(100, 24))
+    broken.centre[3] = np.nan
+    path.write_bytes(components_to_bytes(broken, key))
+    with pytest.raises(ComponentsError, match="expected finite numbers"):
+        shipped_components(encoder)

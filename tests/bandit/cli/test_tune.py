@@ -4,14 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
+from safetensors import safe_open
 
-from bandit import Creative, HistoryRow
+from bandit import Creative, Engine, HistoryRow
 from bandit.cli.tuning import past_campaigns, read_rows
 from bandit.cli.tuning_report import print_search
+from bandit.components import BESIDE
 from bandit.history_file import read_history
 from encoders import TextEncoder
 from encoders.tuning import Search, Trial, TuningSettings
 from tests.bandit.cli.conftest import TINY, Run
+from tests.encoders.tuning.worlds import planted
 
 HEADLINES = (
     "Free returns, always",
@@ -22,13 +26,22 @@ HEADLINES = (
 )
 
 
+def load_metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="numpy") as file:
+        return dict(file.metadata())
+
+
 def write(path: Path, n_campaigns: int) -> None:
-    lines = ["campaign,creative,headline,impressions,clicks"]
+    lines = []
     for number in range(n_campaigns):
         for row in range(2):
             headline = f"{HEADLINES[(number + row) % 5]} {'!' * number}"
             lines.append(f'week-{number},{row},"{headline}",500,{10 + 3 * row + number}')
-    path.write_text("\n".join(lines))
+    write_lines(path, lines)
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("\n".join(["campaign,creative,headline,impressions,clicks", *lines]))
 
 
 def test_from_a_file_to_an_encoder(run: Run, tmp_path: Path) -> None:
@@ -40,8 +53,47 @@ def test_from_a_file_to_an_encoder(run: Run, tmp_path: Path) -> None:
     assert shown.code == 0, shown.err
     assert "7 campaigns trained, 1 stopped the training, 4 later ones are reported on" in shown.out
     assert "log-likelihood" in shown.out
-    assert shown.out.endswith(f"the tuned encoder is in {tmp_path / 'tuned'}\n")
+    assert shown.out.endswith(
+        f"the tuned encoder is in {tmp_path / 'tuned'}, without components: a database fits them once it has "
+        "256 different texts\n"
+    )
+    assert not (tmp_path / "tuned" / BESIDE).exists()
     assert TextEncoder(tmp_path / "tuned").dim == 24
+
+
+def test_a_database_takes_the_components_of_the_tuned_encoder(run: Run, tmp_path: Path) -> None:
+    past = planted(100, seed=0)
+    lines = [
+        f"{campaign.name},{row},{texts['headline']},{campaign.impressions[row]:.0f},{campaign.clicks[row]:.0f}"
+        for campaign in past
+        for row, texts in enumerate(campaign.creatives)
+    ]
+    write_lines(tmp_path / "history.csv", lines)
+    shown = run(
+        *("tune", "--history", "history.csv", "--out", "tuned", "--encoder", str(TINY)),
+        *("--epochs", "1", "--held-out", "0.3", "--json"),
+    )
+    assert shown.code == 0, shown.err
+    assert shown.json["has_components"]
+    notes, encoder = load_metadata(tmp_path / "tuned" / BESIDE), TextEncoder(tmp_path / "tuned")
+    assert notes["weights_sha256"] == encoder.weights_sha256
+    texts = sorted({creative["headline"] for each in past[:70] for creative in each.creatives})
+    assert notes["texts"] == f"{len(texts)} that the encoder was tuned on"
+    vectors = encoder.encode([*texts, "Free shoes"]).astype(float)
+    _, axes = np.linalg.eigh(np.cov(vectors[:-1].T))  # an oracle that is no decomposition of the vectors
+    expected = np.abs((vectors[-1] - vectors[:-1].mean(axis=0)) @ axes[:, ::-1][:, :3])  # the definite ones
+    with Engine.open(tmp_path / "new.db", learn="manual", encoder=tmp_path / "tuned") as engine:
+        engine.add_campaign("shoes")
+        engine.add_creatives("shoes", [Creative("a", headline="Free shoes")])
+        assert engine._model.record.settings["components"] == "shipped"
+        content = engine._model.roster.content[0]
+    assert_allclose(np.abs(content[:3]), expected, rtol=1e-3)
+
+    with Engine.open(tmp_path / "old.db", learn="manual", encoder=TINY) as engine:
+        engine.add_campaign("shoes")
+        engine.add_creatives("shoes", [Creative("a", headline="Free shoes")])
+    swapped = run("swap-encoder", "tuned", "--database", "old.db")
+    assert "components are made for this encoder" in swapped.out
 
 
 def test_too_little_history_is_one_line(run: Run, tmp_path: Path) -> None:
