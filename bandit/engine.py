@@ -15,6 +15,7 @@ from typing import Literal, Self, cast, final, overload
 
 from bandit.background import Background
 from bandit.campaigns import check_campaign
+from bandit.contents import texts_of
 from bandit.embedding import LazyEncoder
 from bandit.errors import (
     EngineClosedError,
@@ -27,7 +28,7 @@ from bandit.explaining import explain, read_words, text_direction
 from bandit.history import History, check_history, check_import_id, import_history, new_creative
 from bandit.history_database import database_identity, read_database
 from bandit.learner import Learner
-from bandit.model import Model, texts_of
+from bandit.model import Model
 from bandit.numerics import YIELD_S, keep_compiled_programs
 from bandit.privacy import Policy, allowed, rows_without_private
 from bandit.records import (

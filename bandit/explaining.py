@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from bandit.contents import Reading
 from bandit.context import context_vector
 from bandit.features import N_CONTENT, design_row
-from bandit.model import Reading
 from bandit.numerics import double_precision
 from bandit.posterior import averaged_rate
 from bandit.programs import explain_arm

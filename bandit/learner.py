@@ -13,12 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from bandit.contents import Features, new_features
 from bandit.context import count_contexts
 from bandit.counting import count_learnt
 from bandit.embedding import LazyEncoder
 from bandit.errors import PosteriorError
 from bandit.fold import BATCH, Fold
-from bandit.model import Features, Model, new_features
+from bandit.model import Model
 from bandit.numerics import double_precision
 from bandit.pooling import leading_rows, tallied
 from bandit.posterior import RefitInfo, SiteInfo, State, with_shared

@@ -1,83 +1,38 @@
 """One model in memory: its campaigns, contents and context schema, as they stand in SQL."""
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from bandit.components import (
-    TEXTS_TO_FIT,
-    Components,
-    components_from_bytes,
-    components_to_bytes,
-    fit_components,
-    random_components,
-    shipped_components,
-)
+from bandit.contents import Contents, Features, Reading, features_step
 from bandit.context import check_context, distinct_contexts, give_slots
-from bandit.embedding import LazyEncoder, SqlVectors
+from bandit.embedding import LazyEncoder
 from bandit.errors import ContextError
 from bandit.features import N_CONTENT, N_CONTEXT, PriorScales
 from bandit.privacy import check_policy, new_secret
-from bandit.records import TEXT_FIELDS
 from bandit.roster import CampaignEntry, Roster, build_roster
 from bandit.selection import Tables, room_for
-from encoders import Encoder, encode_cached, encode_fields, fill_cache
+from encoders import Encoder
 from storage import (
     ContextCountRecord,
     ContextKindError,
     ContextRecord,
-    CreativeRecord,
     LearnRows,
-    NewFeatures,
     Store,
     UnknownCampaignError,
 )
 from storage.records import ContextKind
 
-logger = logging.getLogger(__name__)
-
 
 def initial_settings() -> dict[str, object]:
     """Return the settings of a new model."""
     return {"scales": PriorScales()._asdict()}
-
-
-class Reading(NamedTuple):
-    """What a number is read with off a creative's text: along · its vector + constant.
-
-    Attributes:
-        encoder: Makes the vector.
-        along: The direction that is read off.
-        constant: Is added.
-    """
-
-    encoder: Encoder
-    along: Float[np.ndarray, "embedding"]
-    constant: float
-
-
-class Features(NamedTuple):
-    """What all creatives would be by another encoder, or other components: not in use yet.
-
-    Attributes:
-        encoder: The encoder.
-        components: The components.
-        origin: Where they come from: "shipped", "fitted" or "random".
-        roster: All campaigns and creatives by them, with the mean contents of today.
-    """
-
-    encoder: LazyEncoder
-    components: Components
-    origin: str
-    roster: Roster
 
 
 class Model:
@@ -95,7 +50,6 @@ class Model:
         roster: Campaigns and creatives; replaced as a whole.
         schema: The context schema; replaced as a whole.
         activated: Decisions that each campaign has had, by campaign id.
-        features_step: The learning step from which on encoder, components and mean contents are those here.
     """
 
     def __init__(
@@ -108,11 +62,7 @@ class Model:
             seed=seed, encoder_fingerprint=None, settings=initial_settings()
         )
         self.scales = PriorScales(**self.record.settings["scales"])
-        self._encoder = LazyEncoder(encoder)
-        self._components: Components | None = None
-        self.features_step = 0
-        self._vectors = SqlVectors(store, clock)
-        self._contents: dict[int, np.ndarray] = {}
+        self._contents = Contents(store, clock, self.record, encoder, self.reread_features)
         self._tables: tuple[Roster, tuple[int, int], Tables] | None = None
         self._count_lock = threading.Lock()
         self.roster = build_roster([], [], {})
@@ -129,42 +79,29 @@ class Model:
             them, see `reread_features`.
         """
         with self._lock:
-            if self._components is None:
+            if not self._contents.are_known:
                 self.reread_features()
             campaigns = self._store.campaigns.all(self.record.model_id)
             creatives = self._store.campaigns.all_creatives(self.record.model_id)
             # Asked last: what was read before a swap is as it was before.
-            if _features_step(self._store.models.settings(self.record.model_id)) != self.features_step:
+            if features_step(self._store.models.settings(self.record.model_id)) != self.features_step:
                 return False
-            new = [creative for creative in creatives if creative.creative_id not in self._contents]
-            if new:
-                features = self._components_in_use().project(
-                    self._embed([texts_of(creative) for creative in new])
-                )
-                self._contents.update(zip((creative.creative_id for creative in new), features, strict=True))
-            self.roster = build_roster(campaigns, creatives, self._contents, self.roster)
+            self.roster = build_roster(campaigns, creatives, self._contents.of(creatives), self.roster)
             self.schema = self._store.models.context(self.record.model_id)
             return True
 
     def reread_features(self) -> None:
         """Take the encoder and components as they are stored; contents follow at `reload`."""
         with self._lock:
-            stored = self._store.models.get_or_create(
+            self.record = self._store.models.get_or_create(
                 seed=self.record.seed, encoder_fingerprint=None, settings=self.record.settings
             )
-            self.record = stored
-            step = _features_step(stored.settings)
-            if stored.components is None or (self._components is not None and step == self.features_step):
-                return
-            self._components = components_from_bytes(stored.components)
-            self.features_step = step
-            self._contents.clear()
-            if self._encoder.expect(stored.encoder_fingerprint, len(self._components.centre)):
-                logger.warning(
-                    "another process has swapped the encoder of %s for %s; what is stored is served by it, "
-                    "but new texts need a process that is opened with it",
-                    *(self._store.place, stored.encoder_fingerprint),
-                )
+            self._contents.take(self.record)
+
+    @property
+    def features_step(self) -> int:
+        """The learning step from which on encoder, components and mean contents are those here."""
+        return self._contents.step
 
     def is_refit_due(self) -> bool:
         """Whether contents or history have changed and the refit that must follow was never finished."""
@@ -235,14 +172,12 @@ class Model:
             The fingerprint of the encoder.
         """
         with self._lock:
-            self._components_in_use()
-            self._embed(texts)
-            return self._encoder.fingerprint
+            return self._contents.prepare(texts)
 
     def prepare_encoder(self, encoder: LazyEncoder) -> None:
         """Encode all texts into the database by another encoder, for `features_by`."""
         creatives = self._store.campaigns.all_creatives(self.record.model_id)
-        fill_cache(encoder, _distinct_texts(creatives), self._vectors)
+        self._contents.fill(encoder, creatives)
 
     def entry(self, campaign: str) -> CampaignEntry:
         """Return a campaign as it was last read.
@@ -347,51 +282,20 @@ class Model:
             return None
         with self._lock:
             self.reload()
-            fitted = self._fitted_components(self._encoder)
-            return None if fitted is None else self._features(self._encoder, fitted, "fitted")
+            return self._contents.better(self.roster)
 
     def features_by(self, encoder: LazyEncoder) -> Features:
         """Return the features by another encoder; see `prepare_encoder`."""
         with self._lock:
             self.reload()
-            return self._features(encoder, *self._new_components(encoder))
+            return self._contents.by(encoder, self.roster)
 
     def adopt(self, features: Features) -> None:
         """Use features that a learning step has just stored."""
         with self._lock:
-            self._encoder = features.encoder
+            self._contents.use(features.encoder)
             self.reread_features()
             self.reload()
-
-    def _features(self, encoder: LazyEncoder, components: Components, origin: str) -> Features:
-        creatives = self._creatives()
-        vectors = encode_fields(encoder, list(map(texts_of, creatives)), cache=self._vectors)
-        contents = zip((c.creative_id for c in creatives), components.project(vectors), strict=True)
-        # Without their stored means campaigns get those of the creatives that they have now.
-        campaigns = [replace(entry.record, mean_content=None) for entry in self.roster.campaigns.values()]
-        roster = build_roster(campaigns, creatives, dict(contents), self.roster)
-        return Features(encoder, components, origin, roster)
-
-    def _new_components(self, encoder: LazyEncoder) -> tuple[Components, str]:
-        """Return the components that ship for an encoder, fitted ones, or while texts are few random ones."""
-        shipped = shipped_components(encoder.load())
-        if shipped is not None:
-            return shipped, "shipped"
-        fitted = self._fitted_components(encoder)
-        if fitted is not None:
-            return fitted, "fitted"
-        return random_components(encoder.dim, self.record.seed), "random"
-
-    def _fitted_components(self, encoder: LazyEncoder) -> Components | None:
-        texts = _distinct_texts(self._creatives())
-        return (
-            fit_components(encode_cached(encoder, texts, self._vectors))
-            if len(texts) >= TEXTS_TO_FIT
-            else None
-        )
-
-    def _creatives(self) -> list[CreativeRecord]:
-        return [creative for entry in self.roster.campaigns.values() for creative in entry.creatives]
 
     def load_encoder(self) -> None:
         """Load the encoder now, for a caller that will need it.
@@ -401,59 +305,9 @@ class Model:
             EncoderChangedError: It is not the one that made the database's vectors.
         """
         with self._lock:
-            self._encoder.load()
+            self._contents.load_encoder()
 
     def reading(self, direction: Float[np.ndarray, "content"]) -> Reading:
         """Return what a number d · content is read with off a text, for a direction d; see `load_encoder`."""
         with self._lock:
-            components = self._components_in_use()
-            along = components.basis.astype(float) @ direction
-            return Reading(self._encoder.load(), along, -float(components.centre @ along))
-
-    def _embed(self, texts: Sequence[Mapping[str, str]]) -> Float[np.ndarray, "texts dim"]:
-        return encode_fields(self._encoder, texts, cache=self._vectors)
-
-    def _components_in_use(self) -> Components:
-        """Return the components; a new model gets those of its encoder."""
-        if self._components is None:
-            self.reread_features()
-        if self._components is None:
-            components, origin = self._new_components(self._encoder)
-            self._store.models.set_encoder(
-                self.record.model_id,
-                self._encoder.fingerprint,
-                components_to_bytes(components),
-                settings={"components": origin},
-            )
-            self.reread_features()  # of two processes the first gave them
-            return self._components or components
-        return self._components
-
-
-def new_features(features: Features, step: int) -> NewFeatures:
-    """Return features as the learning step that brings them stores them."""
-    roster = features.roster
-    return NewFeatures(
-        encoder_fingerprint=features.encoder.fingerprint,
-        components=components_to_bytes(features.components),
-        settings={"components": features.origin, "features_step": step},
-        mean_contents={
-            entry.record.campaign_id: roster.mean_content[entry.index].astype("<f4").tobytes()
-            for entry in roster.campaigns.values()
-            if entry.creatives
-        },
-        creative_ids=frozenset(roster.names),
-    )
-
-
-def texts_of(creative: CreativeRecord) -> dict[str, str]:
-    """Return a creative's texts by field; those that are empty are left out."""
-    return {name: creative.content[name] for name in TEXT_FIELDS if creative.content.get(name)}
-
-
-def _distinct_texts(creatives: Sequence[CreativeRecord]) -> list[str]:
-    return sorted({text for creative in creatives for text in texts_of(creative).values()})
-
-
-def _features_step(settings: Mapping[str, Any]) -> int:
-    return int(settings.get("features_step", 0))
+            return self._contents.reading(direction)

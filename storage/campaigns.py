@@ -24,7 +24,8 @@ from storage.records import (
     NewCreative,
 )
 from storage.schema import Campaign, Creative
-from storage.session import Database, insert_into
+from storage.session import Database
+from storage.statements import insert_into
 
 CAMPAIGN_STATUSES: Final = ("active", "paused", "ended")
 

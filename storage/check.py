@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select, text
 
 from storage.records import Finding
 from storage.schema import Campaign, Decision, Lease, Posterior
-from storage.session import database_clock
+from storage.statements import database_clock
 
 LONGEST_WAIT: Final = timedelta(hours=1)
 

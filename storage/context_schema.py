@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select, update
 from storage.errors import ContextKindError, InvalidValueError, UnknownContextFieldError
 from storage.records import ContextCountRecord, ContextKind, ContextRecord, ContextSlotRecord
 from storage.schema import ContextCount, ContextField, ContextSlot
-from storage.session import insert_into
+from storage.statements import insert_into
 
 SLOT_COLUMNS = (
     ContextSlot.slot,

@@ -16,8 +16,8 @@ from storage.border import CORRECTION_KEY
 from storage.errors import UnknownOutcomeError
 from storage.records import NewOutcome, OutcomeRecord
 from storage.schema import ArmStatistics, Campaign, Decision, Outcome
-from storage.session import insert_columns, is_among
 from storage.settling import REPORTED
+from storage.statements import insert_columns, is_among
 
 # What a decision's click was when it settled, which is what its step learns.
 SETTLED_CLICK: Final = case((Decision.corrected_at.is_not(None), 1), else_=Decision.click)

@@ -20,7 +20,7 @@ from storage.errors import (
 from storage.limits import check_feasible, check_limits
 from storage.records import CampaignRecord, CreativeRecord, CreativeStatus, NewCreative
 from storage.schema import ArmStatistics, Campaign, Creative
-from storage.session import in_chunks
+from storage.statements import in_chunks
 
 STATUSES: Final = ("active", "paused", "retired")
 

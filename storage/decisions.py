@@ -16,8 +16,9 @@ from storage.errors import DecisionConflictError, UnknownCampaignError, UnknownD
 from storage.grouping import Grouping
 from storage.records import DecisionRecord, NewDecision
 from storage.schema import Campaign, CandidateSet, Decision
-from storage.session import Database, allow_idling, in_chunks, insert_columns, insert_or_skip, is_among
+from storage.session import Database, allow_idling
 from storage.settling import settle
+from storage.statements import in_chunks, insert_columns, insert_or_skip, is_among
 
 # Statements are built once: building one takes longer than SQLite takes to run it.
 WINDOWS: Final = select(Campaign.campaign_id, Campaign.attribution_window_s).where(

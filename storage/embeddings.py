@@ -11,7 +11,8 @@ from sqlalchemy import Connection, select
 from storage.border import check_text
 from storage.errors import InvalidValueError
 from storage.schema import Embedding
-from storage.session import Database, in_chunks, insert_or_skip
+from storage.session import Database
+from storage.statements import in_chunks, insert_or_skip
 
 Vector = Float32[np.ndarray, "dim"]
 

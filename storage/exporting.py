@@ -16,7 +16,8 @@ from storage import context_schema
 from storage.campaigns import record_of
 from storage.records import CampaignRecord, ContextRecord, CreativeRecord, ModelRecord
 from storage.schema import Campaign, CandidateSet, Creative, Decision, Model, Outcome
-from storage.session import Database, allow_idling, is_among
+from storage.session import Database, allow_idling
+from storage.statements import is_among
 
 T = TypeVar("T")
 

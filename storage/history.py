@@ -9,7 +9,8 @@ from storage.columns import canonical_json, context_hash
 from storage.errors import InvalidValueError, UnknownCreativeError
 from storage.learning_records import HistoryCountRecord
 from storage.schema import Campaign, Creative, HistoryCount, HistoryImport
-from storage.session import allow_idling, in_chunks, insert_into
+from storage.session import allow_idling
+from storage.statements import in_chunks, insert_into
 
 Summed = Mapping[tuple[int, str], tuple[int, int]]
 

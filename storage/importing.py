@@ -15,7 +15,8 @@ from storage.exporting import LoggedDecision, LoggedOutcome, Setup
 from storage.outcomes import count_conversions
 from storage.records import CampaignRecord, NewCreative, NewDecision
 from storage.schema import Campaign, ContextField, ContextSlot, Decision, Model, Outcome
-from storage.session import Database, insert_columns, insert_into, is_among
+from storage.session import Database
+from storage.statements import insert_columns, insert_into, is_among
 
 THERE: Final = select(Decision.decision_id, Decision.campaign_id, Decision.creative_id).where(
     is_among(Decision.decision_id, "ids")

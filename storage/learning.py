@@ -36,7 +36,8 @@ from storage.schema import (
     Posterior,
     PrunedCount,
 )
-from storage.session import Database, fetch_raw, prefer_indexes
+from storage.session import Database, prefer_indexes
+from storage.statements import fetch_raw
 
 LEARN_ROWS: Final = (
     select(

@@ -7,7 +7,8 @@ from sqlalchemy import Connection, bindparam, select, update
 from storage.border import check_text
 from storage.errors import LeaseLostError
 from storage.schema import Lease
-from storage.session import Database, database_clock, insert_into
+from storage.session import Database
+from storage.statements import database_clock, insert_into
 
 HOLD: Final = (
     select(Lease.number, Lease.owner).where(Lease.model_id == bindparam("model_id")).with_for_update()

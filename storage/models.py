@@ -13,7 +13,8 @@ from storage.errors import EncoderSwappedError, StepConflictError, UnknownModelE
 from storage.learning_records import NewFeatures
 from storage.records import ContextCountRecord, ContextKind, ContextRecord, ModelRecord
 from storage.schema import Campaign, Creative, Model
-from storage.session import Database, insert_or_skip
+from storage.session import Database
+from storage.statements import insert_or_skip
 
 
 @final

@@ -19,8 +19,9 @@ from storage.decisions import Decisions, refuse_unknown
 from storage.grouping import Grouping
 from storage.records import NewOutcome, OutcomeRecord, OutcomeStatus
 from storage.schema import ArmStatistics, Campaign, Decision, Outcome
-from storage.session import Database, allow_idling, insert_columns, is_among, prefer_indexes
+from storage.session import Database, allow_idling, prefer_indexes
 from storage.settling import settle
+from storage.statements import insert_columns, is_among
 
 # Statements are built once: building one takes longer than SQLite takes to run it.
 LOCKED: Final = (

@@ -17,7 +17,8 @@ from storage import redacting
 from storage.columns import context_hash
 from storage.redacting import Redacted
 from storage.schema import Campaign, Decision, LearnStep, Outcome, PrunedCount
-from storage.session import Database, insert_into, is_among
+from storage.session import Database
+from storage.statements import insert_into, is_among
 
 CHUNK: Final = (
     2_000  # decisions a transaction; it holds SQLite's only write lock for some hundredths of a second

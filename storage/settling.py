@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, func, not_, select, update
 
 from storage.schema import Decision, Outcome
-from storage.session import is_among
+from storage.statements import is_among
 
 REPORTED: Final = (
     select(func.max(Outcome.value))

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from storage.columns import BigInt
 from storage.learning_records import ArmReadout, ArmRow, CountRow
 from storage.schema import ArmStatistics, Campaign, Creative, Decision, HistoryCount, Outcome, PrunedCount
-from storage.session import in_chunks
+from storage.statements import in_chunks
 
 SHARE_SPAN: Final = timedelta(hours=24)
 

@@ -11,7 +11,8 @@ from storage import context_schema, corrections, leases, models, notices
 from storage.errors import StepConflictError
 from storage.learning_records import ArmStates, StepRecord
 from storage.schema import ArmState, ArmStatistics, Campaign, Decision, LearnStep, ModelLog, Posterior
-from storage.session import fetch_raw, insert_into, is_among, prefer_indexes
+from storage.session import prefer_indexes
+from storage.statements import fetch_raw, insert_into, is_among
 
 KEPT_SNAPSHOTS: Final = 2
 # Statements are built once: building one takes longer than SQLite takes to run it.

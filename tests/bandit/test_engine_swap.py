@@ -91,7 +91,7 @@ def test_it_is_as_if_the_database_had_begun_with_the_encoder(engines: Engines, o
     roster = engine._model.roster
     vectors = other.encode([f"{word} {name}" for word, name in (("free", "calm"), ("returns", "urgent"))])
     arms = [roster.arm[creative.creative_id] for creative in roster.campaigns["spring"].creatives[:2]]
-    components = engine._model._components_in_use()
+    components = engine._model._contents.components_in_use()
     assert_allclose(roster.content[arms], components.project(vectors), atol=1e-6)
     swapped = posterior(engine)
     engine.refit()

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, select, text
 import storage
 from storage import DatabaseHeldError, ServerUnreachableError, Store
 from storage.columns import canonical_json
-from storage.session import MANY_ROWS, Database, allow_idling, database_clock
+from storage.session import MANY_ROWS, Database, allow_idling
+from storage.statements import database_clock
 from storage.urls import database_url
 from tests.storage.conftest import NOW, World
 from tests.storage.sql import execute, fetch
