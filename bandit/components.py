@@ -55,19 +55,28 @@ def fit_components(
         n_content: how many components; the engine's models have 64.
 
     Returns:
-        Un-whitened components; each column's largest entry is positive, so that refits agree on signs.
+        Un-whitened components, all in one unit: that in which the texts' contents have a root mean square
+        length of 1, so that a prior scale of their weights means the same whatever the encoder, whose vectors
+        may all lie near one another. Each column's largest entry is positive, so that refits agree on signs.
     """
     centre = embeddings.mean(axis=0)
-    _, _, right = np.linalg.svd(embeddings - centre, full_matrices=False)
-    basis = right[:n_content].T
+    _, singular, right = np.linalg.svd(embeddings - centre, full_matrices=False)
+    length = np.sqrt((singular[:n_content] ** 2).sum() / len(embeddings))
+    basis = right[:n_content].T / (length if length > 0 else 1.0)
     signs = np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])
     return Components(centre.astype(np.float32), _widened(basis * signs, n_content))
 
 
 def random_components(embedding_dim: int, seed: int) -> Components:
-    """Return a seeded orthonormal projection, for an encoder whose components are not known yet."""
+    """Return a seeded random projection, for an encoder whose components are not known yet.
+
+    Its columns are orthogonal and of one length, with which the contents of unit vectors in no particular
+    direction have length 1.
+    """
     basis, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(embedding_dim, N_CONTENT)))
-    return Components(np.zeros(embedding_dim, np.float32), _widened(basis))
+    return Components(
+        np.zeros(embedding_dim, np.float32), _widened(basis * np.sqrt(embedding_dim / basis.shape[1]))
+    )
 
 
 def shipped_components(encoder: object) -> Components | None:

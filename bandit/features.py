@@ -23,7 +23,6 @@ N_CONTENT = 64
 N_INTERACTING = 4
 DIM = 1 + N_CONTEXT + 2 * N_CONTENT + N_CONTEXT * N_INTERACTING
 GROUPS = ("intercept", "context", "content", "campaign_mean", "interaction")  # of φ, in its order
-GROUP_SIZES = (1, N_CONTEXT, N_CONTENT, N_CONTENT, N_CONTEXT * N_INTERACTING)
 DIM_WITHOUT_CONTEXT = 1 + 2 * N_CONTENT
 
 
@@ -62,22 +61,20 @@ def group_mask(*names: str) -> Float[np.ndarray, "dim"]:
         >>> int(group_mask("context", "interaction").sum())
         80
     """
-    return np.repeat([float(group in names) for group in GROUPS], GROUP_SIZES)
+    return np.repeat([float(group in names) for group in GROUPS], _sizes(True, N_CONTENT))
 
 
-def scale_groups(*, with_context: bool = True) -> Float[np.ndarray, "groups dim"]:
+def scale_groups(*, with_context: bool = True, n_content: int = N_CONTENT) -> Float[np.ndarray, "groups dim"]:
     """Return which weights share a scale that is learnt: 1.0 where φ belongs to the group, else 0.0.
 
     Args:
         with_context: whether φ has context and interactions.
+        n_content: number of components.
 
     Returns:
         A row for each of `GROUPS` but the intercept, whose scale stays.
     """
-    rows = np.stack([group_mask(name) for name in GROUPS[1:]])
-    if with_context:
-        return rows
-    return rows[:, group_mask("context", "interaction") == 0]
+    return np.repeat(np.eye(len(GROUPS))[1:], _sizes(with_context, n_content), axis=1)
 
 
 def weight_prior(scales: PriorScales, *, with_context: bool = True, n_content: int = N_CONTENT) -> Prior:
@@ -88,11 +85,16 @@ def weight_prior(scales: PriorScales, *, with_context: bool = True, n_content: i
         with_context: whether φ has context and interactions.
         n_content: number of components.
     """
-    context = N_CONTEXT if with_context else 0
-    sizes = (1, context, n_content, n_content, context * N_INTERACTING)
+    sizes = _sizes(with_context, n_content)
     groups = (scales.intercept, scales.context, scales.content, scales.campaign_mean, scales.interaction)
     scale = np.repeat(np.asarray(groups), sizes)
     mean = np.zeros_like(scale)
     mean[0] = np.log(scales.base_rate / (1 - scales.base_rate))
     with_dtype = [jnp.asarray(values, jnp.float64) for values in (mean, scale, scales.campaign, scales.arm)]
     return Prior(*with_dtype)
+
+
+def _sizes(with_context: bool, n_content: int) -> tuple[int, ...]:
+    """Return how many weights each group has."""
+    context = N_CONTEXT if with_context else 0
+    return (1, context, n_content, n_content, context * N_INTERACTING)

@@ -14,18 +14,17 @@ import jax
 import numpy as np
 
 from bandit.counting import count_learnt, room_to_fit
-from bandit.features import weight_prior
 from bandit.fitting import fit_counts
 from bandit.following import all_arms, forgets_of, steps_to_fold
 from bandit.model import Model
 from bandit.numerics import double_precision
 from bandit.pooling import Counted, pool, tallied
-from bandit.posterior import Change, Prior, RefitInfo, SiteInfo, State, grow, initial_state
+from bandit.posterior import Change, RefitInfo, SiteInfo, State, grow, initial_state
 from bandit.programs import CountedRows, apply_change, arm_rows, fade, learn_batch
 from bandit.roster import Roster
 from bandit.selection import padded_size, room_for
 from bandit.snapshot import restored
-from bandit.upkeep import Upkeep, kept_since
+from bandit.upkeep import Upkeep, kept_since, scales_kept
 from bandit.view import View
 from storage import ArmStates, LearnRows, LogRow, Snapshot, Store
 from storage.learning_records import StepKind
@@ -73,7 +72,7 @@ class Fold:
         with double_precision():
             n_arms, n_campaigns = self._model.capacity()
             if stored is None:
-                state = initial_state(self._prior(), n_arms, n_campaigns)
+                state = initial_state(self._upkeep.prior(), n_arms, n_campaigns)
             else:
                 snapshot, arms = stored
                 index = np.array([self._model.roster.arm[int(i)] for i in arms.creative_ids], np.int64)
@@ -168,21 +167,24 @@ class Fold:
         return faded
 
     def fit(
-        self, rows: CountedRows, learns_scales: bool, roster: Roster | None = None
+        self,
+        rows: CountedRows,
+        scales: Mapping[str, float] | None = None,
+        roster: Roster | None = None,
     ) -> tuple[State, RefitInfo]:
         """Return the posterior fitted to counts, and how the search went; called outside double precision.
 
         Args:
             rows: All counts.
-            learns_scales: Whether the prior's scales are learnt.
+            scales: The prior's scales, by name, where they are not to be learnt from the counts.
             roster: With other contents than those in use; None for these.
         """
         n_arms, n_campaigns = self._model.capacity()
         with double_precision():
             tables = self._model.tables(n_arms, n_campaigns, roster)
-            prior, tables = jax.block_until_ready((self._prior(), tables))
+            prior, tables = jax.block_until_ready((self._upkeep.prior(scales), tables))
         arm_campaign = self._model.arm_campaign(n_arms)
-        return fit_counts(prior, tables, rows, arm_campaign, n_campaigns, learns_scales)
+        return fit_counts(prior, tables, rows, arm_campaign, n_campaigns, scales is None)
 
     def publish(self, state: State) -> None:
         """Let selection see a posterior, with the roster as it is now; called in double precision."""
@@ -213,7 +215,7 @@ class Fold:
             others = {**scales, "arm": 2 * scales["arm"]}  # another τ is another program
             jax.block_until_ready([self._upkeep.rescaled(state, s, arm_campaign) for s in (scales, others)])
         yield
-        self.fit(self._nothing(room_to_fit), True)
+        self.fit(self._nothing(room_to_fit))
         yield
         for n in (1, ROWS[0], 2 * ROWS[0]):
             with double_precision():
@@ -292,7 +294,7 @@ class Fold:
         for row in log:
             if row.kind == "refit":
                 counts = count_learnt(self._store, self._model, row.step)
-                state, _ = self.fit(counts, bool(row.parameters.get("learns_scales", False)))
+                state, _ = self.fit(counts, scales_kept(row.parameters))
                 self.touched.update(self._model.roster.arm)
                 self.mark_unread()
                 with double_precision():
@@ -336,6 +338,3 @@ class Fold:
             if arms.steps is None or max(arms.steps, default=0) <= snapshot.step:
                 return snapshot, arms
         return None
-
-    def _prior(self) -> Prior:
-        return weight_prior(self._model.scales)

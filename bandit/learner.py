@@ -26,7 +26,7 @@ from bandit.posterior import RefitInfo, SiteInfo, State, with_shared
 from bandit.readouts import Readouts
 from bandit.roster import CampaignEntry
 from bandit.snapshot import snapshot_to_bytes
-from bandit.upkeep import Upkeep, scales_of
+from bandit.upkeep import Upkeep, scales_kept, scales_of
 from storage import (
     ArmReadout,
     ArmStates,
@@ -208,8 +208,11 @@ class Learner:
         parameters: dict[str, Any] = {"learns_scales": self._model.learns_scales}
         if features is not None:
             parameters["encoder"] = features.encoder.fingerprint
+        if not self._model.learns_scales:
+            with double_precision():
+                parameters["scales"] = scales_of(self.fold.view.state.prior)
         rows = count_learnt(self._store, self._model, self.fold.step)
-        state, info = self.fold.fit(rows, self._model.learns_scales, features and features.roster)
+        state, info = self.fold.fit(rows, scales_kept(parameters), features and features.roster)
         self.fold.touched = set(self._model.roster.arm)
         self.fold.mark_unread()
         with double_precision():

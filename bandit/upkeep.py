@@ -34,6 +34,12 @@ def scales_of(prior: Prior) -> dict[str, float]:
     return {**groups, "campaign": float(prior.campaign_scale), "arm": float(prior.arm_scale)}
 
 
+def scales_kept(parameters: Mapping[str, Any]) -> Mapping[str, float] | None:
+    """Return the scales that a refit of the log kept; None when it learnt them."""
+    # Refits of older logs that learnt none went back to those of the beginning.
+    return None if parameters.get("learns_scales", False) else parameters.get("scales", {})
+
+
 def kept_since(arms: ArmStates, forgets: Sequence[ForgetRow]) -> Float[np.ndarray, "arms"]:
     """Return the part of each arm's state that was not forgotten by steps after its own."""
     assert arms.steps is not None  # noqa: S101  stored states have them
@@ -86,6 +92,10 @@ class Upkeep:
         self._model = model
         self._effects_at = -math.inf
 
+    def prior(self, scales: Mapping[str, Any] | None = None) -> Prior:
+        """Return the prior before any data, or with other scales; called in double precision."""
+        return weight_prior(PriorScales(**{**self._model.scales._asdict(), **(scales or {})}))
+
     def is_refit_due(self, learnt: int, at_refit: int) -> bool:
         """Whether what was learnt has doubled since the last refit.
 
@@ -105,7 +115,7 @@ class Upkeep:
 
     def learnt_scales(self, state: State, arm_campaign: np.ndarray) -> dict[str, float]:
         """Return the scales after one step of learning them: the parameters of a step of the log."""
-        initial = weight_prior(self._model.scales)
+        initial = self.prior()
         learnt = state.prior._replace(scale=learn_weight_prior(state, initial))
         now = time.monotonic()
         if len(arm_campaign) <= FEW_ARMS or now - self._effects_at >= EFFECTS_EVERY_S:
@@ -116,7 +126,7 @@ class Upkeep:
 
     def rescaled(self, state: State, scales: Mapping[str, Any], arm_campaign: np.ndarray) -> State:
         """Return the posterior with other scales, as if the prior had been so from the start."""
-        prior = weight_prior(PriorScales(**{**self._model.scales._asdict(), **scales}))
+        prior = self.prior(scales)
         before = scales_of(state.prior)
         if (scales["campaign"], scales["arm"]) == (before["campaign"], before["arm"]):
             return set_weight_scales(state, prior.scale)

@@ -150,7 +150,7 @@ def play_cold(
     before, scored = split(tests, part)
     history = [test for test in before if len(test.headlines) > 1]
     prior = weight_prior(PriorScales(), with_context=False, n_content=components.basis.shape[1])
-    groups = jnp.asarray(scale_groups(with_context=False))
+    groups = jnp.asarray(scale_groups(with_context=False, n_content=components.basis.shape[1]))
     alone = initial_state(prior, 1, 1)
     states = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (N_SEEDS, *leaf.shape)), alone)
     earned: list[tuple[float, ...]] = []

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 
 from bandit.components import Components
 from bandit.errors import listed
-from bandit.features import PriorScales, design_row, weight_prior
+from bandit.features import PriorScales, design_row, scale_groups, weight_prior
 from bandit.log_files import opened_csv
 from bandit.posterior import Gaussian, Rows, State, predict, refit
 from simulations.errors import ArchiveError
@@ -165,13 +165,13 @@ class Problems(NamedTuple):
 def archive_prior(
     history: list[PastTest], vectors: Mapping[str, np.ndarray], components: Components, scales: PriorScales
 ) -> State:
-    """Fit the posterior to the history's counts; its last 64 arms and last campaign have no data.
+    """Fit posterior and scales to the history's counts; the last 64 arms and last campaign have no data.
 
     Args:
         history: tests to learn from.
         vectors: embedding of each headline.
         components: the content components.
-        scales: prior scales.
+        scales: prior scales before the history.
 
     Returns:
         The state after a refit, in double precision.
@@ -194,7 +194,8 @@ def archive_prior(
     )
     arm_campaign = jnp.asarray(np.pad(campaign, (0, padding + N_BLANK_ARMS), constant_values=len(history)))
     prior = weight_prior(scales, with_context=False, n_content=components.basis.shape[1])
-    return jax.jit(refit, static_argnums=3)(prior, data, arm_campaign, len(history) + 1)[0]
+    groups = jnp.asarray(scale_groups(with_context=False, n_content=components.basis.shape[1]))
+    return jax.jit(refit, static_argnums=3)(prior, data, arm_campaign, len(history) + 1, groups)[0]
 
 
 def problems(

@@ -142,11 +142,12 @@ def test_random_components_are_fitted_once_there_are_texts_enough(engines: Engin
     assert (stored != random) == is_enough
     if is_enough:
         fitted = components_from_bytes(stored)
-        np.testing.assert_allclose(fitted.basis[:, :24].T @ fitted.basis[:, :24], np.eye(24), atol=1e-5)
+        gram = fitted.basis[:, :24].T @ fitted.basis[:, :24]
+        np.testing.assert_allclose(gram / gram[0, 0], np.eye(24), atol=1e-5)
         assert abs(fitted.centre).max() > 0
     # The refit sees the same ten outcomes: the same data, in other coordinates.
     after = posterior(engine)
-    assert after["arm_precision"][:3].sum() == pytest.approx(before["arm_precision"][:3].sum(), rel=0.01)
+    assert after["arm_precision"][:3].sum() == pytest.approx(before["arm_precision"][:3].sum(), rel=0.03)
     play(engine, 5, start=10)
     follower._selector._followed_at -= 1.0
     follower.select("spring")

@@ -9,6 +9,7 @@ from bandit import Engine, Outcome, Request
 from bandit.errors import InvalidSettingError
 from bandit.features import PriorScales
 from bandit.posterior.scales import LARGEST_SCALE
+from bandit.upkeep import scales_of
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
 from tests.bandit.test_engine_replay import history
 
@@ -73,6 +74,23 @@ def test_fixed_scales_stay(engines: Engines) -> None:
     learn_steps(engine, 21)
     assert set(kinds(engines)) == {"batch"}
     assert float(engine._learner.fold.view.state.prior.arm_scale) == PriorScales().arm
+
+
+def test_a_refit_keeps_scales_that_are_no_longer_learnt(engines: Engines) -> None:
+    engine = engines.open()
+    add_campaign(engine)
+    play(engine, 40)
+    engine.refit()
+    learnt = scales_of(engine._learner.fold.view.state.prior)
+    assert learnt["arm"] != PriorScales().arm
+    engine.set_scale_learning(False)
+    play(engine, 20, start=40)
+    engine.refit()
+    assert scales_of(engine._learner.fold.view.state.prior) == learnt
+    after = posterior(engine)
+    engine.close()
+    engines.forget_states()
+    assert_same(posterior(engines.open()), after)  # from the log
 
 
 def test_what_was_learnt_fades_by_the_clock(engines_on_both: Engines) -> None:

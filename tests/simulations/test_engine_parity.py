@@ -58,8 +58,8 @@ def test_engine_and_compiled_play_decide_alike(data_dir: Path, tmp_path: Path) -
     rng = np.random.default_rng(0)
     warmed = tmp_path / "warmed.db"
     with Engine.open(warmed, learn="manual", clock=lambda: now, encoder=encoder) as engine:
-        engine.set_scale_learning(False)  # compiled play keeps the scales that it is given
         engine.warm_start(_history(history))
+        engine.set_scale_learning(False)  # compiled play keeps the scales that the history taught
     compared: list[tuple[int, int]] = []
     for number, test in enumerate(played):
         # Every test starts from the history alone, not from the tests played before it.

@@ -188,7 +188,8 @@ def test_a_played_test_starts_as_a_new_campaign_of_new_arms(vectors: dict[str, n
         content = np.stack([vectors[headline][:N_CONTENT] for headline in test.headlines]).astype(float)
         phi = np.hstack([np.ones((k, 1)), content, np.tile(content.mean(axis=0), (k, 1))])
         assert phi.shape == (k, DIM_WITHOUT_CONTEXT)
-        expected = phi @ covariance @ phi.T + scales.campaign**2 + scales.arm**2 * np.eye(k)
+        learnt = state.prior
+        expected = phi @ covariance @ phi.T + learnt.campaign_scale**2 + learnt.arm_scale**2 * np.eye(k)
         np.testing.assert_allclose(group.prior.covariance[i, :k, :k], expected, atol=1e-6)
         np.testing.assert_allclose(group.prior.mean[i, :k], phi @ np.asarray(state.weights), atol=1e-6)
         np.testing.assert_array_equal(group.truth[i], np.pad(test.truth, (0, 4 - k)))
