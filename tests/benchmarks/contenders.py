@@ -77,6 +77,7 @@ class CreativeBandit:
                 for ad in campaign.ads
             ],
         )
+        self.engine.warm_up()
         self.stored: list[list[str]] = []  # ids of each call's decisions
         self._arm = {ad.creative_id: arm for arm, ad in enumerate(campaign.ads)}
         self._numbers = itertools.count() if numbered else None
