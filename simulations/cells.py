@@ -133,7 +133,7 @@ def _here(work: Work[C], cells: Mapping[int, C], _: Workers) -> Found:
 
 
 def _computed(work: Work[C], cell: C) -> Arrays:
-    """Compute one cell; then hand back the memory that compiling took, more than all else, which malloc would keep."""
+    """Compute one cell, and hand back the memory that compiling took; malloc would keep all of it."""
     arrays = work(cell)
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
     if trim is not None:
