@@ -55,6 +55,7 @@ _DASHES: Final = ((0, (5, 1.6)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (
 # 5.2 inches are 374 points, about the pixels of a phone: text of 10 points is 9 pixels there, 15 on a desk.
 _WIDTH: Final = 5.2
 _FONT: Final = 10.0
+STEPS: Final = (1, 2, 2.5, 5, 10)  # between marks, times a power of ten
 # A curve 374 points wide gains nothing from more; the file would grow.
 _MAX_POINTS: Final = 160
 _SETTINGS: Final = {"svg.fonttype": "none", "svg.hashsalt": "creative-bandit", "font.family": "DejaVu Sans"}
@@ -118,7 +119,7 @@ def canvas(height: float, *, left: float = 0.56, right: float = 0.2) -> tuple[Fi
     axes.spines["bottom"].set_color(MUTED)
     axes.tick_params(length=0, labelsize=_FONT, labelcolor=MUTED, pad=5)
     axes.tick_params(axis="x", length=3, color=MUTED)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     return figure, axes
@@ -126,7 +127,7 @@ def canvas(height: float, *, left: float = 0.56, right: float = 0.2) -> tuple[Fi
 
 def count_impressions(axes: Axes) -> None:
     """Mark whole impressions along the bottom, few enough to be read on a phone."""
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
     axes.xaxis.set_major_formatter(COUNT)
 
 

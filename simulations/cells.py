@@ -4,6 +4,7 @@ A cell is one run: a policy in one setting, in one world. What it gives depends 
 sweep gives the same numbers wherever its cells are computed and however often it was interrupted.
 """
 
+import ctypes
 import hashlib
 import json
 import logging
@@ -128,7 +129,16 @@ def code_digest() -> str:
 
 def _here(work: Work[C], cells: Mapping[int, C], _: Workers) -> Found:
     for i, cell in cells.items():
-        yield i, work(cell)
+        yield i, _computed(work, cell)
+
+
+def _computed(work: Work[C], cell: C) -> Arrays:
+    """Compute one cell, and hand back the memory that compiling took; malloc would keep all of it."""
+    arrays = work(cell)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)
+    return arrays
 
 
 def _local(work: Work[C], cells: Mapping[int, C], workers: Workers) -> Found:
@@ -143,7 +153,7 @@ def _local(work: Work[C], cells: Mapping[int, C], workers: Workers) -> Found:
         while left or running:
             while left and idle:
                 i, pool = left.pop(0), idle.pop()
-                running[pool.submit(work, cells[i])] = i, pool
+                running[pool.submit(_computed, work, cells[i])] = i, pool
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 i, pool = running[future]
@@ -184,8 +194,8 @@ def _ray(work: Work[C], cells: Mapping[int, C], workers: Workers) -> Found:
             logging_level=logging.ERROR,
         )
     try:
-        remote = ray.remote(max_retries=TRIES - 1)(work)
-        running = {remote.remote(cell): i for i, cell in cells.items()}
+        remote = ray.remote(max_retries=TRIES - 1)(_computed)
+        running = {remote.remote(work, cell): i for i, cell in cells.items()}
         while running:
             (done,), _ = ray.wait(list(running), num_returns=1)
             i = running.pop(done)

@@ -164,7 +164,7 @@ def replay_section(scores: Sequence[ReplayScore], logged: Logged) -> Section:
         "single order: all orders are of the same lines, so more of them do not make it surer. At the right, "
         "how many lines a policy saw.",
         picture=draw_arms([*arms, own]),
-        table=with_small_print(REPLAY_HEADER, [replay_row(score) for score in scores]),
+        table=with_small_print(REPLAY_HEADER, [*map(replay_row, scores), _row_of(own)]),
     )
 
 
@@ -181,6 +181,14 @@ def replay_row(score: ReplayScore) -> tuple[str, ...]:
         f"{100 * score.rate:.2f} ± {100 * score.rate_error:.2f} %",
         f"{100 * score.late:.2f} ± {100 * score.late_error:.2f} %",
     )
+
+
+def _row_of(logged: ArmInterval) -> tuple[str, ...]:
+    """Return the log's own row: it accepts all of itself, and its halves are no question here."""
+    clicks = logged.estimate * logged.impressions
+    error = _error(logged.estimate, logged.impressions)
+    rate = f"{100 * logged.estimate:.2f} ± {100 * error:.2f} %"
+    return (logged.creative_id, "-", f"{logged.impressions:,}", f"{clicks:,.1f}", rate, "–")
 
 
 def _interval(rate: float, n: float) -> dict[str, float]:

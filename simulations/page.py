@@ -210,7 +210,9 @@ def _colours(theme: int) -> str:
 
 
 _BREAK: Final = "\n"
-_NUMBER: Final = re.compile(r"((± )?[−+-]?[0-9][0-9,.]*( %| points)?( ± [0-9.,]+( %| points)?)?|–|)$")
+_NUMBER: Final = re.compile(
+    r"((± )?[−+-]?[0-9][0-9,.]*( %| points)?( ± [0-9.,]+( %| points)?)?( \([0-9.,]+ %\))?|–|)$"
+)
 _PAGE: Final = """<!doctype html>
 <html lang=en>
 <meta charset=utf-8>
@@ -253,6 +255,7 @@ mark small {{ margin-left: .25em; font-size: .7rem; white-space: nowrap }}
 td small {{ display: block; color: var(--muted); font-size: .78rem; font-weight: 400; line-height: 1.35;
   white-space: normal }}
 .words {{ overflow-wrap: anywhere }}
+.words:first-child {{ min-width: 6rem }}
 .number {{ text-align: right; white-space: nowrap }}
 th.number {{ white-space: normal }}
 .engine td {{ font-weight: 650 }}

@@ -18,6 +18,7 @@ POLICIES = (
     *("lin-ucb", "lin-ts", "logistic-ts", "epsilon-greedy"),
     *("beta-thompson", "ucb1", "kl-ucb", "ab-then-commit"),
 )
+N_SEEDS = 8  # worlds of each preset
 N_ENDS = 2  # rows of uniform and oracle, the last ones
 INTRODUCTION = """# Results of the presets
 
@@ -91,7 +92,7 @@ def main() -> None:
     """Write the document that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m simulations.preset_results", description=__doc__)
     parser.add_argument("path", type=Path)
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=N_SEEDS)
     parser.add_argument("--presets", default=",".join(PRESETS))
     parser.add_argument("--out", type=Path, default=Path(".cache/results"))
     parser.add_argument("--workers", type=int, default=2, help="processes of this machine")

@@ -133,7 +133,9 @@ def chosen_campaign(path: Path, found: Iterable[str], asked: str | None) -> str 
     """
     names = sorted({name for name in found if name})
     if asked is None and len(names) > 1:
-        raise LogError(f"{path}: it has decisions of {len(names)} campaigns: {', '.join(names)}; name one")
+        raise LogError(
+            f"{path}: it has decisions of {len(names)} campaigns: {', '.join(names)}; name one by --campaign"
+        )
     if asked is not None and asked not in names:
         raise LogError(f"{path}: it has no campaign {asked!r}; it has {', '.join(names) or 'no names'}")
     return asked or (names[0] if names else None)
