@@ -32,9 +32,8 @@ N_SEEDS = 8
 LEAST_ROOM = 256  # batches
 WORDS, WORD_SHARE = 2, 1 / 3  # folded into a world's key; share of the texts that have a word
 COURSE = 1  # folded into a world's key for its changes, so that they leave the rest of it as it is
-CONTENT_LENGTH = (
-    0.7  # root mean square distance of an ad from its campaign's mean, in the catalogue by MiniLM
-)
+# Root mean square distance of an ad from its campaign's mean: about that of the catalogue's ads, 0.6.
+CONTENT_LENGTH = 0.7
 # Policies that know impressions and clicks of each creative: (creatives, horizon, settings) -> the policy.
 BY_COUNTS: Mapping[str, Callable[[int, Array, Numbers], Policy]] = {
     "beta-thompson": lambda n_arms, horizon, x: beta_thompson(n_arms),
