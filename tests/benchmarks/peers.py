@@ -205,8 +205,8 @@ def peer(kind: Callable[..., Contender], **settings: Any) -> Peer:
 # The best of each grid of `tests.benchmarks.tune`; of bayesianbandits the best Thompson sampling, too.
 PEERS: Final = (
     peer(VowpalWabbit, options="--squarecb --gamma_scale 1000 -l 0.05", texts="components"),
-    peer(MabWiser, policy="LinTS", alpha=0.1, l2_lambda=20.0),
-    peer(MabWiser, policy="LinUCB", alpha=0.05, l2_lambda=200.0),
-    peer(BayesianBandits, policy="Thompson", scale=0.5),
-    peer(BayesianBandits, policy="IDS", scale=0.25),
+    peer(MabWiser, policy="LinTS", alpha=0.02, l2_lambda=1.0),
+    peer(MabWiser, policy="LinUCB", alpha=0.02, l2_lambda=200.0),
+    peer(BayesianBandits, policy="Thompson", scale=0.7),
+    peer(BayesianBandits, policy="ε-greedy 0.02", scale=2.0),
 )
