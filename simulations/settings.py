@@ -170,11 +170,11 @@ DEFAULT_SETTINGS = (
     setting("beta-thompson"),
     # Chosen by --tune on the shared part of the Upworthy archive, 16 settings each.
     setting("scaled-thompson", scale=0.2),
-    setting("bayes-ucb", scale=0.2, power=5),
-    setting("epsilon-greedy", epsilon=0.01),
-    setting("lola", strength=300, scale=0.005),
+    setting("bayes-ucb", scale=0.15, power=5),
+    setting("epsilon-greedy", epsilon=0.02),
+    setting("lola", strength=1000, scale=0.01),
     setting("informed-beta", clicks=1),
     setting("ucb1", scale=0.035),
     setting("kl-ucb", scale=0.08),
-    setting("ab-then-commit", share=0.18),
+    setting("ab-then-commit", share=0.15),
 )
