@@ -29,7 +29,7 @@ bench:
 	@$(MAKE) --no-print-directory VENV=.venv-bench LOCK_FILE=requirements-bench.lock .venv-bench/.installed
 	.venv-bench/bin/python -m pytest tests/benchmarks -s -q
 
-# Plays all presets of docs/simulations.md on two processes; minutes. What is finished in .cache/results is not played again.
+# Plays all presets of docs/simulations.md on two processes; half an hour. What is finished in .cache/results is not played again.
 results: $(STAMP)
 	$(BIN)/python -m simulations.preset_results docs/results.md
 

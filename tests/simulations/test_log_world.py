@@ -121,6 +121,8 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "on 1,200 lines" in out
     assert "The engine had a click rate" in out
     assert (tmp_path / "out" / "report-figures" / "click-rates.png").exists()
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "<td class=words>the log itself</td><td class=number>1,200</td>" in page
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
     assert [row["policy"] for row in rows] == ["engine", "ucb1"]
     assert 0.2 < float(rows[0]["accepted_share"]) < 0.3

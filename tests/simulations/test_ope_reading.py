@@ -100,7 +100,7 @@ def test_exports_are_what_the_database_says(url: str, tmp_path: Path) -> None:
     assert_allclose(sorted(from_vw.context.T.tolist()), sorted(log.context.T.tolist()))
     assert_same(from_vw._replace(context=log.context), log)
     for name in ("log.csv.gz", "log.dsjson.gz"):
-        with pytest.raises(LogError, match="2 campaigns: other, spring; name one"):
+        with pytest.raises(LogError, match="2 campaigns: other, spring; name one by --campaign"):
             read_log(tmp_path / name)
         with pytest.raises(LogError, match="no campaign 'autumn'; it has other, spring"):
             read_log(tmp_path / name, "autumn")
