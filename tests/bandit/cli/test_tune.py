@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from safetensors import safe_open
 
 from bandit import Creative, Engine, HistoryRow
-from bandit.cli.tuning import past_campaigns, read_rows
+from bandit.cli.tuning import _told_how_to_go_on, past_campaigns, read_rows
 from bandit.cli.tuning_report import print_search
 from bandit.components import BESIDE
 from bandit.history_file import read_history
@@ -155,6 +155,22 @@ def test_trials_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
         ["0", "0.0001", "8", "0.250", "taken"],
         ["1", "0.0002", "4", "0.125", "given", "up"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], "stopped before anything was done"),
+        (["out.unfinished"], "stopped; the same command goes on from out.unfinished\n"),
+        (["out.unfinished", "out.search.db"], "goes on from out.unfinished and out.search.db\n"),
+    ],
+)
+def test_ctrl_c_says_what_is_kept(files: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in files:
+        Path(name).touch()
+    with pytest.raises(KeyboardInterrupt), _told_how_to_go_on(Path("out")):
+        raise KeyboardInterrupt
+    assert said in capsys.readouterr().err
 
 
 def test_clicks_come_from_one_place(run: Run) -> None:
