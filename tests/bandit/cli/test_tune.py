@@ -1,5 +1,6 @@
 """`tune`: from a history file to an encoder's folder."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ HEADLINES = (
 
 def load_metadata(path: Path) -> dict[str, str]:
     with safe_open(path, framework="numpy") as file:
-        return dict(file.metadata())
+        return dict(json.loads(file.metadata()["made"]))
 
 
 def write(path: Path, n_campaigns: int) -> None:
