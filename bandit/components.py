@@ -1,5 +1,6 @@
 """Content components: the linear map from text embeddings to the content features of the design row."""
 
+import json
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -111,7 +112,9 @@ def write_components_beside(folder: Path, texts: Sequence[str]) -> None:
     encoder = TextEncoder(folder, progress=False)
     components = fit_components(encoder.encode(distinct))
     notes = {"texts": f"{len(distinct)} that the encoder was tuned on", "command": "creative-bandit tune"}
-    (folder / BESIDE).write_bytes(components_to_bytes(components, _key(encoder) | notes))
+    # In one entry: safetensors writes several in a random order, and the same tuning gives the same bytes.
+    made = {"made": json.dumps(_key(encoder) | notes)}
+    (folder / BESIDE).write_bytes(components_to_bytes(components, made))
 
 
 def _components_beside(encoder: TextEncoder) -> Components | None:
@@ -121,9 +124,9 @@ def _components_beside(encoder: TextEncoder) -> Components | None:
     remedy = "remove it, and components are fitted to a database's own texts; or tune again"
     try:
         with safe_open(path, framework="numpy") as file:
-            notes = file.metadata() or {}
+            notes = dict(json.loads((file.metadata() or {})["made"]))
             components = Components(file.get_tensor("centre"), file.get_tensor("basis"))
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ComponentsError(f"{path} cannot be read as components ({error}); {remedy}") from error
     if any(notes.get(name) != value for name, value in _key(encoder).items()):
         return None

@@ -1,6 +1,7 @@
 """`tune`: teach the encoder what the readers of past campaigns clicked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,7 +10,7 @@ import typer
 
 from bandit.cli.opening import opened_store
 from bandit.cli.options import AsJson, example, group
-from bandit.cli.printing import print_json, progress_bar
+from bandit.cli.printing import console, print_json, progress_bar
 from bandit.cli.tuning_report import print_report, print_search
 from bandit.records import HistoryRow
 
@@ -125,7 +126,7 @@ def tune(
     n_epochs = epochs + 1  # the encoder as it was is looked at too
     search = None
     if trials is None:
-        with progress_bar("epochs", n_epochs) as advance:
+        with _told_how_to_go_on(out), progress_bar("epochs", n_epochs) as advance:
             report = tune_encoder(
                 *(campaigns, out, settings, encoder),
                 told=lambda _: advance(1),
@@ -133,7 +134,7 @@ def tune(
             )
     else:
         # A trial takes about as long as the tuning at the end.
-        with progress_bar("epochs", (trials + 1) * n_epochs) as advance:
+        with _told_how_to_go_on(out), progress_bar("epochs", (trials + 1) * n_epochs) as advance:
             search, report = search_and_tune(
                 *(campaigns, out, settings, trials, encoder),
                 told=lambda _: advance(1),
@@ -153,6 +154,25 @@ def tune(
     if search is not None:
         print_search(search)
     print_report(report, has_components=has_components)
+
+
+@contextmanager
+def _told_how_to_go_on(out: Path) -> Iterator[None]:
+    """Say after Ctrl-C what is kept of a tuning."""
+    from encoders.tuning.search import study_of
+    from encoders.tuning.unfinished import place_of
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = [str(path) for path in (place_of(out), study_of(out)) if path.exists()]
+        console(is_error=True).print(
+            f"stopped; the same command goes on from {' and '.join(kept)}"
+            if kept
+            else "stopped before anything was done that could be kept",
+            soft_wrap=True,
+        )
+        raise
 
 
 def read_rows(

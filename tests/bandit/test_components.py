@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,6 +126,9 @@ def test_an_encoder_brings_its_components(folder: Path) -> None:
     components = shipped_components(encoder)
     assert components is not None
     fitted = fit_components(encoder.encode(TEXTS))
+    again = (folder / BESIDE).read_bytes()
+    write_components_beside(folder, TEXTS[::-1])
+    assert (folder / BESIDE).read_bytes() == again
     assert_allclose(components.centre, fitted.centre, atol=1e-6)
     assert_allclose(components.basis[:, :8], fitted.basis[:, :8], atol=1e-3 * np.abs(fitted.basis).max())
 
@@ -144,12 +148,15 @@ def test_components_serve_only_what_they_were_made_for(folder: Path) -> None:
 def test_components_that_cannot_be_used_are_named(folder: Path) -> None:
     encoder, path = TextEncoder(folder), folder / BESIDE
     whole = path.read_bytes()
-    key = {"weights_sha256": encoder.weights_sha256, "pooling": "mean", "layers": "3"}
+    key = {"made": json.dumps({"weights_sha256": encoder.weights_sha256, "pooling": "mean", "layers": "3"})}
     path.write_bytes(whole[:-100])
     with pytest.raises(ComponentsError, match=f"{path} cannot be read as components"):
         shipped_components(encoder)
     path.write_bytes(components_to_bytes(fit_components(unit_rows(100, 30)), key))
     with pytest.raises(ComponentsError, match=r"shapes \[\[24\], \[24, 64\]\], got \[\[30\], \[30, 64\]\]"):
+        shipped_components(encoder)
+    path.write_bytes(components_to_bytes(fit_components(unit_rows(100, 24))))
+    with pytest.raises(ComponentsError, match=f"{path} cannot be read as components \\('made'\\)"):
         shipped_components(encoder)
     broken = fit_components(unit_rows(100, 24))
     broken.centre[3] = np.nan

@@ -1,5 +1,6 @@
 """`tune`: from a history file to an encoder's folder."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.testing import assert_allclose
 from safetensors import safe_open
 
 from bandit import Creative, Engine, HistoryRow
-from bandit.cli.tuning import past_campaigns, read_rows
+from bandit.cli.tuning import _told_how_to_go_on, past_campaigns, read_rows
 from bandit.cli.tuning_report import print_search
 from bandit.components import BESIDE
 from bandit.history_file import read_history
@@ -28,7 +29,7 @@ HEADLINES = (
 
 def load_metadata(path: Path) -> dict[str, str]:
     with safe_open(path, framework="numpy") as file:
-        return dict(file.metadata())
+        return dict(json.loads(file.metadata()["made"]))
 
 
 def write(path: Path, n_campaigns: int) -> None:
@@ -155,6 +156,22 @@ def test_trials_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
         ["0", "0.0001", "8", "0.250", "taken"],
         ["1", "0.0002", "4", "0.125", "given", "up"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], "stopped before anything was done"),
+        (["out.unfinished"], "stopped; the same command goes on from out.unfinished\n"),
+        (["out.unfinished", "out.search.db"], "goes on from out.unfinished and out.search.db\n"),
+    ],
+)
+def test_ctrl_c_says_what_is_kept(files: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in files:
+        Path(name).touch()
+    with pytest.raises(KeyboardInterrupt), _told_how_to_go_on(Path("out")):
+        raise KeyboardInterrupt
+    assert said in capsys.readouterr().err
 
 
 def test_clicks_come_from_one_place(run: Run) -> None:
