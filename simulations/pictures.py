@@ -160,7 +160,8 @@ def draw_arms(arms: Sequence[ArmInterval]) -> Figure:
 def draw_lift(rows: Sequence[LiftRow]) -> Figure:
     """Draw the share of the oracle's lift by the length of the test: a line per policy, ± 2 standard errors.
 
-    Uniform and oracle are 0 and 1 by definition and are left out.
+    Uniform and oracle are 0 and 1 by definition and are left out. Of a policy with several settings, such as
+    engines that lack a part, the first is drawn: a dozen lines of one colour say nothing.
 
     Args:
         rows: the archive's results.
@@ -179,17 +180,18 @@ def draw_lift(rows: Sequence[LiftRow]) -> Figure:
                 f"expected one row of {row.policy}, setting {row.setting}, per_arm {row.per_arm}, got two"
             )
         line[row.per_arm] = row
-    drawn = [key for key in lines if key[0] not in ("uniform", "oracle")]
+    drawn: dict[str, dict[int, LiftRow]] = {}
+    for (policy, _), line in lines.items():
+        if policy not in ("uniform", "oracle"):
+            drawn.setdefault(policy, line)
     if not drawn:
         raise ResultError("a picture of lift needs a policy other than uniform and oracle, got none")
-    policies = [policy for policy, _ in drawn]
-    names = {key: key[0] if policies.count(key[0]) == 1 else " ".join(key) for key in drawn}
-    styles = look.policy_styles(list(names.values()))
-    lengths = sorted({row.per_arm for key in drawn for row in lines[key].values()})
-    figure, axes = look.canvas(3.2, right=look.margin(names.values()))
+    styles = look.policy_styles(list(drawn))
+    lengths = sorted({per_arm for line in drawn.values() for per_arm in line})
+    figure, axes = look.canvas(3.2, right=look.margin(drawn))
     ends = {}
-    for rank, key in enumerate(drawn):
-        name, points = names[key], sorted(lines[key].values(), key=lambda row: row.per_arm)
+    for rank, (name, line) in enumerate(drawn.items()):
+        points = sorted(line.values(), key=lambda row: row.per_arm)
         # A small step aside keeps the error bars of different policies from lying on each other.
         places = [lengths.index(row.per_arm) + 0.035 * (rank - (len(drawn) - 1) / 2) for row in points]
         style = styles[name]

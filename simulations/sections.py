@@ -178,7 +178,8 @@ def archive_section(rows: Sequence[LiftRow], name: str = "lift") -> Section:
         heading="How much of the possible gain each policy got",
         caption="Past A/B tests, played again. 0 % is what showing all headlines equally would have earned, "
         "100 % what always showing the best one would have. Longer tests leave more time to use what was "
-        "learnt. Bars are ± 2 standard errors over the tests.",
+        "learnt. Bars are ± 2 standard errors over the tests. Other settings of a policy are in "
+        "the table.",
         picture=draw_lift(rows),
         table=with_small_print(
             ("policy", "setting", "T", "tests", "clicks", "share of lift", "95 %"),
