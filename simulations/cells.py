@@ -5,6 +5,7 @@ sweep gives the same numbers wherever its cells are computed and however often i
 """
 
 import ctypes
+import fcntl
 import hashlib
 import json
 import logging
@@ -15,11 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import jax
 import numpy as np
 
 import bandit
@@ -114,6 +117,32 @@ def run_cells(
             _write(_place(kept, cells[i]), arrays)
         advance()
     return [results[i] for i in range(len(cells))]
+
+
+@contextmanager
+def one_compiles(program: str) -> Iterator[None]:
+    """Let one process of this machine run a new program first: it compiles and keeps it, others then load it.
+
+    Compiling takes more memory than all else. Where nothing is kept the block is passed at once.
+
+    Args:
+        program: A name for it, fit for a file.
+    """
+    kept = jax.config.values["jax_compilation_cache_dir"]
+    if kept is None:
+        yield
+        return
+    Path(kept).mkdir(parents=True, exist_ok=True)
+    with (Path(kept) / f"{program}.lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the end of the process lets go too
+        file.seek(0)
+        is_kept = file.read() == code_digest()
+        if is_kept:
+            fcntl.flock(file, fcntl.LOCK_UN)
+        yield
+        if not is_kept:
+            file.truncate(0)
+            file.write(code_digest())
 
 
 @cache

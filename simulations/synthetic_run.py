@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from bandit.numerics import keep_compiled_programs
-from simulations.cells import HERE, Arrays, Workers, code_digest, run_cells
+from simulations.cells import HERE, Arrays, Workers, code_digest, one_compiles, run_cells
 from simulations.folders import check_free
 from simulations.forecasts import Record
 from simulations.plans import ENGINE, N_TUNING, TUNING_SEED, Plan
@@ -79,7 +79,9 @@ def play_run(run: Run) -> Arrays:
         impressions=plan.impressions,
         n_words=plan.n_words,
     )
-    played = play_worlds(worlds[-1:], run.setting, plan.impressions, seeds=[seed], batch=plan.batch)
+    window = plan.changes.window if plan.changes else 0
+    with one_compiles(f"{run.setting.policy}-{plan.creatives}-{plan.batch}-{plan.impressions}-{window:g}"):
+        played = play_worlds(worlds[-1:], run.setting, plan.impressions, seeds=[seed], batch=plan.batch)
     arrays = {name: getattr(played, name)[0] for name in _ARRAYS}
     if played.record is not None:
         arrays |= {name: leaves[0] for name, leaves in played.record._asdict().items()}

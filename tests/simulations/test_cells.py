@@ -1,17 +1,30 @@
 """Sweeps: the same numbers on every engine, finished cells are kept, a dead worker costs only its cell."""
 
+import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import ray
 
-from simulations.cells import ENGINES, SweepError, Workers, run_cells
+from simulations.cells import ENGINES, SweepError, Workers, code_digest, one_compiles, run_cells
 from tests.simulations.cell_work import Squared, pids_of, square
 
 N = 6
+
+
+@contextmanager
+def jax_cache(folder: Path) -> Iterator[None]:
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    try:
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +126,19 @@ def test_a_ray_that_is_not_running_is_started_and_ended(tmp_path: Path) -> None:
     results = run_cells(square, cells(tmp_path / "diary"), workers=workers)
     assert [float(arrays["square"]) for arrays in results] == [i**2 for i in range(N)]
     assert not ray.is_initialized()
+
+
+def test_a_new_program_is_run_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with jax_cache(tmp_path / "programs"):
+        with one_compiles("some"):
+            pass
+        lock = tmp_path / "programs" / "some.lock"
+        assert lock.read_text() == code_digest()
+        with one_compiles("some"), lock.open() as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # what is kept is waited for by nobody
+        lock.write_text("of other sources")
+        with one_compiles("some"), lock.open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(ValueError, match="no"), one_compiles("other"):
+            raise ValueError("no")
+        assert not (tmp_path / "programs" / "other.lock").read_text(), "what failed is not kept"
