@@ -26,6 +26,7 @@ SHIPPED = {
 BESIDE = "components.safetensors"
 """In the folder of a tuned encoder: the components of its own vectors."""
 
+ALIKE = 1e-4  # of a vector's length; the rounding of single precision is 1e-7 of it
 TEXTS_TO_FIT = 256  # distinct texts from which components of an unknown encoder are fitted
 
 
@@ -34,7 +35,7 @@ class Components(NamedTuple):
 
     Attributes:
         centre: mean embedding, float32 [embedding].
-        basis: orthonormal columns, float32 [embedding, 64].
+        basis: orthogonal columns of one length, that of the contents' unit, float32 [embedding, 64].
     """
 
     centre: Float[np.ndarray, "embedding"]
@@ -63,7 +64,9 @@ def fit_components(
     centre = embeddings.mean(axis=0)
     _, singular, right = np.linalg.svd(embeddings - centre, full_matrices=False)
     length = np.sqrt((singular[:n_content] ** 2).sum() / len(embeddings))
-    basis = right[:n_content].T / (length if length > 0 else 1.0)
+    # Texts that are all alike differ by rounding, which must not become their content.
+    is_real = length > ALIKE * np.sqrt((embeddings.astype(float) ** 2).sum() / len(embeddings))
+    basis = right[:n_content].T / (length if is_real else 1.0)
     signs = np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])
     return Components(centre.astype(np.float32), _widened(basis * signs, n_content))
 

@@ -59,7 +59,7 @@ class Features(NamedTuple):
 
 
 class Contents:
-    """The contents of one model's creatives. Not thread-safe: the model calls it under its lock.
+    """The contents of one model's creatives. Not thread-safe but for `fill`; the model locks.
 
     Args:
         store: The database.

@@ -118,7 +118,7 @@ class Engine:
         self._background = Background(
             follow=self._selector.catch_up if is_background else None,
             hear=self._hear if is_background and store.notices.are_given else None,
-            learn=self._settling.run if is_background and self._may_learn else None,
+            learn=self._settling.settle_and_learn if is_background and self._may_learn else None,
             renew=self._renew,
             begin=self.warm_up if is_background and model.roster.campaigns else None,
         )
@@ -503,7 +503,7 @@ class Engine:
         self._noes.watch(outcomes, first)
         if self._learn_mode == "inline" and self._may_learn:
             self._selector.follow()
-            self._settling.run()
+            self._settling.settle_and_learn()
         else:
             self._background.wake()
         return first
@@ -521,7 +521,7 @@ class Engine:
         """
         self._check_open()
         self._selector.follow()
-        return self._settling.run(at_most_s)
+        return self._settling.settle_and_learn(at_most_s)
 
     @property
     def is_learner(self) -> bool:
@@ -747,6 +747,7 @@ class Engine:
 
         Raises:
             EncoderError: It cannot be loaded; nothing was changed.
+            ComponentsError: The components in its folder cannot be used; nothing was changed.
             LearnerElsewhereError: This engine was opened with role="select".
         """
         self._check_open()
@@ -782,7 +783,7 @@ class Engine:
         try:
             if self._may_learn and self._learn_mode != "manual":
                 self._selector.catch_up()
-                self._settling.run()
+                self._settling.settle_and_learn()
             with self._lock:
                 self._learner.save()
         finally:

@@ -71,6 +71,7 @@ class Fold:
         stored = self._reread()
         with double_precision():
             n_arms, n_campaigns = self._model.capacity()
+            self.forgot_at = None
             if stored is None:
                 state = initial_state(self._upkeep.prior(), n_arms, n_campaigns)
             else:
@@ -131,7 +132,7 @@ class Fold:
         }
 
     def learnt(self, counted: Sequence[Counted]) -> tuple[Change, SiteInfo]:
-        """Return what a batch changes, and how learning it went."""
+        """Return what a batch changes, and how learning it went; called in double precision."""
         roster = self._model.roster
         capacity = len(self.view.state.arm_precision)
         if any(roster.arm[each.creative_id] >= capacity for each in counted):
@@ -141,28 +142,47 @@ class Fold:
         learnt: tuple[Change, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
         return learnt
 
-    def apply(self, change: Change) -> None:
-        """Let the posterior in memory follow a step that is stored.
+    def apply(self, change: Change, step: int) -> None:
+        """Let the posterior in memory follow a batch that is stored as a step; called in double precision.
 
         Its buffers are reused: whoever reads a view's state does it in a block of double precision, and takes
         it from `view` there.
         """
         try:
+            self.step = step
             self.publish(apply_change(self.view.state, change))
         except BaseException:  # the old state is gone, and a new one may not be there
             self.resume()
             raise
 
-    def kept_up(self, kind: StepKind, parameters: Mapping[str, Any], at: datetime) -> State:
-        """Return the posterior after a step that needs no data."""
+    def take(self, state: State, step: int, kind: StepKind, at: datetime) -> None:
+        """Let the posterior in memory be what a stored step that is no batch made it; as `apply`.
+
+        Args:
+            state: The posterior after it.
+            step: Its number.
+            kind: Its kind.
+            at: When it was logged.
+        """
+        try:
+            self.step = step
+            if kind == "forget":
+                self.forgot_at = at
+            if kind in ("forget", "refit"):
+                self.mark_unread()
+            self.publish(state)
+        except BaseException:  # or later steps would build on what is not the log's
+            self.resume()
+            raise
+
+    def kept_up(self, kind: StepKind, parameters: Mapping[str, Any]) -> State:
+        """Return the posterior after a step that needs no data; called in double precision."""
         state = self.view.state
         if kind == "correction":  # it is for the refits after it
             return state
         arm_campaign = self._model.arm_campaign(len(state.arm_precision))
         if kind == "scales":
             return self._upkeep.rescaled(state, parameters, arm_campaign)
-        self.forgot_at = at
-        self.mark_unread()
         faded: State = fade(state, parameters["kept"], arm_campaign)
         return faded
 
@@ -176,7 +196,8 @@ class Fold:
 
         Args:
             rows: All counts.
-            scales: The prior's scales, by name, where they are not to be learnt from the counts.
+            scales: The prior's scales, by name, where they are not to be learnt from the counts; those that
+                are not named are the initial ones.
             roster: With other contents than those in use; None for these.
         """
         n_arms, n_campaigns = self._model.capacity()
@@ -206,7 +227,7 @@ class Fold:
             padded = partial(padded_size, sizes=(size,))
             with double_precision():
                 change, _ = learn_batch(self.view.state, self.view.tables, self._nothing(padded))
-                self.apply(jax.block_until_ready(change))
+                self.apply(jax.block_until_ready(change), self.step)
             yield
         with double_precision():
             state = self.view.state
@@ -226,7 +247,10 @@ class Fold:
         return pool([], self._model.schema, {}, self._model.roster.arm_campaign, padded)
 
     def arm_states(self, state: State, change: Change | None = None) -> ArmStates:
-        """Return the states of the arms touched since the last snapshot, as a change will leave them."""
+        """Return the states of the arms touched since the last snapshot, as a change will leave them.
+
+        Called in double precision.
+        """
         ids = np.array(sorted(self.touched), np.int64)
         arms = np.array([self._model.roster.arm[creative_id] for creative_id in ids], np.int64)
         padding = room_for(len(arms), ROWS[0]) - len(arms)
@@ -284,6 +308,8 @@ class Fold:
         if not log:
             return
         self._count(log)
+        forgets = forgets_of(log)
+        self.forgot_at = forgets[-1].logged_at if forgets else self.forgot_at
         refits = [position for position, row in enumerate(log) if row.kind == "refit"]
         if refits:
             log = log[refits[-1] :]
@@ -296,21 +322,18 @@ class Fold:
                 counts = count_learnt(self._store, self._model, row.step)
                 state, _ = self.fit(counts, scales_kept(row.parameters))
                 self.touched.update(self._model.roster.arm)
-                self.mark_unread()
                 with double_precision():
-                    self.step = row.step
-                    self.publish(state)
+                    self.take(state, row.step, row.kind, row.logged_at)
             elif row.kind == "batch":
                 rows = self._store.learning.rows_of_batch(self._model_id, row.step)
                 with double_precision():
                     change, _ = self.learnt(tallied(rows))
                     self.note(rows)
-                    self.step = row.step
-                    self.apply(change)
+                    self.apply(change, row.step)
             else:
                 with double_precision():
-                    self.step = row.step
-                    self.publish(self.kept_up(row.kind, row.parameters, row.logged_at))
+                    state = self.kept_up(row.kind, row.parameters)
+                    self.take(state, row.step, row.kind, row.logged_at)
 
     def _reread(self) -> tuple[Snapshot, ArmStates] | None:
         """Reread the model, and return the newest snapshot of its features; None when there is none."""

@@ -140,10 +140,11 @@ class Learner:
 
     def _do(self, kind: StepKind, parameters: Mapping[str, float]) -> bool:
         with double_precision():
-            state = jax.block_until_ready(self.fold.kept_up(kind, parameters, self._clock()))
-            if not self._write(state, kind, _told(state), (), (), None, parameters):
+            state = jax.block_until_ready(self.fold.kept_up(kind, parameters))
+            now, step = self._clock(), self.fold.step + 1
+            if not self._write(state, kind, _told(state), (), (), None, parameters, at=now):
                 return False
-            self.fold.publish(state)
+            self.fold.take(state, step, kind, now)
         return True
 
     def _learn_batch(self) -> int:
@@ -169,9 +170,10 @@ class Learner:
                 [int(each.impressions) for each in counted],
             )
             arms = self.fold.arm_states(after, change) if self._is_snapshot_due else None
+            step = self.fold.step + 1
             if not self._write(after, "batch", told, tuple(rows.decision_ids), counts, arms):
                 return 0
-            self.fold.apply(change)
+            self.fold.apply(change, step)
         self.fold.n_learnt += len(rows)
         if counts:
             self._model.give_slots()
@@ -205,24 +207,32 @@ class Learner:
             return False
         self._model.reload()
         features = features or self._model.better_features()
-        parameters: dict[str, Any] = {"learns_scales": self._model.learns_scales}
+        learns_scales = self._model.learns_scales
+        parameters: dict[str, Any] = {"learns_scales": learns_scales}
         if features is not None:
             parameters["encoder"] = features.encoder.fingerprint
-        if not self._model.learns_scales:
+        if not learns_scales:
             with double_precision():
-                parameters["scales"] = scales_of(self.fold.view.state.prior)
+                scales = scales_of(self.fold.view.state.prior)
+            # Other components may have another unit: what was learnt of contents does not hold in it.
+            names = scales if features is None else ("context", "campaign", "arm")
+            parameters["scales"] = {name: scales[name] for name in names}
         rows = count_learnt(self._store, self._model, self.fold.step)
         state, info = self.fold.fit(rows, scales_kept(parameters), features and features.roster)
         self.fold.touched = set(self._model.roster.arm)
-        self.fold.mark_unread()
         with double_precision():
             arms = self.fold.arm_states(state)
             told = _told(state, info)
-            if not self._write(state, "refit", told, (), (), arms, parameters, features):
+            now, step = self._clock(), self.fold.step + 1
+            if not self._write(state, "refit", told, (), (), arms, parameters, features, at=now):
                 return False
-            if features is not None:
-                self._model.adopt(features)
-            self.fold.publish(state)
+            try:
+                if features is not None:
+                    self._model.adopt(features)
+            except BaseException:  # it is stored, and neither contents nor posterior here have followed
+                self.fold.resume()
+                raise
+            self.fold.take(state, step, "refit", now)
         self.fold.n_at_refit = self.fold.n_learnt
         self._model.mark_refit(is_due=False)
         return True
@@ -294,8 +304,9 @@ class Learner:
         arms: ArmStates | None,
         parameters: Mapping[str, Any] | None = None,
         features: Features | None = None,
+        at: datetime | None = None,
     ) -> bool:
-        """Write a step, and a snapshot when arms are given.
+        """Write a step, and a snapshot when arms are given; the posterior in memory must follow it.
 
         Returns:
             False, with the posterior reread, when another process learns now.
@@ -316,7 +327,7 @@ class Learner:
             kind=kind,
             parameters=parameters or {},
             info=info,
-            logged_at=self._clock(),
+            logged_at=at or self._clock(),
             decision_ids=decision_ids,
             context_counts=tuple(counts),
             arm_states=arms,
@@ -332,7 +343,6 @@ class Learner:
         except StepConflictError:
             self.fold.resume()
             return False
-        self.fold.step = step
         if arms is not None:
             self._saved()
         return True

@@ -40,7 +40,7 @@ class Settling:
         self._clock = clock
         self._may_learn = may_learn
 
-    def run(self, at_most_s: float | None = None) -> Settled:
+    def settle_and_learn(self, at_most_s: float | None = None) -> Settled:
         """Settle what is due and learn it; see `Engine.settle`."""
         until = math.inf if at_most_s is None else time.monotonic() + at_most_s
         settled = self._settle_some()

@@ -35,7 +35,7 @@ def scales_of(prior: Prior) -> dict[str, float]:
 
 
 def scales_kept(parameters: Mapping[str, Any]) -> Mapping[str, float] | None:
-    """Return the scales that a refit of the log kept; None when it learnt them."""
+    """Return the scales that a refit of the log kept, beside the initial ones; None when it learnt them."""
     # Refits of older logs that learnt none went back to those of the beginning.
     return None if parameters.get("learns_scales", False) else parameters.get("scales", {})
 

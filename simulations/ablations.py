@@ -12,7 +12,7 @@ from simulations.components import fitted_texts
 from simulations.replay import PastTest
 from simulations.settings import Setting, engine_setting
 
-NO_EFFECT = 1e-3  # logits; a scale of 0 would be an infinite precision
+NO_EFFECT = 1e-3  # logits, from where learning a scale does not leave; 0 would be an infinite precision
 FEWER, MORE = N_CONTENT // 2, 2 * N_CONTENT  # components
 KAPPAS = (0.3, 3.0)
 

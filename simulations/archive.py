@@ -49,7 +49,7 @@ def prepared(
         weeks: "all", or "sound" to leave out the weeks of faulty randomisation, in history and play.
         vectors: Embedding of each headline.
         components: The content components.
-        scales: Prior scales; None means the defaults.
+        scales: Prior scales before the history; None means the defaults.
 
     Returns:
         The played tests, and per group the indices of its tests and their problems.

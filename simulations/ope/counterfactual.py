@@ -141,7 +141,7 @@ def _tables(model: Model, entry: CampaignEntry, first: Sequence[str], encoder: E
 
 
 def _fitted(model: Model, past: Sequence[LoggedDecision], place: Mapping[str, int], tables: Tables) -> State:
-    """Return the posterior of these decisions alone."""
+    """Return the posterior of these decisions alone; scales that are not learnt are the initial ones."""
     counted = [
         Counted(place[one.creative], one.context, one.slots_version, 1.0, float(one.click or 0))
         for one in past

@@ -163,3 +163,10 @@ def test_components_that_cannot_be_used_are_named(folder: Path) -> None:
     path.write_bytes(components_to_bytes(broken, key))
     with pytest.raises(ComponentsError, match="expected finite numbers"):
         shipped_components(encoder)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+def test_texts_that_are_all_alike_have_no_contents(noise: float) -> None:
+    alike = np.full((300, 24), 24**-0.5) + noise * np.random.default_rng(0).normal(size=(300, 24))
+    contents = fit_components(alike.astype(np.float32)).project(alike)
+    assert np.abs(contents).max() < 1e-5

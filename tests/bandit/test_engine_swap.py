@@ -12,7 +12,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from bandit import Engine, Outcome
 from bandit.errors import EncoderChangedError, LearnerElsewhereError
+from bandit.features import PriorScales
 from bandit.replaying import replay
+from bandit.upkeep import scales_of
 from encoders import TextEncoder
 from storage import EncoderSwappedError
 from tests.bandit.engines import TINY, Engines, add_campaign, assert_same, creatives, play, posterior
@@ -116,7 +118,7 @@ def test_another_process_follows_and_refuses_new_texts(
         operator.swap_encoder(other)
         expected = posterior(operator)
         assert running.settle().learnt == 0  # the lease is another one's
-        with caplog.at_level(logging.WARNING, "bandit.model"):
+        with caplog.at_level(logging.WARNING, "bandit.contents"):
             follow(running)
     assert f"swapped the encoder of {running._store.place} for {other.fingerprint}" in caplog.text
     assert_same(posterior(running), expected)
@@ -179,6 +181,43 @@ def test_creatives_that_are_added_while_it_computes_are_not_left_out(
     roster = operator._model.roster
     assert_allclose(roster.mean_content[0], roster.content.mean(axis=0), atol=1e-6)
     sound(operator, other)
+
+
+def test_a_swap_that_was_stored_and_not_followed(
+    engines: Engines, other: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is in the log: what comes after must build on it, whatever went wrong here."""
+    engine = engines.open()
+    add_campaign(engine)
+    play(engine, 20)
+
+    def broken(_: object) -> None:
+        raise RuntimeError("the connection broke")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(engine._model, "adopt", broken)
+        with pytest.raises(RuntimeError, match="broke"):
+            engine.swap_encoder(other)
+    view = engine._learner.fold.view
+    assert view.step == engine._learner.fold.step == engine._model.features_step
+    play(engine, 20, start=20)
+    learnt = posterior(engine)
+    engine.close()
+    engines.forget_states()
+    assert_same(posterior(engines.open(encoder=other)), learnt)
+
+
+def test_a_swap_keeps_no_scale_of_the_contents_before(engines: Engines, other: TextEncoder) -> None:
+    engine = engines.open()
+    add_campaign(engine)
+    play(engine, 40)
+    engine.refit()
+    learnt = scales_of(engine._learner.fold.view.state.prior)
+    engine.set_scale_learning(False)
+    engine.swap_encoder(other)
+    kept, first = scales_of(engine._learner.fold.view.state.prior), PriorScales()._asdict()
+    assert {name for name in kept if kept[name] == learnt[name] != first[name]} >= {"campaign", "arm"}
+    assert all(kept[name] == first[name] for name in ("content", "campaign_mean", "interaction"))
 
 
 def test_a_follower_that_reads_between_two_swaps(

@@ -1,5 +1,6 @@
 """Scales that are learnt and outcomes that are forgotten are steps of the log like any other."""
 
+import json
 from datetime import timedelta
 
 import numpy as np
@@ -10,6 +11,7 @@ from bandit.errors import InvalidSettingError
 from bandit.features import PriorScales
 from bandit.posterior.scales import LARGEST_SCALE
 from bandit.upkeep import scales_of
+from storage import StorageError
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
 from tests.bandit.test_engine_replay import history
 
@@ -148,7 +150,31 @@ def test_a_refit_weighs_outcomes_by_their_age(engines: Engines) -> None:
     before = posterior(engine)
     engine.close()
     engines.forget_states()
-    assert_same(posterior(engines.open()), before)
+    again = engines.open()
+    assert_same(posterior(again), before)
+    again.settle()
+    assert kinds(engines).count("forget") == 1  # what lies behind the refit is not forgotten twice
+
+
+def test_a_forgetting_that_was_not_stored_is_done_again(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engines.open()
+    engine.set_forgetting(1.0)
+    add_campaign(engine)
+    play(engine, 20)
+    engines.clock.pass_(DAY)
+
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(engine._store.learning, "write_step", full)
+        with pytest.raises(StorageError, match="full"):
+            engine.settle()
+    engine.settle()
+    ((parameters,),) = engines.fetch("SELECT parameters FROM learn_log WHERE kind = 'forget'")
+    assert json.loads(parameters)["kept"] == pytest.approx(0.5)
 
 
 def test_a_follower_forgets_with_the_learner(engines: Engines) -> None:

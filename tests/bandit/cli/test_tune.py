@@ -81,8 +81,11 @@ def test_a_database_takes_the_components_of_the_tuned_encoder(run: Run, tmp_path
     texts = sorted({creative["headline"] for each in past[:70] for creative in each.creatives})
     assert notes["texts"] == f"{len(texts)} that the encoder was tuned on"
     vectors = encoder.encode([*texts, "Free shoes"]).astype(float)
+    centre = vectors[:-1].mean(axis=0)
     _, axes = np.linalg.eigh(np.cov(vectors[:-1].T))  # an oracle that is no decomposition of the vectors
-    expected = np.abs((vectors[-1] - vectors[:-1].mean(axis=0)) @ axes[:, ::-1][:, :3])  # the definite ones
+    # The unit: typical texts have contents of length 1, and the encoder's width, 24, is all kept.
+    length = np.sqrt(((vectors[:-1] - centre) ** 2).sum(axis=1).mean())
+    expected = np.abs((vectors[-1] - centre) @ axes[:, ::-1][:, :3]) / length  # the definite ones
     with Engine.open(tmp_path / "new.db", learn="manual", encoder=tmp_path / "tuned") as engine:
         engine.add_campaign("shoes")
         engine.add_creatives("shoes", [Creative("a", headline="Free shoes")])
