@@ -295,21 +295,21 @@ class Fold:
             self.touched.clear()
             self.publish(followed)
         self._count(log)
-        self.forgot_at = forgets[-1].logged_at if forgets else self.forgot_at
         self.mark_unread()
 
     def _count(self, log: Sequence[LogRow]) -> None:
+        """Take from the log what a refit or a snapshot after its rows does not tell."""
         for row in log:
             self.n_learnt += row.n_rows
             if row.kind == "refit":
                 self.n_at_refit = self.n_learnt
+            elif row.kind == "forget":
+                self.forgot_at = row.logged_at
 
     def _follow(self, log: Sequence[LogRow]) -> None:
         if not log:
             return
         self._count(log)
-        forgets = forgets_of(log)
-        self.forgot_at = forgets[-1].logged_at if forgets else self.forgot_at
         refits = [position for position, row in enumerate(log) if row.kind == "refit"]
         if refits:
             log = log[refits[-1] :]
