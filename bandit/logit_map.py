@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jax import Array
 from jaxtyping import Float
 
 from bandit.features import DIM, N_CONTENT, N_CONTEXT, N_INTERACTING, design_row
 from bandit.posterior import Gaussian, State, effects
+from bandit.posterior.triangular import solve_lower
 
 _FIRST_INTERACTION = 1 + N_CONTEXT + 2 * N_CONTENT
 _N_BLOCKS = 1 + N_INTERACTING
@@ -72,7 +72,7 @@ def map_slots(state: State) -> SlotMap:
         axis=1,
     )
     units = jax.nn.one_hot(places.ravel(), DIM, dtype=state.factor.dtype)
-    half = jsl.solve_triangular(state.factor, units.T, lower=True)
+    half = solve_lower(state.factor, units.T)
     between = (half.T @ half).reshape(N_CONTEXT, _N_BLOCKS, N_CONTEXT, _N_BLOCKS)
     return SlotMap(state.weights[places], half, between.transpose(0, 2, 1, 3))
 
@@ -103,7 +103,7 @@ def map_logits(
     rows = jax.vmap(design_row, in_axes=(None, 0, None))(
         jnp.zeros(N_CONTEXT, content.dtype), content, mean_content
     )
-    half = jsl.solve_triangular(state.factor, (rows - own.offset).T, lower=True)
+    half = solve_lower(state.factor, (rows - own.offset).T)
     shared = own.shrinkage[:, None] * own.shrinkage[None, :] / state.campaign_precision[campaign]
     return LogitMap(
         mean=rows @ state.weights + own.campaign + own.arm,

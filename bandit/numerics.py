@@ -28,10 +28,9 @@ def _blas() -> ThreadpoolController:
 def double_precision() -> Iterator[None]:
     """Run JAX in float64, for this block only, one thread of the process at a time.
 
-    XLA calls LAPACK from the threads of a small pool, and two programs that do so at once wait for each
-    other for ever on two cores (jaxlib 0.10.2). So a block computes alone, and its caller takes the results
-    to the host, or waits for them, inside. When BLAS starts threads too, small factorisations take up to
-    thirty times as long; one BLAS thread is used meanwhile.
+    XLA calls LAPACK from the threads of its pool. When BLAS starts threads too, small factorisations take up
+    to thirty times as long; one BLAS thread is used meanwhile, which is a setting of the whole process. So a
+    block computes alone, and its caller takes the results to the host, or waits for them, inside.
     """
     with _computing, jax.enable_x64(True), _blas().limit(limits=1, user_api="blas"):
         yield

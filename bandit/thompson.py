@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
@@ -17,6 +16,7 @@ from bandit.limits import Limits, Odds, draw, odds_of
 from bandit.luck import Luck
 from bandit.points import N_POINTS, N_SETS
 from bandit.posterior import Gaussian
+from bandit.posterior.triangular import cholesky, solve_lower
 
 KAPPA = 0.5  # share of an even split that an arm can expect of the remaining traffic; tuned as OPTIMISM is
 OPTIMISM = 1.5  # z, lookahead sd above the mean; tuned on old A/B tests and on worlds with contexts
@@ -104,7 +104,7 @@ def lookahead(logits: Gaussian, remaining: Array, kappa: Array | float) -> Array
     root = jnp.sqrt(kappa * remaining * p * (1 - p))
     scaled = root[:, None] * logits.covariance
     inner = jnp.eye(p.shape[0]) + scaled * root[None, :]
-    return jsl.solve_triangular(jnp.linalg.cholesky(inner), scaled, lower=True)
+    return solve_lower(cholesky(inner), scaled)
 
 
 def believe(

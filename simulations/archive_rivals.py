@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from bandit.luck import Luck
 from bandit.posterior import Gaussian
+from bandit.posterior.triangular import cholesky
 from bandit.thompson import Choice
 from simulations.policies import (
     Counts,
@@ -38,7 +39,7 @@ def scaled_thompson(prior: Gaussian, scale: Array | float) -> Policy:
     """
 
     def decide(state: LogitState, request: Request, luck: Luck) -> Choice:
-        factor = jnp.linalg.cholesky(state.logits.covariance)
+        factor = cholesky(state.logits.covariance)
         zeta = jax.random.normal(key_of(luck, 3), state.logits.mean.shape, float)
         return certain(state.logits.mean + scale * (factor @ zeta), request.eligible)
 

@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
 from bandit.features import N_CONTENT, N_CONTEXT, design_row, group_mask
 from bandit.luck import Luck
+from bandit.posterior.triangular import cholesky, solve, solve_lower
 from bandit.thompson import Choice
 from simulations.policies import Outcomes, Policy, Request, certain, key_of
 
@@ -91,8 +91,8 @@ class Lines(NamedTuple):
 
 def lines(basis: Basis, precision: Array, weights: Array) -> Lines:
     """Return the scores of all arms under weights with this mean [groups, dim] and precision."""
-    factor = jnp.linalg.cholesky(precision)[basis.group]
-    half = jsl.solve_triangular(factor, jnp.swapaxes(basis.loading, 1, 2), lower=True)
+    factor = jax.vmap(cholesky)(precision)[basis.group]
+    half = jax.vmap(solve_lower)(factor, jnp.swapaxes(basis.loading, 1, 2))
     mean = jnp.einsum("asd,ad->as", basis.loading, weights[basis.group])
     return Lines(mean, half, jnp.swapaxes(half, 1, 2) @ half)
 
@@ -185,8 +185,7 @@ def epsilon_greedy(
 
 def _lines(basis: Basis, state: LinearState) -> Lines:
     """Return the lines of the ridge regressions; the same for all requests of a batch, so computed once."""
-    factor = jnp.linalg.cholesky(state.precision)
-    weights = jax.vmap(lambda half, b: jsl.cho_solve((half, True), b))(factor, state.information)
+    weights = jax.vmap(solve)(state.precision, state.information)
     return lines(basis, state.precision, weights)
 
 

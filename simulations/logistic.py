@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jax import Array
 from jaxtyping import Float
 
 from bandit.luck import Luck
+from bandit.posterior.triangular import solve
 from bandit.thompson import Choice
 from simulations.linear import N_SLOTS, augmented, disjoint_basis, lines, sampled
 from simulations.policies import Outcomes, Policy, Request, certain
@@ -89,8 +89,7 @@ def fit(state: LogisticState, contexts: Array, chosen: Array, clicks: Array) -> 
         p, precision = curved(weights)
         gradient = jnp.einsum("ast,at->as", state.precision, weights - state.weights)
         gradient += member * (p - clicks) @ contexts
-        factor = jnp.linalg.cholesky(precision)
-        step = jax.vmap(lambda half, g: jsl.cho_solve((half, True), g))(factor, gradient)
+        step = jax.vmap(solve)(precision, gradient)
         largest = jnp.max(jnp.abs(step), axis=1, keepdims=True)
         step = step * jnp.minimum(1.0, LARGEST_STEP / jnp.maximum(largest, LARGEST_STEP))
         return weights - step, passes + 1, jnp.max(largest)

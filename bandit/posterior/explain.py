@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jax import Array
 from jaxtyping import Float
 
 from bandit.posterior.state import State, effects, predict_marginals
+from bandit.posterior.triangular import solve_lower
 
 
 class Parts(NamedTuple):
@@ -47,7 +47,7 @@ def decompose(state: State, weighted: Array, shared: Array, arm: Array, campaign
     c, v = state.campaign_precision[campaign], state.campaign_cross[campaign]
     seen = (q - state.prior.arm_scale**-2) / q
     along = jnp.concatenate([weighted, (shared - v / c)[None], (u / q - seen * v / c)[None]])
-    half = jsl.solve_triangular(state.factor, along.T, lower=True)
+    half = solve_lower(state.factor, along.T)
     beside = jnp.zeros(along.shape[0]).at[-2].set(1 / c).at[-1].set(seen**2 / c + 1 / q)
     features = jnp.sum(weighted, axis=0) + shared
     logit_mean, logit_variance = predict_marginals(state, features[None], arm[None], campaign[None])

@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jax import Array
 from jaxtyping import Float
 
 from bandit.posterior.eliminate import eliminate
 from bandit.posterior.state import Prior, State
+from bandit.posterior.triangular import solve_lower
 from bandit.posterior.update import factored
 
 PSEUDO_WEIGHTS = 2.0  # of each group of weights, at the initial scale
@@ -52,7 +52,7 @@ def learn_weight_scales(state: State, initial: Prior, groups: Array) -> Float[Ar
     Returns:
         Prior standard deviations, [dim], one inside a group.
     """
-    half = jsl.solve_triangular(state.factor, jnp.eye(state.weights.shape[0]), lower=True)
+    half = solve_lower(state.factor, jnp.eye(state.weights.shape[0]))
     second = (state.weights - state.prior.mean) ** 2 + jnp.sum(half**2, axis=0)
     touched = groups * (jnp.diagonal(state.precision) > TOUCHED * state.prior.scale**-2)
     initially = jnp.max(groups * initial.scale, axis=1)
@@ -81,7 +81,7 @@ def learn_effect_scales(state: State, initial: Prior, arm_campaign: Array) -> Ef
     """
 
     def spread(along: Array) -> Array:
-        return jnp.sum(jsl.solve_triangular(state.factor, along, lower=True) ** 2)
+        return jnp.sum(solve_lower(state.factor, along[:, None]) ** 2)
 
     def of_campaign(campaign: Array) -> tuple[Array, Array]:
         c, v = state.campaign_precision[campaign], state.campaign_cross[campaign]

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jax import Array
 from jaxtyping import Float
 
 from bandit.posterior.state import State
+from bandit.posterior.triangular import solve_upper
 
 N_DRAWS = 1000  # places the end of a 95 % interval within a tenth of a standard deviation
 
@@ -61,7 +61,7 @@ def summarise(
     key_w, key_b, key_e = jax.random.split(key, 3)
     dim, n_arms = state.weights.shape[0], arm.shape[0]
     normal = jax.random.normal(key_w, (dim, N_DRAWS), float)
-    w = state.weights[:, None] + jsl.solve_triangular(state.factor, normal, lower=True, trans=1)
+    w = state.weights[:, None] + solve_upper(state.factor, normal)
     c, q = state.campaign_precision[campaign], state.arm_precision[arm][:, None]
     b = (state.campaign_information[campaign] - state.campaign_cross[campaign] @ w) / c
     b += jax.random.normal(key_b, (N_DRAWS,), float) / jnp.sqrt(c)

@@ -2,15 +2,73 @@
 
 LAPACK's triangular solve runs on one thread at a sixth of the speed of XLA's matrix product (15 against
 100 GFlop/s for 256 rows on two cores), so only blocks of 32 are left to it.
+
+LAPACK gets one matrix at a time, also where a caller maps over many. jaxlib 0.10 shares a batch out among the
+threads of XLA's pool and waits for them *in* one of these threads: as many batches at once as there are
+threads, two on two cores, and the process waits for ever. One at a time costs nothing there (256 matrices of
+10 × 10: 0.32 ms, as a batch 0.31; of 40 × 40: 4.6 ms, 5.4).
 """
+
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import jax.scipy.linalg as jsl
 from jax import Array
-from jax.lax.linalg import cholesky, triangular_solve
+from jax.custom_batching import custom_vmap
 from jaxtyping import Float
 
 BLOCK = 32
+
+
+def one_at_a_time(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Return the function with `jax.vmap` of it made a loop over matrices, its first argument.
+
+    Right sides of one matrix stay together: for LAPACK they are columns.
+    """
+    alone = custom_vmap(function)
+
+    @alone.def_vmap
+    def mapped(size: int, is_mapped: Sequence[bool], matrix: Array, *right: Array) -> tuple[Array, bool]:
+        if not is_mapped[0]:
+            return jax.vmap(function, in_axes=(None, *(0 for _ in right)))(matrix, *right), True
+        all_right = [
+            one if has_many else jnp.broadcast_to(one, (size, *one.shape))
+            for has_many, one in zip(is_mapped[1:], right, strict=True)
+        ]
+        return jax.lax.map(lambda each: alone(*each), (matrix, *all_right)), True
+
+    result: Callable[..., Array] = alone
+    return result
+
+
+@one_at_a_time
+def cholesky(matrix: Float[Array, "dim dim"]) -> Array:
+    """Return L, lower triangular, where A = L Lᵀ; NaN where A is not positive definite."""
+    return jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
+
+
+@one_at_a_time
+def solve_lower(factor: Float[Array, "dim dim"], right: Float[Array, "dim columns"]) -> Array:
+    """Return L⁻¹ B; L is lower triangular here and below."""
+    return jsl.solve_triangular(factor, right, lower=True)
+
+
+@one_at_a_time
+def solve_upper(factor: Float[Array, "dim dim"], right: Float[Array, "dim columns"]) -> Array:
+    """Return L⁻ᵀ B."""
+    return jsl.solve_triangular(factor, right, lower=True, trans=1)
+
+
+@one_at_a_time
+def cho_solve(factor: Float[Array, "dim dim"], right: Float[Array, "dim *columns"]) -> Array:
+    """Return (L Lᵀ)⁻¹ B."""
+    return jsl.cho_solve((factor, True), right)
+
+
+def solve(matrix: Float[Array, "dim dim"], right: Float[Array, "dim *columns"]) -> Array:
+    """Return A⁻¹ B of a symmetric positive definite A."""
+    return cho_solve(cholesky(matrix), right)
 
 
 def solve_rows(factor: Float[Array, "dim dim"], rows: Float[Array, "rows dim"]) -> Array:
@@ -44,7 +102,7 @@ def inverse_factor(matrix: Float[Array, "dim dim"]) -> Float[Array, "dim dim"]:
     """
     n = matrix.shape[0]
     if n <= BLOCK:
-        return _inverse(cholesky(matrix, symmetrize_input=False))
+        return _inverse(cholesky(matrix))
     half = n // 2
     first = inverse_factor(matrix[:half, :half])
     below = matrix[half:, :half] @ first.T
@@ -59,4 +117,4 @@ def gram(left: Float[Array, "rows dim"], right: Float[Array, "rows dim"]) -> Flo
 
 
 def _inverse(factor: Array) -> Array:
-    return triangular_solve(factor, jnp.eye(factor.shape[0]), left_side=True, lower=True)
+    return solve_lower(factor, jnp.eye(factor.shape[0]))

@@ -3,14 +3,13 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jax import Array
 from jaxtyping import Float, Int
 
 from bandit.posterior.change import Change, OwnRows, apply
 from bandit.posterior.sites import SiteInfo, Sites, find_sites
 from bandit.posterior.state import State, predict
-from bandit.posterior.triangular import gram
+from bandit.posterior.triangular import cho_solve, cholesky, gram
 
 
 class Rows(NamedTuple):
@@ -129,5 +128,5 @@ def factored(state: State) -> State:
 
 
 def _solved(precision: Array, information: Array) -> tuple[Array, Array]:
-    factor = jnp.linalg.cholesky(precision)
-    return factor, jsl.cho_solve((factor, True), information)
+    factor = cholesky(precision)
+    return factor, cho_solve(factor, information)
