@@ -27,6 +27,8 @@ class Plan:
         batch: impressions between two updates.
         sizes: how strong the worlds' effects are.
         n_words: words that the texts are made of, whose effects policies do not see; 0 for none.
+        has_ads: whether creatives are ads of the catalogue, whose words are their tones and offers, and not
+            random contents.
         changes: how the worlds change while they are played; None for not at all.
         is_tuned: whether others' settings are first chosen from their grids, on other such worlds.
         has_horizons: whether shorter runs are played too, a sixteenth and a quarter as long.
@@ -40,6 +42,7 @@ class Plan:
     batch: int = 500
     sizes: EffectSizes = field(default_factory=EffectSizes)
     n_words: int = 0
+    has_ads: bool = False
     changes: Changes | None = None
     is_tuned: bool = False
     has_horizons: bool = False

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bandit.components import random_components, shipped_components
 from bandit.numerics import double_precision
-from encoders import Encoder, encode_fields
+from encoders import Encoder
 from simulations.catalogue import Ad, catalogue
+from simulations.texts import read_ads
 from simulations.visits import as_mappings, draw_visits
 from simulations.worlds import EffectSizes, HostView, World, draw_truth, make_world
 
@@ -60,13 +60,7 @@ def open_shop(seed: int, encoder: Encoder) -> tuple[Campaign, ...]:
         Three campaigns of 20 creatives that share the weights of contents, words and contexts.
     """
     ads = catalogue(seed, products=PRODUCTS, creatives_per_product=CREATIVES_PER_PRODUCT)
-    embeddings = encode_fields(
-        encoder,
-        [{"headline": ad.headline, "body": ad.body, "call_to_action": ad.call_to_action} for ad in ads],
-    )
-    shipped = shipped_components(encoder)
-    content = (shipped or random_components(encoder.dim, seed)).project(embeddings)
-    words = _word_indicators(ads)
+    content, words = read_ads(ads, encoder, seed)
     size = len(ads) // len(CAMPAIGNS)
     with double_precision():
         key_truth, *keys = jax.random.split(jax.random.key(seed), 1 + len(CAMPAIGNS))
@@ -92,14 +86,3 @@ def draw_impressions(shop: Sequence[Campaign], n_impressions: int, seed: int) ->
     for number, one in enumerate(shop):
         rates[number :: len(shop)] = one.view.true_rates(contexts[number :: len(shop)])
     return Impressions(campaign, contexts, rates, np.random.default_rng([seed, 1]).random(n_impressions))
-
-
-def _word_indicators(ads: Sequence[Ad]) -> np.ndarray:
-    """Say which tone and which offer each ad has: one column per tone and per offer."""
-    columns = [sorted({ad.tone for ad in ads}), sorted({ad.offer for ad in ads})]
-    return np.array(
-        [
-            [float(ad.tone == tone) for tone in columns[0]] + [float(ad.offer == o) for o in columns[1]]
-            for ad in ads
-        ]
-    )

@@ -23,6 +23,7 @@ from simulations.policies import ContextualState, Outcomes, Policy, beta_thompso
 from simulations.rivals import RIVALS, RivalNumbers, RivalSetting
 from simulations.run import Step, play, truthful
 from simulations.settings import FIXED_SCALES, FORGETTING, WORLD_SETTINGS, Numbers, Setting
+from simulations.texts import Texts
 from simulations.visits import WorldError
 from simulations.waiting import delayed, known_as_of
 from simulations.worlds import EffectSizes, World, draw_truth, launch_mean, make_world, traffic_of
@@ -80,14 +81,44 @@ def draw_worlds(
             "expected seed >= 0, n_worlds >= 1, n_creatives >= 1 and n_words >= 0, "
             f"got seed={seed}, n_worlds={n_worlds}, n_creatives={n_creatives}, n_words={n_words}"
         )
+    return [
+        draw_world(seed, number, n_creatives, sizes, changes, impressions, n_words)
+        for number in range(n_worlds)
+    ]
+
+
+def draw_world(
+    seed: int,
+    number: int,
+    n_creatives: int,
+    sizes: EffectSizes | None = None,
+    changes: Changes | None = None,
+    impressions: int = 100_000,
+    n_words: int = 0,
+    texts: Texts | None = None,
+) -> World:
+    """Draw one of the worlds of a seed, as in `draw_worlds`.
+
+    Args:
+        seed: of the worlds.
+        number: which of them, from 0.
+        n_creatives: its creatives.
+        sizes: how strong the effects are.
+        changes: how it changes; None for not at all.
+        impressions: of the run over which it changes.
+        n_words: words that its texts are made of.
+        texts: of its creatives, with their words, in place of random ones. All else is the same.
+    """
     sizes = sizes or EffectSizes()
     with double_precision():
-        keys = jax.random.split(jax.random.key(seed), n_worlds)
-        worlds = [_drawn_world(key, n_creatives, sizes, n_words) for key in keys]
+        key = jax.random.split(jax.random.key(seed), number + 1)[number]
+        if texts is None:
+            world = _drawn_world(key, n_creatives, sizes, n_words)
+        else:
+            world = _written_world(key, jnp.asarray(texts.content, float), jnp.asarray(texts.words), sizes)
         if changes is None:
-            return worlds
-        courses = [_drawn_course(key, changes, n_creatives, impressions) for key in keys]
-        return [world._replace(course=course) for world, course in zip(worlds, courses, strict=True)]
+            return world
+        return world._replace(course=_drawn_course(key, changes, n_creatives, impressions))
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))
@@ -103,11 +134,16 @@ def draw_words(key: Array, n_creatives: int, n_words: int) -> Array:
 
 @partial(jax.jit, static_argnames=("n_creatives", "sizes", "n_words"))
 def _drawn_world(key: Array, n_creatives: int, sizes: EffectSizes, n_words: int) -> World:
-    key_truth, key_content, key_world = jax.random.split(key, 3)
-    content = jax.random.normal(key_content, (n_creatives, N_CONTENT))
+    content = jax.random.normal(jax.random.split(key, 3)[1], (n_creatives, N_CONTENT))
     content *= CONTENT_LENGTH / jnp.linalg.norm(content, axis=1, keepdims=True)
-    truth = draw_truth(key_truth, n_words, sizes)
-    return make_world(key_world, truth, content, draw_words(key, n_creatives, n_words), sizes)
+    return _written_world(key, content, draw_words(key, n_creatives, n_words), sizes)
+
+
+@partial(jax.jit, static_argnames="sizes")
+def _written_world(key: Array, content: Array, words: Array, sizes: EffectSizes) -> World:
+    key_truth, _, key_world = jax.random.split(key, 3)
+    truth = draw_truth(key_truth, words.shape[1], sizes)
+    return make_world(key_world, truth, content, words, sizes)
 
 
 def play_worlds(

@@ -49,6 +49,7 @@ def write_synthetic_report(
     outcomes: Sequence[Played],
     rows: Sequence[Comparison],
     horizons: Sequence[HorizonCurve],
+    ads_by: str = "",
 ) -> None:
     """Write the page and the pictures of a run.
 
@@ -58,6 +59,7 @@ def write_synthetic_report(
         outcomes: what each policy earned; the engine first, uniform and oracle last.
         rows: of the same, `played.compare`.
         horizons: what each policy lost in runs of the plan's horizons; none when there was one only.
+        ads_by: Fingerprint of the encoder of ads; empty where contents are random.
     """
     *played, uniform, _ = outcomes
     engine, times = played[0], impressions_of(played[0])
@@ -75,7 +77,7 @@ def write_synthetic_report(
         sections += belief_sections("engine", summed(engine.record))
     title = f"Synthetic worlds: {plan.preset}" if plan.preset else "Synthetic worlds with contexts"
     lead = conclusion(plan, rows)
-    write_report(path, title, sections, lead=lead, settings=_settings(plan, rows))
+    write_report(path, title, sections, lead=lead, settings=_settings(plan, rows, ads_by))
 
 
 def conclusion(plan: Plan, rows: Sequence[Comparison]) -> str:
@@ -101,11 +103,11 @@ def conclusion(plan: Plan, rows: Sequence[Comparison]) -> str:
     return conclude(rivals, verb="lost", better="fewer", worse="more", what=plan.earned)
 
 
-def _settings(plan: Plan, rows: Sequence[Comparison]) -> dict[str, object]:
+def _settings(plan: Plan, rows: Sequence[Comparison], ads_by: str) -> dict[str, object]:
     return {
         **({"preset": plan.preset} if plan.preset else {}),
         "impressions": f"{plan.impressions:,}",
-        "creatives": plan.creatives,
+        "creatives": f"{plan.creatives} ads of a product, vectors by {ads_by}" if ads_by else plan.creatives,
         "seeds": f"{plan.seeds}; each is a world with traffic of its own",
         "impressions between two updates": plan.batch,
         "rivals' settings": f"the best of a grid on {N_TUNING} other worlds"

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from bandit.numerics import keep_compiled_programs
+from encoders import Encoder, TextEncoder
 from simulations.cells import HERE, Arrays, Workers, code_digest, one_compiles, run_cells
 from simulations.folders import check_free
 from simulations.forecasts import Record
@@ -18,8 +19,9 @@ from simulations.progress import progress_of
 from simulations.report import write_csv
 from simulations.rivals import GRIDS, RIVALS, TUNED, RivalSetting
 from simulations.settings import WORLD_SETTINGS, WORLD_TUNED, Setting, grid
-from simulations.synthetic import ENDS, draw_worlds, play_worlds
+from simulations.synthetic import ENDS, draw_world, play_worlds
 from simulations.synthetic_report import write_synthetic_report
+from simulations.texts import Texts, write_ads
 from simulations.trials import Trial, best_of
 
 AnySetting = Setting | RivalSetting
@@ -35,12 +37,14 @@ class Run:
         setting: the policy.
         first_seed: of the plan's worlds.
         number: of the world among them, from 0; its traffic has the seed `first_seed + number`.
+        texts: of its creatives; None where contents are random.
     """
 
     plan: Plan
     setting: AnySetting
     first_seed: int
     number: int
+    texts: Texts | None = None
 
     @property
     def identity(self) -> Mapping[str, object]:
@@ -52,6 +56,7 @@ class Run:
             "setting": asdict(self.setting),
             "first_seed": self.first_seed,
             "number": self.number,
+            "texts": None if self.texts is None else self.texts.digest,
             "jax": jax.__version__,
             "code": code_digest(),
         }
@@ -70,18 +75,19 @@ def play_run(run: Run) -> Arrays:
     """Play one cell; its arrays are those of a `Played`, without the axis of runs."""
     keep_compiled_programs()
     plan, seed = run.plan, run.first_seed + run.number
-    worlds = draw_worlds(
+    world = draw_world(
         run.first_seed,
-        n_worlds=run.number + 1,
-        n_creatives=plan.creatives,
-        sizes=plan.sizes,
-        changes=plan.changes,
-        impressions=plan.impressions,
-        n_words=plan.n_words,
+        run.number,
+        plan.creatives,
+        plan.sizes,
+        plan.changes,
+        plan.impressions,
+        plan.n_words,
+        run.texts,
     )
     window = plan.changes.window if plan.changes else 0
     with one_compiles(f"{run.setting.policy}-{plan.creatives}-{plan.batch}-{plan.impressions}-{window:g}"):
-        played = play_worlds(worlds[-1:], run.setting, plan.impressions, seeds=[seed], batch=plan.batch)
+        played = play_worlds([world], run.setting, plan.impressions, seeds=[seed], batch=plan.batch)
     arrays = {name: getattr(played, name)[0] for name in _ARRAYS}
     if played.record is not None:
         arrays |= {name: leaves[0] for name, leaves in played.record._asdict().items()}
@@ -98,6 +104,7 @@ def run_synthetic(
     overwrite: bool = False,
     workers: Workers = HERE,
     console: Console | None = None,
+    encoder: Encoder | None = None,
 ) -> list[Comparison]:
     """Play synthetic worlds with every policy; write results.csv and report.html, and tuning.csv if tuned.
 
@@ -110,6 +117,7 @@ def run_synthetic(
         overwrite: Whether results that are there are replaced; finished runs are kept all the same.
         workers: Where the runs are computed; the results do not depend on it.
         console: Where progress is shown; None shows none.
+        encoder: Turns ads into vectors, where the plan has ads; None is the default encoder.
 
     Returns:
         A row per policy, the engine's first; uniform and oracle come last. They are exact, but in worlds
@@ -118,6 +126,8 @@ def run_synthetic(
     Raises:
         ResultsExistError: The folder has results already, and `overwrite` is not set.
         SweepError: A run ended its worker again and again, or Ray is not installed.
+        MissingEncoderError: The plan has ads, and there is no encoder; says how to get it.
+        CatalogueError: There are not as many ads of one product.
     """
     check_free(out, overwrite=overwrite)
     others = [name for name in plan.policies if name != ENGINE]
@@ -126,6 +136,16 @@ def run_synthetic(
     with progress_of(console) as progress:
         ends = ENDS if plan.has_fatigue else ()
         n_played = len(ends) + (1 + len(others)) * len(plan.horizons)
+        texts, ads_by = dict[int, Texts](), ""
+        if plan.has_ads:
+            task = progress.add_task("encoding ads by BERT", total=None)
+            encoder = encoder or TextEncoder()
+            tuning = range(TUNING_SEED, TUNING_SEED + N_TUNING) if tuned else ()
+            texts, ads_by = (
+                write_ads([*tuning, *range(plan.seeds)], plan.creatives, encoder),
+                encoder.fingerprint,
+            )
+            progress.remove_task(task)
         task = progress.add_task("", total=n_trials * N_TUNING + n_played * plan.seeds)
 
         def play(
@@ -133,7 +153,13 @@ def run_synthetic(
         ) -> list[Played]:
             progress.update(task, description=what)
             runs = [
-                Run(plan=of, setting=setting, first_seed=first_seed, number=number)
+                Run(
+                    plan=of,
+                    setting=setting,
+                    first_seed=first_seed,
+                    number=number,
+                    texts=texts.get(first_seed + number),
+                )
                 for setting in settings
                 for number in range(n_seeds)
             ]
@@ -165,7 +191,7 @@ def run_synthetic(
     write_csv(rows, out / "results.csv")
     by_length = [*shorter, outcomes[: len(chosen)]]
     curves = [horizon_curve(runs) for runs in zip(*by_length, strict=True)] if shorter else []
-    write_synthetic_report(out / "report.html", plan, outcomes, rows, curves)
+    write_synthetic_report(out / "report.html", plan, outcomes, rows, curves, ads_by=ads_by)
     return rows
 
 

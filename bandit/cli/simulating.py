@@ -132,6 +132,7 @@ def _tried_row(row: "Tried") -> tuple[str, ...]:
     epilog=example(
         "simulate synthetic --out out",
         "simulate synthetic --preset new-arrivals --policies ucb1,lin-ts --out out",
+        "simulate synthetic --ads --out out",
         "simulate synthetic --policies lin-ucb,lin-ts --base-rate 0.04 --residual 0.4 --tune --out out",
         "simulate synthetic --seeds 50 --tune --engine local --workers 8 --out out",
         "simulate synthetic --changes arriving=0.5,retiring=0.2 --out out",
@@ -166,6 +167,14 @@ def synthetic(
             metavar="SD", help="Sd of the effects of the texts' 12 words, in logits; no words if not given."
         ),
     ] = None,
+    has_ads: Annotated[
+        bool,
+        typer.Option(
+            "--ads",
+            help="Let creatives be ads of the package's catalogue, read by BERT; their words are tones and "
+            "offers, of sd 0.1 or --words. Else contents are random.",
+        ),
+    ] = False,
     changes: Annotated[
         str | None,
         typer.Option(metavar="NAME=NUMBER,…", help="How worlds change; replaces the preset's changes."),
@@ -213,7 +222,8 @@ def synthetic(
         creatives=_or(creatives, "--creatives", plan.creatives),
         batch=_or(batch, "--batch", plan.batch),
         sizes=sizes,
-        n_words=0 if words is None else N_WORDS,
+        n_words=0 if words is None or has_ads else N_WORDS,
+        has_ads=has_ads,
         changes=plan.changes if changes is None else parse_changes(changes),
         is_tuned=tune,
         has_horizons=has_horizons,

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from encoders import TextEncoder
+from simulations.catalogue import catalogue
 from simulations.played import (
     Played,
     impressions_of,
@@ -13,9 +15,11 @@ from simulations.played import (
     uniform_of,
 )
 from simulations.settings import WORLD_SETTINGS, Setting
-from simulations.synthetic import draw_words, draw_worlds, play_worlds
+from simulations.synthetic import draw_words, draw_world, draw_worlds, play_worlds
+from simulations.texts import Texts, write_ads
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes, World, draw_truth
+from tests.bandit.engines import TINY
 
 IMPRESSIONS, BATCH, N_WORLDS, N_ARMS = 3_000, 100, 3, 6
 BY_NAME = {setting.policy: setting for setting in WORLD_SETTINGS}
@@ -167,3 +171,41 @@ def test_a_third_of_the_texts_has_a_word() -> None:
     has_word = np.asarray(draw_words(jax.random.key(0), 200, 50))
     assert set(np.unique(has_word)) == {0, 1}
     assert has_word.mean() == pytest.approx(1 / 3, abs=4 * np.sqrt(2 / 9 / has_word.size))
+
+
+@pytest.fixture(scope="module")
+def texts() -> Texts:
+    return write_ads([5], 9, TextEncoder(TINY, dtype="float32"))[5]
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_ads_give_a_world_their_contents_and_words_and_leave_the_rest(texts: Texts) -> None:
+    plain, written = draw_world(3, 1, 9), draw_world(3, 1, 9, texts=texts)
+    np.testing.assert_array_equal(written.content, texts.content)
+    truth = draw_truth(
+        jax.random.split(jax.random.split(jax.random.key(3), 2)[1], 3)[0], texts.words.shape[1], EffectSizes()
+    )
+    differing = texts.content - texts.content.mean(axis=0, dtype=float)
+    own = plain.appeal - (plain.content - plain.content.mean(axis=0)) @ truth.content
+    by_text = differing @ truth.content + (texts.words - texts.words.mean(axis=0)) @ truth.words
+    np.testing.assert_allclose(written.appeal, own + by_text, atol=1e-6)
+    np.testing.assert_allclose(written.interaction, differing @ truth.interaction.T, atol=1e-6)
+    for name in ("base", "context"):
+        np.testing.assert_array_equal(getattr(written, name), getattr(plain, name), err_msg=name)
+
+
+def test_words_of_ads_are_their_tones_and_offers(texts: Texts) -> None:
+    ads = catalogue(5, products=1, creatives_per_product=9)
+    n_tones, n_offers = len({ad.tone for ad in ads}), len({ad.offer for ad in ads})
+    assert texts.words.shape == (9, n_tones + n_offers)
+    for part, attribute in ((slice(n_tones), "tone"), (slice(n_tones, None), "offer")):
+        own = texts.words[:, part]
+        assert (own.sum(axis=1) == 1).all()
+        alike = own @ own.T == 1
+        names = [getattr(ad, attribute) for ad in ads]
+        assert [[a == b for b in names] for a in names] == alike.tolist()
+
+
+def test_a_world_is_the_same_alone_and_among_others() -> None:
+    for number, world in enumerate(draw_worlds(4, n_worlds=3, n_creatives=5)):
+        jax.tree.map(np.testing.assert_array_equal, world, draw_world(4, number, 5))

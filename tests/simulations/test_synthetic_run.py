@@ -1,6 +1,7 @@
 """A whole run of synthetic worlds: rows, files, tuning; and comparisons by hand."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from numpy.testing import assert_allclose
 from bandit.features import PriorScales, scale_groups, weight_prior
 from bandit.posterior import forget, learn_scales
 from bandit.upkeep import SCALES_EVERY
+from encoders import TextEncoder
+from simulations.catalogue import CatalogueError
 from simulations.cells import Workers
 from simulations.plans import N_TUNING, Plan
 from simulations.played import Comparison, Played, compare
@@ -24,6 +27,7 @@ from simulations.synthetic import draw_worlds, own_policy, setting_numbers
 from simulations.synthetic_run import run_synthetic
 from simulations.visits import WorldError
 from simulations.worlds import traffic_of
+from tests.bandit.engines import TINY
 
 SMALL = {"seeds": 2, "impressions": 400, "creatives": 3, "batch": 100}
 
@@ -194,3 +198,23 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     other = Plan(policies=(), **{**SMALL, "batch": 50, "seeds": 1})
     run_synthetic(other, tmp_path, overwrite=True)
     assert len(list((tmp_path / "cells").iterdir())) == 7, "other worlds are other cells"
+
+
+def test_a_run_with_ads(tmp_path: Path) -> None:
+    encoder = TextEncoder(TINY, dtype="float32")
+    plan = Plan(policies=("lin-ts",), has_ads=True, **SMALL)
+    rows = run_synthetic(plan, tmp_path / "ads", encoder=encoder)
+    plain = run_synthetic(replace(plan, has_ads=False), tmp_path / "ads", overwrite=True)
+    assert [row.policy for row in rows] == ["engine", "lin-ts", "uniform", "oracle"]
+    # Runs with other contents are other cells, though they lie in one folder.
+    assert len(list((tmp_path / "ads" / "cells").glob("*.npz"))) == 2 * 2 * SMALL["seeds"]
+    assert rows[-2].regret != plain[-2].regret
+    again = run_synthetic(plan, tmp_path / "ads", overwrite=True, encoder=encoder)
+    assert again == rows
+    assert encoder.fingerprint in (tmp_path / "ads" / "report.html").read_text()
+
+
+def test_more_ads_than_a_product_has_are_refused(tmp_path: Path) -> None:
+    plan = Plan(policies=(), has_ads=True, **(SMALL | {"creatives": 2_000}))
+    with pytest.raises(CatalogueError, match="must be at most"):
+        run_synthetic(plan, tmp_path, encoder=TextEncoder(TINY, dtype="float32"))
