@@ -76,6 +76,11 @@ class Plan:
         return "conversions" if self.changes is not None and self.changes.converting else "clicks"
 
     @property
+    def has_words(self) -> bool:
+        """Whether words have effects."""
+        return self.has_ads or self.n_words > 0
+
+    @property
     def has_fatigue(self) -> bool:
         """Whether creatives tire, so that each policy meets moments of its own."""
         return self.changes is not None and self.changes.fatigue > 0

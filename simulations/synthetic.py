@@ -82,7 +82,15 @@ def draw_worlds(
             f"got seed={seed}, n_worlds={n_worlds}, n_creatives={n_creatives}, n_words={n_words}"
         )
     return [
-        draw_world(seed, number, n_creatives, sizes, changes, impressions, n_words)
+        draw_world(
+            seed,
+            number,
+            n_creatives=n_creatives,
+            sizes=sizes,
+            changes=changes,
+            impressions=impressions,
+            n_words=n_words,
+        )
         for number in range(n_worlds)
     ]
 
@@ -90,7 +98,8 @@ def draw_worlds(
 def draw_world(
     seed: int,
     number: int,
-    n_creatives: int,
+    *,
+    n_creatives: int = 20,
     sizes: EffectSizes | None = None,
     changes: Changes | None = None,
     impressions: int = 100_000,
@@ -108,7 +117,15 @@ def draw_world(
         impressions: of the run over which it changes.
         n_words: words that its texts are made of.
         texts: of its creatives, with their words, in place of random ones. All else is the same.
+
+    Raises:
+        WorldError: there are not as many texts as creatives, or they have words of their own besides.
     """
+    if texts is not None and (len(texts.content) != n_creatives or n_words):
+        raise WorldError(
+            f"expected a text for each of {n_creatives} creatives and n_words=0, for texts have their own "
+            f"words; got {len(texts.content)} texts and n_words={n_words}"
+        )
     sizes = sizes or EffectSizes()
     with double_precision():
         key = jax.random.split(jax.random.key(seed), number + 1)[number]

@@ -107,14 +107,16 @@ def _settings(plan: Plan, rows: Sequence[Comparison], ads_by: str) -> dict[str, 
     return {
         **({"preset": plan.preset} if plan.preset else {}),
         "impressions": f"{plan.impressions:,}",
-        "creatives": f"{plan.creatives} ads of a product, vectors by {ads_by}" if ads_by else plan.creatives,
+        "creatives": f"{plan.creatives} ads of a product, vectors by encoder {ads_by}"
+        if ads_by
+        else plan.creatives,
         "seeds": f"{plan.seeds}; each is a world with traffic of its own",
         "impressions between two updates": plan.batch,
         "rivals' settings": f"the best of a grid on {N_TUNING} other worlds"
         if plan.is_tuned
         else "as shipped",
         "effects": ", ".join(f"{name} {value}" for name, value in asdict(plan.sizes).items()),
-        **({"words": plan.n_words} if plan.n_words else {}),
+        **({"words": "tones and offers" if plan.has_ads else plan.n_words} if plan.has_words else {}),
         **({"changes": plan.changes.setting_id or "none"} if plan.changes else {}),
         "policies": "; ".join(f"{row.policy}: {row.setting}" for row in rows[:-N_ENDS]),
         "engine's prior": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),

@@ -21,7 +21,7 @@ from simulations.rivals import GRIDS, RIVALS, TUNED, RivalSetting
 from simulations.settings import WORLD_SETTINGS, WORLD_TUNED, Setting, grid
 from simulations.synthetic import ENDS, draw_world, play_worlds
 from simulations.synthetic_report import write_synthetic_report
-from simulations.texts import Texts, write_ads
+from simulations.texts import Texts, read_ads, write_ads
 from simulations.trials import Trial, best_of
 
 AnySetting = Setting | RivalSetting
@@ -78,12 +78,12 @@ def play_run(run: Run) -> Arrays:
     world = draw_world(
         run.first_seed,
         run.number,
-        plan.creatives,
-        plan.sizes,
-        plan.changes,
-        plan.impressions,
-        plan.n_words,
-        run.texts,
+        n_creatives=plan.creatives,
+        sizes=plan.sizes,
+        changes=plan.changes,
+        impressions=plan.impressions,
+        n_words=plan.n_words,
+        texts=run.texts,
     )
     window = plan.changes.window if plan.changes else 0
     with one_compiles(f"{run.setting.policy}-{plan.creatives}-{plan.batch}-{plan.impressions}-{window:g}"):
@@ -127,24 +127,24 @@ def run_synthetic(
         ResultsExistError: The folder has results already, and `overwrite` is not set.
         SweepError: A run ended its worker again and again, or Ray is not installed.
         MissingEncoderError: The plan has ads, and there is no encoder; says how to get it.
-        CatalogueError: There are not as many ads of one product.
+        WorldError: A product has not as many ads.
     """
     check_free(out, overwrite=overwrite)
     others = [name for name in plan.policies if name != ENGINE]
     tuned = [name for name in others if name in (*RIVALS, *WORLD_TUNED)] if plan.is_tuned else []
     n_trials = sum(len(_grid(name)) for name in tuned)
+    tuning = range(TUNING_SEED, TUNING_SEED + N_TUNING) if tuned else ()
+    written = (*tuning, *range(plan.seeds)) if plan.has_ads else ()
+    ads = {seed: write_ads(seed, plan.creatives) for seed in written}
     with progress_of(console) as progress:
         ends = ENDS if plan.has_fatigue else ()
         n_played = len(ends) + (1 + len(others)) * len(plan.horizons)
         texts, ads_by = dict[int, Texts](), ""
-        if plan.has_ads:
+        if ads:
             task = progress.add_task("encoding ads by BERT", total=None)
             encoder = encoder or TextEncoder()
-            tuning = range(TUNING_SEED, TUNING_SEED + N_TUNING) if tuned else ()
-            texts, ads_by = (
-                write_ads([*tuning, *range(plan.seeds)], plan.creatives, encoder),
-                encoder.fingerprint,
-            )
+            texts = {seed: read_ads(of_one, encoder, seed) for seed, of_one in ads.items()}
+            ads_by = encoder.fingerprint
             progress.remove_task(task)
         task = progress.add_task("", total=n_trials * N_TUNING + n_played * plan.seeds)
 

@@ -1,7 +1,7 @@
-"""Ads of the catalogue as worlds take them: their contents by an encoder, and the words that each has."""
+"""Ads of the catalogue as worlds take them: the contents of their texts by an encoder, and their words."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from bandit.components import random_components, shipped_components
 from encoders import Encoder, encode_fields
-from simulations.catalogue import Ad, catalogue
+from simulations.catalogue import Ad, CatalogueError, catalogue
+from simulations.visits import WorldError
 
 
 class Texts(NamedTuple):
@@ -50,18 +51,13 @@ def read_ads(ads: Sequence[Ad], encoder: Encoder, seed: int) -> Texts:
     return Texts(components.project(vectors), np.array(words))
 
 
-def write_ads(seeds: Iterable[int], n_ads: int, encoder: Encoder) -> dict[int, Texts]:
-    """Write the ads of one product for each seed, and read them.
-
-    Args:
-        seeds: of the catalogue.
-        n_ads: for each seed.
-        encoder: makes vectors of their texts.
+def write_ads(seed: int, n_ads: int) -> tuple[Ad, ...]:
+    """Return ads of one product of the catalogue.
 
     Raises:
-        CatalogueError: a product has no more headlines.
+        WorldError: the product has fewer headlines.
     """
-    return {
-        seed: read_ads(catalogue(seed, products=1, creatives_per_product=n_ads), encoder, seed)
-        for seed in seeds
-    }
+    try:
+        return catalogue(seed, products=1, creatives_per_product=n_ads)
+    except CatalogueError as error:
+        raise WorldError(f"expected as many creatives as a product has ads, got {n_ads}: {error}") from error

@@ -164,7 +164,8 @@ def synthetic(
     words: Annotated[
         str | None,
         typer.Option(
-            metavar="SD", help="Sd of the effects of the texts' 12 words, in logits; no words if not given."
+            metavar="SD",
+            help="Sd of the effects of the texts' 12 words, in logits; no words if not given and no --ads.",
         ),
     ] = None,
     has_ads: Annotated[

@@ -5,7 +5,7 @@ LAPACK's triangular solve runs on one thread at a sixth of the speed of XLA's ma
 
 LAPACK gets one matrix at a time, also where a caller maps over many. jaxlib 0.10 shares a batch out among the
 threads of XLA's pool and waits for them *in* one of these threads: as many batches at once as there are
-threads, two on two cores, and the process waits for ever. One at a time costs nothing there (256 matrices of
+threads, two on two cores, and the process waits for ever. One at a time costs nothing on two (256 matrices of
 10 × 10: 0.32 ms, as a batch 0.31; of 40 × 40: 4.6 ms, 5.4).
 """
 
@@ -24,14 +24,15 @@ BLOCK = 32
 def one_at_a_time(function: Callable[..., Array]) -> Callable[..., Array]:
     """Return the function with `jax.vmap` of it made a loop over matrices, its first argument.
 
-    Right sides of one matrix stay together: for LAPACK they are columns.
+    Right sides of one matrix stay together: for LAPACK they are columns. `jax.grad` is not supported.
     """
     alone = custom_vmap(function)
 
     @alone.def_vmap
     def mapped(size: int, is_mapped: Sequence[bool], matrix: Array, *right: Array) -> tuple[Array, bool]:
         if not is_mapped[0]:
-            return jax.vmap(function, in_axes=(None, *(0 for _ in right)))(matrix, *right), True
+            columns = jax.vmap(function, in_axes=(None, *(0 for _ in right)))
+            return one_at_a_time(columns)(matrix, *right), True  # another `vmap` may map the matrix
         all_right = [
             one if has_many else jnp.broadcast_to(one, (size, *one.shape))
             for has_many, one in zip(is_mapped[1:], right, strict=True)

@@ -118,14 +118,34 @@ def test_solved_by_numpy() -> None:
     np.testing.assert_allclose(factor.transpose(0, 2, 1) @ back, right[:, :, None], rtol=1e-8, atol=1e-10)
 
 
+def has_single_matrices(program: str) -> bool:
+    """Whether all matrices that LAPACK gets in a program are by themselves."""
+    calls = re.findall(r"custom_call @lapack\w+\(.*-> .*", program)
+    assert calls
+    return not any(re.search(r"tensor<\d+x\d+x\d+x", call) for call in calls)
+
+
 def test_a_posterior_mapped_over_twice_gives_lapack_single_matrices() -> None:
     covariance = np.broadcast_to(np.eye(4), (2, 3, 4, 4))
     logits = Gaussian(np.zeros((2, 3, 4)), covariance)
     mapped = jax.jit(jax.vmap(jax.vmap(lookahead, in_axes=(0, None, None)), in_axes=(0, None, None)))
-    program = mapped.lower(logits, 100.0, 1.0).as_text()
-    calls = re.findall(r"custom_call @lapack\w+\(.*-> .*", program)
-    assert calls
-    assert all("tensor<4x4xf64>" in call and not re.search(r"tensor<\d+x\d+x\d+x", call) for call in calls)
+    assert has_single_matrices(mapped.lower(logits, 100.0, 1.0).as_text())
+
+
+@pytest.mark.parametrize("function", [solve_lower, solve_upper, cho_solve])
+@pytest.mark.parametrize("outer", [(0, 0), (0, None)])
+def test_right_sides_mapped_inside_matrices(
+    function: Callable[..., Array], outer: tuple[int, int | None]
+) -> None:
+    factors = np.stack([np.linalg.cholesky(a_matrix(n)[:5, :5]) for n in (5, 6, 7)])
+    right = np.random.default_rng(0).normal(size=(3, 4, 5, 2))
+    arguments = factors, right if outer[1] == 0 else right[0]
+    mapped = jax.jit(jax.vmap(jax.vmap(function, in_axes=(None, 0)), in_axes=outer))
+    assert has_single_matrices(mapped.lower(*arguments).as_text())
+    for i, some in enumerate(mapped(*arguments)):
+        for j, each in enumerate(some):
+            expected = function(factors[i], right[i if outer[1] == 0 else 0, j])
+            np.testing.assert_allclose(each, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_threads_that_factor_at_once_do_not_wait_for_each_other_for_ever() -> None:

@@ -4,7 +4,6 @@ import pytest
 from numpy.testing import assert_allclose
 
 from encoders import TextEncoder
-from simulations.catalogue import catalogue
 from simulations.played import (
     Played,
     impressions_of,
@@ -16,7 +15,7 @@ from simulations.played import (
 )
 from simulations.settings import WORLD_SETTINGS, Setting
 from simulations.synthetic import draw_words, draw_world, draw_worlds, play_worlds
-from simulations.texts import Texts, write_ads
+from simulations.texts import Texts, read_ads, write_ads
 from simulations.visits import WorldError
 from simulations.worlds import EffectSizes, World, draw_truth
 from tests.bandit.engines import TINY
@@ -175,12 +174,12 @@ def test_a_third_of_the_texts_has_a_word() -> None:
 
 @pytest.fixture(scope="module")
 def texts() -> Texts:
-    return write_ads([5], 9, TextEncoder(TINY, dtype="float32"))[5]
+    return read_ads(write_ads(5, 9), TextEncoder(TINY, dtype="float32"), 5)
 
 
 @pytest.mark.usefixtures("double_precision")
 def test_ads_give_a_world_their_contents_and_words_and_leave_the_rest(texts: Texts) -> None:
-    plain, written = draw_world(3, 1, 9), draw_world(3, 1, 9, texts=texts)
+    plain, written = draw_world(3, 1, n_creatives=9), draw_world(3, 1, n_creatives=9, texts=texts)
     np.testing.assert_array_equal(written.content, texts.content)
     truth = draw_truth(
         jax.random.split(jax.random.split(jax.random.key(3), 2)[1], 3)[0], texts.words.shape[1], EffectSizes()
@@ -195,7 +194,7 @@ def test_ads_give_a_world_their_contents_and_words_and_leave_the_rest(texts: Tex
 
 
 def test_words_of_ads_are_their_tones_and_offers(texts: Texts) -> None:
-    ads = catalogue(5, products=1, creatives_per_product=9)
+    ads = write_ads(5, 9)
     n_tones, n_offers = len({ad.tone for ad in ads}), len({ad.offer for ad in ads})
     assert texts.words.shape == (9, n_tones + n_offers)
     for part, attribute in ((slice(n_tones), "tone"), (slice(n_tones, None), "offer")):
@@ -206,6 +205,17 @@ def test_words_of_ads_are_their_tones_and_offers(texts: Texts) -> None:
         assert [[a == b for b in names] for a in names] == alike.tolist()
 
 
-def test_a_world_is_the_same_alone_and_among_others() -> None:
-    for number, world in enumerate(draw_worlds(4, n_worlds=3, n_creatives=5)):
-        jax.tree.map(np.testing.assert_array_equal, world, draw_world(4, number, 5))
+@pytest.mark.usefixtures("double_precision")
+def test_a_world_does_not_depend_on_how_many_are_drawn() -> None:
+    keys = jax.random.split(jax.random.key(4), 5)
+    for number in range(3):
+        world = draw_world(4, number, n_creatives=5)
+        own = draw_truth(jax.random.split(keys[number], 3)[0], 0, EffectSizes())
+        np.testing.assert_array_equal(world.context, own.context)
+
+
+def test_texts_of_other_creatives_are_refused(texts: Texts) -> None:
+    with pytest.raises(WorldError, match=r"each of 7 creatives and n_words=0.*got 9 texts and n_words=0"):
+        draw_world(0, 0, n_creatives=7, texts=texts)
+    with pytest.raises(WorldError, match="got 9 texts and n_words=12"):
+        draw_world(0, 0, n_creatives=9, n_words=12, texts=texts)

@@ -15,7 +15,6 @@ from bandit.features import PriorScales, scale_groups, weight_prior
 from bandit.posterior import forget, learn_scales
 from bandit.upkeep import SCALES_EVERY
 from encoders import TextEncoder
-from simulations.catalogue import CatalogueError
 from simulations.cells import Workers
 from simulations.plans import N_TUNING, Plan
 from simulations.played import Comparison, Played, compare
@@ -209,12 +208,13 @@ def test_a_run_with_ads(tmp_path: Path) -> None:
     # Runs with other contents are other cells, though they lie in one folder.
     assert len(list((tmp_path / "ads" / "cells").glob("*.npz"))) == 2 * 2 * SMALL["seeds"]
     assert rows[-2].regret != plain[-2].regret
-    again = run_synthetic(plan, tmp_path / "ads", overwrite=True, encoder=encoder)
-    assert again == rows
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "ads" / "cells").iterdir()}
+    assert run_synthetic(plan, tmp_path / "ads", overwrite=True, encoder=encoder) == rows
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "ads" / "cells").iterdir()} == kept
     assert encoder.fingerprint in (tmp_path / "ads" / "report.html").read_text()
 
 
 def test_more_ads_than_a_product_has_are_refused(tmp_path: Path) -> None:
     plan = Plan(policies=(), has_ads=True, **(SMALL | {"creatives": 2_000}))
-    with pytest.raises(CatalogueError, match="must be at most"):
+    with pytest.raises(WorldError, match=r"as a product has ads, got 2000: .* must be at most"):
         run_synthetic(plan, tmp_path, encoder=TextEncoder(TINY, dtype="float32"))

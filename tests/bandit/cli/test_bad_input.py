@@ -98,6 +98,10 @@ EXPECTED_CONTEXT = "expected a string, a number or a boolean, got"
         ("simulate synthetic --out out --changes drft=1", "unknown change 'drft'; nearest: drift"),
         ("simulate synthetic --out out --residual much", "expected a number, got 'much'"),
         (
+            "simulate synthetic --out out --ads --creatives 2000",
+            "as many creatives as a product has ads, got 2000",
+        ),
+        (
             "simulate synthetic --out out --base-rate 2",
             "base_rates must satisfy 0 < low <= high < 1, got (2.0",
         ),
