@@ -5,8 +5,8 @@ LAPACK's triangular solve runs on one thread at a sixth of the speed of XLA's ma
 
 LAPACK gets one matrix at a time, also where a caller maps over many. jaxlib 0.10 shares a batch out among the
 threads of XLA's pool and waits for them *in* one of these threads: as many batches at once as there are
-threads, two on two cores, and the process waits for ever. One at a time costs nothing on two (256 matrices of
-10 × 10: 0.32 ms, as a batch 0.31; of 40 × 40: 4.6 ms, 5.4).
+threads, two on two cores, and the process waits for ever. One at a time takes little longer on two idle
+cores: 256 matrices of 10 × 10 0.33 ms, as a batch 0.30; of 20 × 20 1.0 ms, 0.9; of 40 × 40 6.8 ms, 4.8.
 """
 
 from collections.abc import Callable, Sequence
