@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -90,4 +91,5 @@ def _cell(value: Any, field: str) -> Any:
         value = value.item()
     if isinstance(value, np.ndarray | list | dict | tuple):
         raise ResultError(f"expected one value per cell, got {type(value).__name__} in {field}")
-    return "" if value is None or value != value else value  # noqa: PLR0124  # only NaN differs from itself
+    is_nothing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if is_nothing else value

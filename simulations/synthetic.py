@@ -81,18 +81,11 @@ def draw_worlds(
             "expected seed >= 0, n_worlds >= 1, n_creatives >= 1 and n_words >= 0, "
             f"got seed={seed}, n_worlds={n_worlds}, n_creatives={n_creatives}, n_words={n_words}"
         )
-    return [
-        draw_world(
-            seed,
-            number,
-            n_creatives=n_creatives,
-            sizes=sizes,
-            changes=changes,
-            impressions=impressions,
-            n_words=n_words,
-        )
-        for number in range(n_worlds)
-    ]
+    with double_precision():
+        keys = jax.random.split(jax.random.key(seed), n_worlds)
+        return [
+            _world(key, n_creatives, sizes or EffectSizes(), changes, impressions, n_words) for key in keys
+        ]
 
 
 def draw_world(
@@ -126,16 +119,27 @@ def draw_world(
             f"expected a text for each of {n_creatives} creatives and n_words=0, for texts have their own "
             f"words; got {len(texts.content)} texts and n_words={n_words}"
         )
-    sizes = sizes or EffectSizes()
     with double_precision():
         key = jax.random.split(jax.random.key(seed), number + 1)[number]
-        if texts is None:
-            world = _drawn_world(key, n_creatives, sizes, n_words)
-        else:
-            world = _written_world(key, jnp.asarray(texts.content, float), jnp.asarray(texts.words), sizes)
-        if changes is None:
-            return world
-        return world._replace(course=_drawn_course(key, changes, n_creatives, impressions))
+        return _world(key, n_creatives, sizes or EffectSizes(), changes, impressions, n_words, texts)
+
+
+def _world(
+    key: Array,
+    n_creatives: int,
+    sizes: EffectSizes,
+    changes: Changes | None,
+    impressions: int,
+    n_words: int,
+    texts: Texts | None = None,
+) -> World:
+    if texts is None:
+        world = _drawn_world(key, n_creatives, sizes, n_words)
+    else:
+        world = _written_world(key, jnp.asarray(texts.content, float), jnp.asarray(texts.words), sizes)
+    if changes is None:
+        return world
+    return world._replace(course=_drawn_course(key, changes, n_creatives, impressions))
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))

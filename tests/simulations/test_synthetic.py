@@ -208,8 +208,9 @@ def test_words_of_ads_are_their_tones_and_offers(texts: Texts) -> None:
 @pytest.mark.usefixtures("double_precision")
 def test_a_world_does_not_depend_on_how_many_are_drawn() -> None:
     keys = jax.random.split(jax.random.key(4), 5)
-    for number in range(3):
+    for number, among_others in enumerate(draw_worlds(4, n_worlds=3, n_creatives=5)):
         world = draw_world(4, number, n_creatives=5)
+        jax.tree.map(np.testing.assert_array_equal, world, among_others)
         own = draw_truth(jax.random.split(keys[number], 3)[0], 0, EffectSizes())
         np.testing.assert_array_equal(world.context, own.context)
 
