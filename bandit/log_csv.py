@@ -17,7 +17,7 @@ from bandit.errors import LogFileError, listed
 from bandit.log_files import opened, replaced
 from bandit.records import TEXT_FIELDS
 from storage import CampaignRecord, ContextRecord, ContextSlotRecord, CreativeRecord, ModelRecord
-from storage.exporting import LoggedDecision, LoggedOutcome, Setup
+from storage.maintenance.exporter import LoggedDecision, LoggedOutcome, Setup
 
 FORMAT = 1  # of the setup
 SETTINGS = ("scales", "components", "learn_scales")  # of the model; none of them is secret

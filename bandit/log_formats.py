@@ -12,7 +12,7 @@ from typing import Any
 from bandit.errors import LogFileError
 from bandit.log_files import replaced
 from bandit.records import TEXT_FIELDS
-from storage.exporting import LoggedDecision, Setup
+from storage.maintenance.exporter import LoggedDecision, Setup
 
 
 def items_of(path: Path) -> Path:

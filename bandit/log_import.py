@@ -8,7 +8,7 @@ from bandit.errors import ContextError, LogFileError, listed
 from bandit.model import initial_settings
 from bandit.privacy import allowed
 from storage import ContextRecord, Store
-from storage.exporting import LoggedDecision, Setup
+from storage.maintenance.exporter import LoggedDecision, Setup
 
 CHUNK = 1_000  # decisions a transaction
 

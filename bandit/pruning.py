@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from bandit.errors import InvalidSettingError
 from storage import CampaignRecord, Store
-from storage.pruning import START, Place
+from storage.maintenance.pruning import START, Place
 
 SHORTEST_AGE = timedelta(days=1)  # shares of traffic are those of the last 24 hours
 

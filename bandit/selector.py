@@ -18,9 +18,9 @@ from bandit.privacy import allowed, without_private
 from bandit.records import Decision, Request
 from bandit.roster import CampaignEntry
 from storage import DecisionConflictError, DecisionRecord, NewDecision, StorageError, Store
-from storage.border import check_decision_ids
-from storage.grouping import Grouping
+from storage.database.group_commit import Grouping
 from storage.records import ContextKind
+from storage.validation import check_decision_ids
 
 logger = logging.getLogger(__name__)
 

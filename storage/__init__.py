@@ -1,5 +1,6 @@
 """Every SQL statement of creative-bandit: tables, views, and the `Store` through which they are used."""
 
+from storage.database.session import Durability
 from storage.errors import (
     BacklogLostError,
     BackupError,
@@ -50,6 +51,7 @@ from storage.learning_records import (
     Snapshot,
     StepRecord,
 )
+from storage.maintenance.upgrade import SchemaStatus, schema_status, upgrade
 from storage.records import (
     CampaignRecord,
     ContextCountRecord,
@@ -64,9 +66,7 @@ from storage.records import (
     NewOutcome,
     OutcomeRecord,
 )
-from storage.session import Durability
 from storage.store import Store
-from storage.versions import SchemaStatus, schema_status, upgrade
 
 __all__ = [
     "ArmReadout",

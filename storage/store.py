@@ -5,22 +5,22 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self, final
 
-from storage.campaigns import Campaigns
-from storage.check import check
-from storage.decisions import Decisions
-from storage.embeddings import Embeddings
-from storage.exporting import Exports
-from storage.importing import Imports
-from storage.learning import Learning
-from storage.leases import Leases
-from storage.models import Models
-from storage.notices import Notices
-from storage.outcomes import Outcomes
-from storage.pruning import Pruning
+from storage.database.session import Database, Durability
+from storage.database.urls import database_url, sqlite_path
+from storage.maintenance.exporter import Exports
+from storage.maintenance.importer import Imports
+from storage.maintenance.integrity import check
+from storage.maintenance.pruning import Pruning
+from storage.maintenance.upgrade import prepare
 from storage.records import Finding
-from storage.session import Database, Durability
-from storage.urls import database_url, sqlite_path
-from storage.versions import prepare
+from storage.topics.campaigns import Campaigns
+from storage.topics.decisions import Decisions
+from storage.topics.embeddings import Embeddings
+from storage.topics.learning import Learning
+from storage.topics.leases import Leases
+from storage.topics.models import Models
+from storage.topics.notifications import Notices
+from storage.topics.outcomes import Outcomes
 
 
 @final

@@ -26,8 +26,8 @@ from sqlalchemy import make_url
 
 from bandit import Creative, Engine, HistoryRow, Outcome, Request
 from bandit.cli import main
-from storage.schema import Base
-from storage.views import VIEWS
+from storage.schema.tables import Base
+from storage.schema.views import VIEWS
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "encoders" / "tiny-bert"

@@ -94,7 +94,7 @@ def _encoder() -> Diagnosis:
 
 def _database(url: str) -> Iterator[Diagnosis]:
     from storage import StorageError, Store, schema_status
-    from storage.urls import database_url, sqlite_path
+    from storage.database.urls import database_url, sqlite_path
 
     try:
         status = schema_status(url)

@@ -93,7 +93,7 @@ def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The copy, which must not exist.")],
 ) -> None:
     """Copy an SQLite database as of this moment, while others read and write it."""
-    from storage.backup import back_up
+    from storage.maintenance.backup import back_up
 
     with progress_bar("pages") as advance:
         done_before = 0

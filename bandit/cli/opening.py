@@ -17,7 +17,7 @@ def opened_store(url: str) -> Iterator["Store"]:
         StorageError: There is none, or it cannot be used.
     """
     from storage import DatabaseNotFoundError, Store
-    from storage.urls import database_url, shown
+    from storage.database.urls import database_url, shown
 
     try:
         store = Store.open(url, create=False)

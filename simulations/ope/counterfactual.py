@@ -35,7 +35,7 @@ from bandit.selection import CANDIDATES, Tables, maps_of, padded_size, slots_of
 from bandit.thompson import KAPPA, NOISE, OPTIMISM, Exploration, choose
 from encoders import Encoder, encode_fields
 from simulations.ope.logs import LogError
-from storage.exporting import LoggedDecision
+from storage.maintenance.exporter import LoggedDecision
 
 AT_ONCE = 256  # requests; 256 × 16 candidates × 256 points of 4 bytes are 4 MB
 

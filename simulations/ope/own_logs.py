@@ -20,7 +20,7 @@ from simulations.ope.logs import (
     refuse,
 )
 from storage import Store
-from storage.exporting import LoggedDecision
+from storage.maintenance.exporter import LoggedDecision
 
 COLUMNS = (
     *("decision_id", "creative", "decided_at", "context", "propensity", "click"),

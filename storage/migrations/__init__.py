@@ -1,1 +1,1 @@
-"""The schema's history, for alembic; `storage.versions` runs it."""
+"""The schema's history, for alembic; `storage.maintenance.upgrade` runs it."""

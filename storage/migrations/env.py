@@ -1,9 +1,9 @@
-"""What alembic runs: it gets an open connection, inside the transaction of `storage.versions`."""
+"""What alembic runs: it gets an open connection, inside the transaction of `storage.maintenance.upgrade`."""
 
 from alembic import context
 
-import storage.schema  # noqa: F401  fills the metadata
-from storage.columns import Base
+import storage.schema.tables  # noqa: F401  fills the metadata
+from storage.schema.columns import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

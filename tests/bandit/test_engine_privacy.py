@@ -8,7 +8,7 @@ import pytest
 from bandit import Creative, HistoryRow, Request
 from bandit.errors import ContextError, InvalidSettingError
 from storage import DecisionConflictError
-from storage.urls import database_url
+from storage.database.urls import database_url
 from tests.bandit.engines import Engines, add_campaign, assert_same, posterior
 
 POLICY = {"ip": "drop", "user": "hash"}

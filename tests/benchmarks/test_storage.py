@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 import storage
 from bandit import Engine
-from storage.schema import Decision
+from storage.schema.tables import Decision
 from tests.bandit.engines import TINY, add_campaign
 from tests.storage.conftest import make_world
 

@@ -6,7 +6,7 @@ from multiprocessing.context import ForkServerProcess
 
 from sqlalchemy import event
 
-from storage.session import Database
+from storage.database.session import Database
 
 PRELOADED = "tests.processes.worker"
 

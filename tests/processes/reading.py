@@ -13,7 +13,7 @@ from bandit import Engine, Outcome, Request
 from bandit.pruning import campaigns_to_prune, prune_campaigns
 from bandit.replaying import replay
 from storage import Store
-from storage.urls import database_url, sqlite_path
+from storage.database.urls import database_url, sqlite_path
 from tests.bandit.engines import TINY, Clock, Engines, add_campaign, wait_for
 from tests.processes.forked import start
 

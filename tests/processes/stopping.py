@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from storage.urls import database_url
+from storage.database.urls import database_url
 from tests.bandit.engines import wait_for
 from tests.processes.answers import check, read
 from tests.processes.workers import Workers

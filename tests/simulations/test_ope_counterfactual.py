@@ -16,7 +16,7 @@ from simulations.ope.counterfactual import EngineSettings, engine_probabilities
 from simulations.ope.logs import LogError
 from simulations.ope.own_logs import read_settled
 from storage import Store
-from storage.exporting import LoggedDecision
+from storage.maintenance.exporter import LoggedDecision
 
 TINY = Path(__file__).parents[1] / "encoders" / "tiny-bert"
 NAMES = ("calm", "cold", "urgent", "warm", "plain")

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, text
 
-from storage.urls import database_url
+from storage.database.urls import database_url
 
 
 def fetch(url: str, query: str) -> list[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 import storage
-from storage.backlog import Backlog
+from storage.database.write_behind import Backlog
 from tests.storage.conftest import World, make_world
 from tests.storage.sql import fetch
 

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from storage import Durability, NewOutcome, StorageError, Store
-from storage.backlog import MOST_WAITING
-from storage.urls import database_url, sqlite_path
+from storage.database.urls import database_url, sqlite_path
+from storage.database.write_behind import MOST_WAITING
 from tests.bandit.engines import wait_for
 from tests.processes.forked import start
 from tests.storage.conftest import NOW, World, make_world

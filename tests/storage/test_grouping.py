@@ -8,7 +8,7 @@ import pytest
 
 import storage
 from storage import NewOutcome
-from storage.grouping import Grouping
+from storage.database.group_commit import Grouping
 from tests.storage.conftest import NOW, World
 from tests.storage.sql import fetch
 

@@ -13,7 +13,7 @@ import pytest
 
 import storage
 from storage import Store
-from storage.urls import database_url, shown
+from storage.database.urls import database_url, shown
 from tests.storage.conftest import NOW
 from tests.storage.sql import execute, fetch
 

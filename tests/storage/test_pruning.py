@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.dialects import sqlite
 
-from storage import ContextCountRecord, HistoryCountRecord, NewOutcome, Store, pruning
-from storage.pruning import START, Place, Pruned
-from storage.urls import database_url
+from storage import ContextCountRecord, HistoryCountRecord, NewOutcome, Store
+from storage.database.urls import database_url
+from storage.maintenance import pruning
+from storage.maintenance.pruning import START, Place, Pruned
 from tests.processes.forked import after_statements, start
 from tests.storage.conftest import MINUTE, NOW, World
 from tests.storage.sql import execute, fetch

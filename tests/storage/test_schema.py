@@ -12,24 +12,15 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.dialects import sqlite
 
 import storage
-from storage import (
-    ArmReadout,
-    ArmStates,
-    HistoryCountRecord,
-    NewOutcome,
-    Store,
-    corrections,
-    decisions,
-    exporting,
-    outcomes,
-    pruning,
-    settling,
-    steps,
-)
-from storage.columns import Base
-from storage.urls import database_url
-from storage.versions import VERSION_TABLE
-from storage.views import VIEWS
+from storage import ArmReadout, ArmStates, HistoryCountRecord, NewOutcome, Store
+from storage.database.urls import database_url
+from storage.maintenance import exporter as exporting
+from storage.maintenance import pruning
+from storage.maintenance.upgrade import VERSION_TABLE
+from storage.schema.columns import Base
+from storage.schema.views import VIEWS
+from storage.topics import corrections, decisions, outcomes, steps
+from storage.topics import settlement as settling
 from tests.storage.conftest import NOW, World
 from tests.storage.sql import execute, fetch
 

@@ -10,10 +10,10 @@ from sqlalchemy import Connection, select, text
 
 import storage
 from storage import DatabaseHeldError, ServerUnreachableError, Store
-from storage.columns import canonical_json
-from storage.session import MANY_ROWS, Database, allow_idling
-from storage.statements import database_clock
-from storage.urls import database_url
+from storage.database.dialect import database_clock
+from storage.database.session import MANY_ROWS, Database, allow_idling
+from storage.database.urls import database_url
+from storage.schema.columns import canonical_json
 from tests.storage.conftest import NOW, World
 from tests.storage.sql import execute, fetch
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from storage.columns import BigInt, CanonicalJson, IdText, UtcDateTime
+from storage.schema.columns import BigInt, CanonicalJson, IdText, UtcDateTime
 
 revision = "0001"
 down_revision = None

@@ -5,7 +5,7 @@ import hashlib
 import sqlalchemy as sa
 from alembic import op
 
-from storage.columns import BigInt, CanonicalJson, UtcDateTime
+from storage.schema.columns import BigInt, CanonicalJson, UtcDateTime
 
 revision = "0002"
 down_revision = "0001"

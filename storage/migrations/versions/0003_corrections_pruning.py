@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from storage.columns import BigInt, CanonicalJson
+from storage.schema.columns import BigInt, CanonicalJson
 
 revision = "0003"
 down_revision = "0002"

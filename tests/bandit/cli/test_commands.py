@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from storage import Store, schema_status
-from storage.versions import head_revision
+from storage.maintenance.upgrade import head_revision
 from tests.bandit.cli.conftest import Run
 from tests.storage.sql import execute, fetch
 

@@ -13,15 +13,15 @@ from typing import Final, NamedTuple, final
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from storage import corrections
-from storage.border import NO_CLICK_KEY, check_decision_ids, check_outcome
-from storage.decisions import Decisions, refuse_unknown
-from storage.grouping import Grouping
+from storage.database.dialect import insert_columns, is_among
+from storage.database.group_commit import Grouping
+from storage.database.session import Database, allow_idling, prefer_indexes
 from storage.records import NewOutcome, OutcomeRecord, OutcomeStatus
-from storage.schema import ArmStatistics, Campaign, Decision, Outcome
-from storage.session import Database, allow_idling, prefer_indexes
-from storage.settling import settle
-from storage.statements import insert_columns, is_among
+from storage.schema.tables import ArmStatistics, Campaign, Decision, Outcome
+from storage.topics import corrections
+from storage.topics.decisions import Decisions, refuse_unknown
+from storage.topics.settlement import settle
+from storage.validation import NO_CLICK_KEY, check_decision_ids, check_outcome
 
 # Statements are built once: building one takes longer than SQLite takes to run it.
 LOCKED: Final = (

@@ -6,8 +6,8 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, not_, select, update
 
-from storage.schema import Decision, Outcome
-from storage.statements import is_among
+from storage.database.dialect import is_among
+from storage.schema.tables import Decision, Outcome
 
 REPORTED: Final = (
     select(func.max(Outcome.value))

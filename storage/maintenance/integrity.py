@@ -7,9 +7,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 from sqlalchemy import Connection, func, select, text
 
+from storage.database.dialect import database_clock
 from storage.records import Finding
-from storage.schema import Campaign, Decision, Lease, Posterior
-from storage.statements import database_clock
+from storage.schema.tables import Campaign, Decision, Lease, Posterior
 
 LONGEST_WAIT: Final = timedelta(hours=1)
 

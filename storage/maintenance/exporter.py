@@ -12,12 +12,12 @@ from typing import Any, Final, NamedTuple, TypeVar, final
 
 from sqlalchemy import Connection, Select, and_, func, select, text
 
-from storage import context_schema
-from storage.campaigns import record_of
+from storage.database.dialect import is_among
+from storage.database.session import Database, allow_idling
 from storage.records import CampaignRecord, ContextRecord, CreativeRecord, ModelRecord
-from storage.schema import Campaign, CandidateSet, Creative, Decision, Model, Outcome
-from storage.session import Database, allow_idling
-from storage.statements import is_among
+from storage.schema.tables import Campaign, CandidateSet, Creative, Decision, Model, Outcome
+from storage.topics import context_schema
+from storage.topics.campaigns import record_of
 
 T = TypeVar("T")
 

@@ -13,12 +13,12 @@ from typing import Any, Final, NamedTuple, final
 
 from sqlalchemy import Connection, Text, and_, bindparam, delete, exists, func, or_, select, type_coerce
 
-from storage import redacting
-from storage.columns import context_hash
-from storage.redacting import Redacted
-from storage.schema import Campaign, Decision, LearnStep, Outcome, PrunedCount
-from storage.session import Database
-from storage.statements import insert_into, is_among
+from storage.database.dialect import insert_into, is_among
+from storage.database.session import Database
+from storage.maintenance import redaction as redacting
+from storage.maintenance.redaction import Redacted
+from storage.schema.columns import context_hash
+from storage.schema.tables import Campaign, Decision, LearnStep, Outcome, PrunedCount
 
 CHUNK: Final = (
     2_000  # decisions a transaction; it holds SQLite's only write lock for some hundredths of a second

@@ -6,15 +6,15 @@ from typing import Any, final
 
 from sqlalchemy import Connection, RowMapping, select, update
 
-from storage import context_schema
-from storage.border import check_integer, check_text
-from storage.columns import canonical_json
+from storage.database.dialect import insert_or_skip
+from storage.database.session import Database
 from storage.errors import EncoderSwappedError, StepConflictError, UnknownModelError
 from storage.learning_records import NewFeatures
 from storage.records import ContextCountRecord, ContextKind, ContextRecord, ModelRecord
-from storage.schema import Campaign, Creative, Model
-from storage.session import Database
-from storage.statements import insert_or_skip
+from storage.schema.columns import canonical_json
+from storage.schema.tables import Campaign, Creative, Model
+from storage.topics import context_schema
+from storage.validation import check_integer, check_text
 
 
 @final

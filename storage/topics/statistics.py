@@ -19,10 +19,18 @@ from sqlalchemy import (
     update,
 )
 
-from storage.columns import BigInt
+from storage.database.dialect import in_chunks
 from storage.learning_records import ArmReadout, ArmRow, CountRow
-from storage.schema import ArmStatistics, Campaign, Creative, Decision, HistoryCount, Outcome, PrunedCount
-from storage.statements import in_chunks
+from storage.schema.columns import BigInt
+from storage.schema.tables import (
+    ArmStatistics,
+    Campaign,
+    Creative,
+    Decision,
+    HistoryCount,
+    Outcome,
+    PrunedCount,
+)
 
 SHARE_SPAN: Final = timedelta(hours=24)
 

@@ -8,8 +8,7 @@ from typing import Any, Final, NoReturn
 
 from sqlalchemy import Connection, insert, select, update
 
-from storage.border import LONGEST_NAME, check_text
-from storage.columns import canonical_json
+from storage.database.dialect import in_chunks
 from storage.errors import (
     DuplicateCreativeError,
     InvalidValueError,
@@ -17,10 +16,11 @@ from storage.errors import (
     UnknownCampaignError,
     UnknownCreativeError,
 )
-from storage.limits import check_feasible, check_limits
 from storage.records import CampaignRecord, CreativeRecord, CreativeStatus, NewCreative
-from storage.schema import ArmStatistics, Campaign, Creative
-from storage.statements import in_chunks
+from storage.schema.columns import canonical_json
+from storage.schema.tables import ArmStatistics, Campaign, Creative
+from storage.topics.limits import check_feasible, check_limits
+from storage.validation import LONGEST_NAME, check_text
 
 STATUSES: Final = ("active", "paused", "retired")
 

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Float32
 from sqlalchemy import Connection, select
 
-from storage.border import check_text
+from storage.database.dialect import in_chunks, insert_or_skip
+from storage.database.session import Database
 from storage.errors import InvalidValueError
-from storage.schema import Embedding
-from storage.session import Database
-from storage.statements import in_chunks, insert_or_skip
+from storage.schema.tables import Embedding
+from storage.validation import check_text
 
 Vector = Float32[np.ndarray, "dim"]
 

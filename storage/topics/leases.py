@@ -4,11 +4,11 @@ from typing import Final, final
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from storage.border import check_text
+from storage.database.dialect import database_clock, insert_into
+from storage.database.session import Database
 from storage.errors import LeaseLostError
-from storage.schema import Lease
-from storage.session import Database
-from storage.statements import database_clock, insert_into
+from storage.schema.tables import Lease
+from storage.validation import check_text
 
 HOLD: Final = (
     select(Lease.number, Lease.owner).where(Lease.model_id == bindparam("model_id")).with_for_update()

@@ -9,16 +9,16 @@ from typing import Any, Final, NamedTuple, final
 
 from sqlalchemy import Connection, RowMapping, bindparam, select, update
 
-from storage.backlog import Backlog
-from storage.border import check_decision, check_decision_ids
-from storage.columns import canonical_json
+from storage.database.dialect import in_chunks, insert_columns, insert_or_skip, is_among
+from storage.database.group_commit import Grouping
+from storage.database.session import Database, allow_idling
+from storage.database.write_behind import Backlog
 from storage.errors import DecisionConflictError, UnknownCampaignError, UnknownDecisionError
-from storage.grouping import Grouping
 from storage.records import DecisionRecord, NewDecision
-from storage.schema import Campaign, CandidateSet, Decision
-from storage.session import Database, allow_idling
-from storage.settling import settle
-from storage.statements import in_chunks, insert_columns, insert_or_skip, is_among
+from storage.schema.columns import canonical_json
+from storage.schema.tables import Campaign, CandidateSet, Decision
+from storage.topics.settlement import settle
+from storage.validation import check_decision, check_decision_ids
 
 # Statements are built once: building one takes longer than SQLite takes to run it.
 WINDOWS: Final = select(Campaign.campaign_id, Campaign.attribution_window_s).where(

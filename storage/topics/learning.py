@@ -8,9 +8,8 @@ from typing import Any, Final, final
 import numpy as np
 from sqlalchemy import Connection, Select, Text, bindparam, case, exists, func, select, type_coerce
 
-from storage import context_schema, corrections, history, leases, statistics, steps
-from storage.border import check_text
-from storage.columns import canonical_json
+from storage.database.dialect import fetch_raw
+from storage.database.session import Database, prefer_indexes
 from storage.errors import DatabaseDamagedError, StepConflictError
 from storage.learning_records import (
     ArmReadout,
@@ -26,7 +25,8 @@ from storage.learning_records import (
     StepRecord,
 )
 from storage.records import ContextCountRecord
-from storage.schema import (
+from storage.schema.columns import canonical_json
+from storage.schema.tables import (
     ArmState,
     Campaign,
     Creative,
@@ -36,8 +36,8 @@ from storage.schema import (
     Posterior,
     PrunedCount,
 )
-from storage.session import Database, prefer_indexes
-from storage.statements import fetch_raw
+from storage.topics import context_schema, corrections, history, leases, statistics, steps
+from storage.validation import check_text
 
 LEARN_ROWS: Final = (
     select(

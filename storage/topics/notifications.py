@@ -6,8 +6,8 @@ import psycopg
 from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from storage.session import Database
-from storage.translation import translate
+from storage.database.error_translation import translate
+from storage.database.session import Database
 
 CHANNEL: Final = "creative_bandit_steps"
 TELL: Final = select(func.pg_notify(CHANNEL, bindparam("model")))

@@ -7,9 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from storage.database.error_translation import translate
+from storage.database.urls import database_url, shown, sqlite_path
 from storage.errors import BackupError
-from storage.translation import translate
-from storage.urls import database_url, shown, sqlite_path
 
 PAGES: Final = 1_024  # copied at once: 4 MB of the usual pages
 

@@ -12,8 +12,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
-import storage.schema  # noqa: F401  fills the metadata
-from storage.columns import Base
+import storage.schema.tables  # noqa: F401  fills the metadata
+from storage.database.session import Database
+from storage.database.urls import database_url, sqlite_path
 from storage.errors import (
     DatabaseNotFoundError,
     DatabasePathError,
@@ -22,9 +23,8 @@ from storage.errors import (
     SchemaNewerError,
     SchemaOlderError,
 )
-from storage.session import Database
-from storage.urls import database_url, sqlite_path
-from storage.views import create_views, drop_views
+from storage.schema.columns import Base
+from storage.schema.views import create_views, drop_views
 
 # Not alembic's usual name: our tables may share a PostgreSQL schema with those of a host program.
 VERSION_TABLE: Final = "creative_bandit_version"
@@ -214,7 +214,9 @@ def _check_path(path: Path | None, place: str) -> None:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option(
+        "script_location", str(Path(__file__).parents[1] / "migrations").replace("%", "%%")
+    )
     config.set_main_option("path_separator", "os")
     config.attributes["version_table"] = VERSION_TABLE
     return config

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import Connection, insert, select, update
 
+from storage.database.dialect import insert_into
 from storage.errors import ContextKindError, InvalidValueError, UnknownContextFieldError
 from storage.records import ContextCountRecord, ContextKind, ContextRecord, ContextSlotRecord
-from storage.schema import ContextCount, ContextField, ContextSlot
-from storage.statements import insert_into
+from storage.schema.tables import ContextCount, ContextField, ContextSlot
 
 SLOT_COLUMNS = (
     ContextSlot.slot,

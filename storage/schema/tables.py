@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from storage.columns import Base, BigInt, IdText
+from storage.schema.columns import Base, BigInt, IdText
 
 Key = Annotated[int, mapped_column(BigInt, primary_key=True)]
 Name = Annotated[str, mapped_column(primary_key=True)]

@@ -7,12 +7,21 @@ from typing import Final
 import numpy as np
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
-from storage import context_schema, corrections, leases, models, notices
+from storage.database.dialect import fetch_raw, insert_into, is_among
+from storage.database.session import prefer_indexes
 from storage.errors import StepConflictError
 from storage.learning_records import ArmStates, StepRecord
-from storage.schema import ArmState, ArmStatistics, Campaign, Decision, LearnStep, ModelLog, Posterior
-from storage.session import prefer_indexes
-from storage.statements import fetch_raw, insert_into, is_among
+from storage.schema.tables import (
+    ArmState,
+    ArmStatistics,
+    Campaign,
+    Decision,
+    LearnStep,
+    ModelLog,
+    Posterior,
+)
+from storage.topics import context_schema, corrections, leases, models
+from storage.topics import notifications as notices
 
 KEPT_SNAPSHOTS: Final = 2
 # Statements are built once: building one takes longer than SQLite takes to run it.

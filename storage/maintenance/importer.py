@@ -5,18 +5,18 @@ from typing import Final, NamedTuple, final
 
 from sqlalchemy import Connection, insert, select, update
 
-from storage import context_schema, creatives
-from storage.border import check_decision, check_decision_ids, check_text
-from storage.campaigns import record_of, values_of
-from storage.columns import canonical_json
-from storage.decisions import columns_of
+from storage.database.dialect import insert_columns, insert_into, is_among
+from storage.database.session import Database
 from storage.errors import DecisionConflictError, InvalidValueError, SetupConflictError
-from storage.exporting import LoggedDecision, LoggedOutcome, Setup
-from storage.outcomes import count_conversions
+from storage.maintenance.exporter import LoggedDecision, LoggedOutcome, Setup
 from storage.records import CampaignRecord, NewCreative, NewDecision
-from storage.schema import Campaign, ContextField, ContextSlot, Decision, Model, Outcome
-from storage.session import Database
-from storage.statements import insert_columns, insert_into, is_among
+from storage.schema.columns import canonical_json
+from storage.schema.tables import Campaign, ContextField, ContextSlot, Decision, Model, Outcome
+from storage.topics import context_schema, creatives
+from storage.topics.campaigns import record_of, values_of
+from storage.topics.decisions import columns_of
+from storage.topics.outcomes import count_conversions
+from storage.validation import check_decision, check_decision_ids, check_text
 
 THERE: Final = select(Decision.decision_id, Decision.campaign_id, Decision.creative_id).where(
     is_among(Decision.decision_id, "ids")

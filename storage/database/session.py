@@ -15,9 +15,9 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from storage.database.error_translation import has_broken, is_transient, translate
+from storage.database.urls import shown
 from storage.errors import DatabaseHeldError
-from storage.translation import has_broken, is_transient, translate
-from storage.urls import shown
 
 T = TypeVar("T")
 

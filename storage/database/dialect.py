@@ -10,7 +10,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from storage.columns import Base, Texts, UtcDateTime
+from storage.schema.columns import Base, Texts, UtcDateTime
 
 T = TypeVar("T")
 

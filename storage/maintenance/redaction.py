@@ -22,8 +22,8 @@ from sqlalchemy import (
     update,
 )
 
-from storage.columns import canonical_json, context_hash
-from storage.schema import (
+from storage.schema.columns import canonical_json, context_hash
+from storage.schema.tables import (
     Campaign,
     ContextCount,
     ContextSlot,

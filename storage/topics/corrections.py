@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, case, exists, func, select, update
 
-from storage.border import CORRECTION_KEY
+from storage.database.dialect import insert_columns, is_among
 from storage.errors import UnknownOutcomeError
 from storage.records import NewOutcome, OutcomeRecord
-from storage.schema import ArmStatistics, Campaign, Decision, Outcome
-from storage.settling import REPORTED
-from storage.statements import insert_columns, is_among
+from storage.schema.tables import ArmStatistics, Campaign, Decision, Outcome
+from storage.topics.settlement import REPORTED
+from storage.validation import CORRECTION_KEY
 
 # What a decision's click was when it settled, which is what its step learns.
 SETTLED_CLICK: Final = case((Decision.corrected_at.is_not(None), 1), else_=Decision.click)

@@ -5,12 +5,12 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
 
-from storage.columns import canonical_json, context_hash
+from storage.database.dialect import in_chunks, insert_into
+from storage.database.session import allow_idling
 from storage.errors import InvalidValueError, UnknownCreativeError
 from storage.learning_records import HistoryCountRecord
-from storage.schema import Campaign, Creative, HistoryCount, HistoryImport
-from storage.session import allow_idling
-from storage.statements import in_chunks, insert_into
+from storage.schema.columns import canonical_json, context_hash
+from storage.schema.tables import Campaign, Creative, HistoryCount, HistoryImport
 
 Summed = Mapping[tuple[int, str], tuple[int, int]]
 

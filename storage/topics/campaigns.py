@@ -7,9 +7,8 @@ from typing import Any, Final, NoReturn, final
 from sqlalchemy import ColumnElement, Connection, RowMapping, case, cast, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
-from storage import creatives, models
-from storage.border import LONGEST_NAME, check_integer, check_text
-from storage.columns import BigInt
+from storage.database.dialect import insert_into
+from storage.database.session import Database
 from storage.errors import (
     DuplicateCampaignError,
     InvalidValueError,
@@ -23,9 +22,10 @@ from storage.records import (
     Horizon,
     NewCreative,
 )
-from storage.schema import Campaign, Creative
-from storage.session import Database
-from storage.statements import insert_into
+from storage.schema.columns import BigInt
+from storage.schema.tables import Campaign, Creative
+from storage.topics import creatives, models
+from storage.validation import LONGEST_NAME, check_integer, check_text
 
 CAMPAIGN_STATUSES: Final = ("active", "paused", "ended")
 
