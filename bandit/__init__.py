@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bandit.engine import Engine
     from bandit.errors import BanditError
-    from bandit.records import (
+    from bandit.types import (
         ArmReport,
         Creative,
         Decision,
@@ -56,7 +56,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: JAX takes seconds, and `--help` needs none of it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_PLACES.get(name, "bandit.records")), name)
+    value = getattr(import_module(_PLACES.get(name, "bandit.types")), name)
     globals()[name] = value
     return value
 

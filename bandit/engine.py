@@ -13,10 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, cast, final, overload
 
-from bandit.background import Background
 from bandit.campaigns import check_campaign
-from bandit.contents import texts_of
-from bandit.embedding import LazyEncoder
 from bandit.errors import (
     EngineClosedError,
     ForkedEngineError,
@@ -24,14 +21,19 @@ from bandit.errors import (
     InvalidSettingError,
     LearnerElsewhereError,
 )
-from bandit.explaining import explain, read_words, text_direction
-from bandit.history import History, check_history, check_import_id, import_history, new_creative
-from bandit.history_database import database_identity, read_database
-from bandit.learner import Learner
-from bandit.model import Model
-from bandit.numerics import YIELD_S, keep_compiled_programs
-from bandit.privacy import Policy, allowed, rows_without_private
-from bandit.records import (
+from bandit.explanation import explain, read_words, text_direction
+from bandit.features.context_policy import Policy, allowed, rows_without_private
+from bandit.jax_runtime import YIELD_S, keep_compiled_programs
+from bandit.learning.learner import Learner
+from bandit.learning.settlement import Settling
+from bandit.learning.workers import Background
+from bandit.model.catalog import CampaignEntry
+from bandit.model.content import texts_of
+from bandit.model.embeddings import LazyEncoder
+from bandit.model.model import Model
+from bandit.reporting import NoWatch, arm_report, reports_of
+from bandit.serving.selector import Selector
+from bandit.types import (
     ArmReport,
     Creative,
     Decision,
@@ -43,10 +45,8 @@ from bandit.records import (
     Settled,
     Swapped,
 )
-from bandit.reporting import NoWatch, arm_report, reports_of
-from bandit.roster import CampaignEntry
-from bandit.selector import Selector
-from bandit.settling import Settling
+from bandit.warm_start.database import database_identity, read_database
+from bandit.warm_start.importer import History, check_history, check_import_id, import_history, new_creative
 from encoders import Encoder
 from storage import (
     CreativeRecord,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from bandit.errors import InvalidOutcomeError
-from bandit.records import ArmReport, Outcome
+from bandit.types import ArmReport, Outcome
 from storage import ArmRow, NewOutcome, OutcomeRecord
 
 LARGEST_SKEW = timedelta(minutes=1)  # between the clocks of two hosts

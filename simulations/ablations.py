@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bandit.components import Components, fit_components
-from bandit.features import N_CONTENT, PriorScales
+from bandit.features.content_pca import Components, fit_components
+from bandit.features.design import N_CONTENT, PriorScales
 from encoders import Encoder
 from simulations.components import fitted_texts
 from simulations.replay import PastTest

@@ -11,8 +11,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from bandit.components import Components
-from bandit.features import PriorScales
+from bandit.features.content_pca import Components
+from bandit.features.design import PriorScales
 from simulations.errors import ArchiveError
 from simulations.policies import Request
 from simulations.replay import PastTest, Problems, archive_prior, click_rate, problems, split

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bandit.numerics import double_precision, keep_compiled_programs
+from bandit.jax_runtime import double_precision, keep_compiled_programs
 from simulations.archive import Played, play_archive
 from simulations.cells import HERE, Arrays, Workers, code_digest, run_cells
 from simulations.replay import Problems

@@ -11,10 +11,10 @@ from jax import Array
 from jax.scipy.special import ndtri
 from jaxtyping import Float
 
-from bandit.luck import Luck
+from bandit.policy.randomness import Luck
+from bandit.policy.thompson import Choice
 from bandit.posterior import Gaussian
-from bandit.posterior.triangular import cholesky
-from bandit.thompson import Choice
+from bandit.posterior.linalg import cholesky
 from simulations.policies import (
     Counts,
     LogitState,

@@ -10,9 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from bandit.components import Components, random_components, shipped_components
-from bandit.features import PriorScales
-from bandit.numerics import double_precision, keep_compiled_programs
+from bandit.features.content_pca import Components, random_components, shipped_components
+from bandit.features.design import PriorScales
+from bandit.jax_runtime import double_precision, keep_compiled_programs
 from encoders import Encoder, FileCache, TextEncoder, encode_cached
 from simulations.ablations import ablations
 from simulations.archive import (

@@ -11,12 +11,12 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from bandit.features import PriorScales
-from bandit.numerics import double_precision
-from bandit.points import normal_points
+from bandit.features.design import PriorScales
+from bandit.jax_runtime import double_precision
+from bandit.learning.schedule import SCALES_EVERY
+from bandit.policy.quasi_random import normal_points
+from bandit.policy.thompson import KAPPA, UNIFORM_SHARE
 from bandit.posterior import Prior, initial_state, learn_scales
-from bandit.thompson import KAPPA, UNIFORM_SHARE
-from bandit.upkeep import SCALES_EVERY
 from simulations.errors import unknown
 from simulations.labelled import LabelError, Labelled
 from simulations.linear import disjoint_basis, epsilon_greedy, lin_ts, lin_ucb

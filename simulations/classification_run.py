@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
-from bandit.numerics import keep_compiled_programs
+from bandit.jax_runtime import keep_compiled_programs
 from simulations.classification import GRIDS, POLICIES, SETTINGS, play_labelled
 from simulations.conclusions import by_difference, conclude
 from simulations.errors import unknown

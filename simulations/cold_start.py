@@ -14,9 +14,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
-from bandit.components import Components
-from bandit.features import PriorScales, scale_groups, weight_prior
-from bandit.points import normal_points
+from bandit.features.content_pca import Components
+from bandit.features.design import PriorScales, scale_groups, weight_prior
+from bandit.policy.quasi_random import normal_points
+from bandit.policy.thompson import KAPPA, UNIFORM_SHARE
 from bandit.posterior import (
     Prior,
     Rows,
@@ -30,7 +31,6 @@ from bandit.posterior import (
     predict,
     rescale_weights,
 )
-from bandit.thompson import KAPPA, UNIFORM_SHARE
 from simulations.archive import BATCHES, N_SEEDS, Played, padded_size
 from simulations.policies import LogitState, Outcomes, Policy, Request, no_counts, thompson_on_logits
 from simulations.replay import PastTest, design, split

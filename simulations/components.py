@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import bandit
-from bandit.components import SHIPPED, components_to_bytes, fit_components
+from bandit.features.content_pca import SHIPPED, components_to_bytes, fit_components
 from encoders import TextEncoder
 from simulations.catalogue import MAX_PRODUCTS, catalogue
 from simulations.replay import TUNE_FROM, PastTest, read_archive
@@ -42,7 +42,7 @@ def make_components(archive: Path, layers: int) -> Path:
         f"exploratory set (CC BY 4.0, Matias et al. 2021) and {len(ads)} texts of simulations.catalogue",
         "command": "python -m simulations.components packages.csv.gz",
     }
-    path = Path(bandit.__file__).parent / SHIPPED[encoder.weights_sha256, encoder.pooling, encoder.layers]
+    path = Path(bandit.__file__).parent / "features" / SHIPPED[encoder.weights_sha256, encoder.pooling, encoder.layers]
     path.write_bytes(components_to_bytes(components, metadata))
     return path
 

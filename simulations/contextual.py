@@ -4,11 +4,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from bandit.features import N_CONTEXT
-from bandit.logit_map import map_logits, map_slots
-from bandit.luck import Luck
+from bandit.features.design import N_CONTEXT
+from bandit.policy.predictive import map_logits, map_slots
+from bandit.policy.randomness import Luck
+from bandit.policy.thompson import KAPPA, UNIFORM_SHARE, Choice, Exploration, choose
 from bandit.posterior import Gaussian, State
-from bandit.thompson import KAPPA, UNIFORM_SHARE, Choice, Exploration, choose
 from simulations.archive_rivals import upper_quantiles
 from simulations.forecasts import expected_rate
 from simulations.policies import ContextualState, Policy, Request, certain, thompson_on_weights

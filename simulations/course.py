@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from bandit.features import N_CONTENT
+from bandit.features.design import N_CONTENT
 from simulations.changes import Changes
 from simulations.visits import LEVELS, Visits
 

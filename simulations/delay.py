@@ -17,9 +17,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from bandit.features import PriorScales
-from bandit.numerics import double_precision, keep_compiled_programs
-from bandit.points import normal_points
+from bandit.features.design import PriorScales
+from bandit.jax_runtime import double_precision, keep_compiled_programs
+from bandit.policy.quasi_random import normal_points
 from bandit.posterior import Gaussian
 from simulations.policies import Policy, Request, beta_thompson, thompson_on_logits, ucb1
 from simulations.run import Traffic, play_total

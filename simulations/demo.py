@@ -11,9 +11,9 @@ import numpy as np
 from rich.console import Console
 
 from bandit.engine import Engine
-from bandit.numerics import keep_compiled_programs
-from bandit.readouts import N_CONTEXTS
-from bandit.records import ArmReport, Creative, Outcome, Request
+from bandit.jax_runtime import keep_compiled_programs
+from bandit.learning.arm_summaries import N_CONTEXTS
+from bandit.types import ArmReport, Creative, Outcome, Request
 from encoders import Encoder, TextEncoder
 from simulations.catalogue import Ad
 from simulations.conclusions import by_ratio, conclude

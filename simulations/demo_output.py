@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bandit.records import ArmReport
+from bandit.types import ArmReport
 from simulations.forecasts import summed
 from simulations.page import Section
 from simulations.played import Played, Score, impressions_of, lift_curve, regret_curve, stretch_ends

@@ -19,10 +19,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from bandit.features import N_CONTENT, N_CONTEXT, design_row, group_mask
-from bandit.luck import Luck
-from bandit.posterior.triangular import cholesky, solve, solve_lower
-from bandit.thompson import Choice
+from bandit.features.design import N_CONTENT, N_CONTEXT, design_row, group_mask
+from bandit.policy.randomness import Luck
+from bandit.policy.thompson import Choice
+from bandit.posterior.linalg import cholesky, solve, solve_lower
 from simulations.policies import Outcomes, Policy, Request, certain, key_of
 
 N_SLOTS = 1 + N_CONTEXT

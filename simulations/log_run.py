@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from bandit.numerics import keep_compiled_programs
+from bandit.jax_runtime import keep_compiled_programs
 from simulations.conclusions import by_difference, conclude
 from simulations.errors import unknown
 from simulations.folders import check_free

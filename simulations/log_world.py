@@ -10,12 +10,12 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from bandit.features import N_CONTENT, N_CONTEXT, PriorScales, design_row, weight_prior
-from bandit.luck import Luck
-from bandit.numerics import double_precision
-from bandit.points import normal_points
+from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales, design_row, weight_prior
+from bandit.jax_runtime import double_precision
+from bandit.policy.quasi_random import normal_points
+from bandit.policy.randomness import Luck
+from bandit.policy.thompson import KAPPA
 from bandit.posterior import initial_state
-from bandit.thompson import KAPPA
 from simulations.errors import unknown
 from simulations.ope.logs import Log, LogError
 from simulations.policies import (

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from bandit.luck import Luck
-from bandit.posterior.triangular import solve
-from bandit.thompson import Choice
+from bandit.policy.randomness import Luck
+from bandit.policy.thompson import Choice
+from bandit.posterior.linalg import solve
 from simulations.linear import N_SLOTS, augmented, disjoint_basis, lines, sampled
 from simulations.policies import Outcomes, Policy, Request, certain
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from bandit.luck import Luck
+from bandit.policy.randomness import Luck
+from bandit.policy.thompson import KAPPA, NOISE, OPTIMISM, UNIFORM_SHARE, Choice, Exploration, choose
 from bandit.posterior import Gaussian, Rows, State, find_sites, predict, update
-from bandit.thompson import KAPPA, NOISE, OPTIMISM, UNIFORM_SHARE, Choice, Exploration, choose
 from simulations.forecasts import expected_rate
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
-from bandit.components import Components
+from bandit.decision_log.files import opened_csv
 from bandit.errors import listed
-from bandit.features import PriorScales, design_row, scale_groups, weight_prior
-from bandit.log_files import opened_csv
+from bandit.features.content_pca import Components
+from bandit.features.design import PriorScales, design_row, scale_groups, weight_prior
 from bandit.posterior import Gaussian, Rows, State, predict, refit
 from simulations.errors import ArchiveError
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from jax import Array
 from jaxtyping import Float
 
-from bandit.features import PriorScales
+from bandit.features.design import PriorScales
 from simulations.linear import (
     Basis,
     disjoint_basis,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from bandit.luck import Luck
+from bandit.policy.randomness import Luck
 from simulations.forecasts import Record, record_of
 from simulations.policies import Outcomes, Policy, Request
 

@@ -12,8 +12,8 @@ from itertools import product
 import jax.numpy as jnp
 from jax import Array
 
-from bandit.points import normal_points
-from bandit.thompson import KAPPA, NOISE, OPTIMISM, UNIFORM_SHARE
+from bandit.policy.quasi_random import normal_points
+from bandit.policy.thompson import KAPPA, NOISE, OPTIMISM, UNIFORM_SHARE
 from simulations.archive_rivals import (
     ab_then_commit,
     bayes_ucb,

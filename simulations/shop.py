@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bandit.numerics import double_precision
+from bandit.jax_runtime import double_precision
 from encoders import Encoder
 from simulations.catalogue import Ad, catalogue
 from simulations.texts import read_ads

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from bandit.features import DIM, N_CONTENT, PriorScales, scale_groups, weight_prior
-from bandit.numerics import double_precision
-from bandit.points import normal_points
+from bandit.features.design import DIM, N_CONTENT, PriorScales, scale_groups, weight_prior
+from bandit.jax_runtime import double_precision
+from bandit.learning.schedule import SCALES_EVERY
+from bandit.policy.quasi_random import normal_points
 from bandit.posterior import Prior, forget, initial_state, learn_scales
-from bandit.upkeep import SCALES_EVERY
 from simulations.archive_rivals import ab_then_commit, kl_ucb
 from simulations.changes import Changes
 from simulations.contextual import bayes_ucb_on_contents, thompson_on_contents

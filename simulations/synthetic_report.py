@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bandit.features import PriorScales
+from bandit.features.design import PriorScales
 from simulations.conclusions import by_difference, by_ratio, conclude
 from simulations.forecasts import summed
 from simulations.page import Section, with_small_print

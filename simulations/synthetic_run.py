@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from bandit.numerics import keep_compiled_programs
+from bandit.jax_runtime import keep_compiled_programs
 from encoders import Encoder, TextEncoder
 from simulations.cells import HERE, Arrays, Workers, code_digest, one_compiles, run_cells
 from simulations.folders import check_free

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from bandit.components import random_components, shipped_components
+from bandit.features.content_pca import random_components, shipped_components
 from encoders import Encoder, encode_fields
 from simulations.catalogue import Ad, CatalogueError, catalogue
 from simulations.visits import WorldError

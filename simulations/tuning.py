@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from bandit.numerics import double_precision
+from bandit.jax_runtime import double_precision
 from encoders import Encoder, TextEncoder
 from simulations.archive import BATCHES, N_SEEDS, Played, play_archive, prepared, scored
 from simulations.archive_run import read_encoded

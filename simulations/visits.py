@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from bandit.features import N_CONTEXT
+from bandit.features.design import N_CONTEXT
 from simulations.errors import SimulationError
 
 LEVELS: Final = {  # field -> level -> share of the requests

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from bandit.luck import Luck
-from bandit.thompson import Choice
+from bandit.policy.randomness import Luck
+from bandit.policy.thompson import Choice
 from simulations.policies import Outcomes, Policy, Request
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from bandit.features import N_CONTENT, N_CONTEXT, design_row
+from bandit.features.design import N_CONTENT, N_CONTEXT, design_row
 from simulations.course import (
     Course,
     Now,

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from bandit.errors import InvalidCreativeError, listed
-from bandit.records import TEXT_FIELDS, Creative
+from bandit.types import TEXT_FIELDS, Creative
 
 
 def read_creatives(path: Path, campaign: str, taken: Collection[str]) -> list[Creative]:

@@ -9,7 +9,7 @@ from bandit.cli.creative_file import read_creatives
 from bandit.cli.opening import opened_engine, opened_store
 from bandit.cli.options import DEFAULT_DATABASE, Campaign, Database, example, group, parse_fraction, show_help
 from bandit.cli.printing import counted, print_line
-from bandit.records import Creative
+from bandit.types import Creative
 
 app = group(callback=show_help, invoke_without_command=True)
 

@@ -69,7 +69,7 @@ def check(
 
 
 def _replay(store: "Store") -> "list[Finding]":
-    from bandit.replaying import replay
+    from bandit.learning.verify import replay
     from storage import Finding
 
     for _ in range(REPLAYS):

@@ -19,7 +19,7 @@ from bandit.cli.options import (
     parse_time,
 )
 from bandit.cli.printing import percent, print_fields, print_json, print_line, print_table
-from bandit.records import ArmReport, Decision, Settled
+from bandit.types import ArmReport, Decision, Settled
 
 if TYPE_CHECKING:
     from storage import OutcomeRecord

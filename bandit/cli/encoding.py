@@ -63,7 +63,7 @@ def encode(
         filled = _fill(texts, FileCache(cache), encoder)
     else:
         with opened_store(str(database)) as store:
-            from bandit.embedding import SqlVectors
+            from bandit.model.embeddings import SqlVectors
 
             filled = _fill(texts, SqlVectors(store, lambda: datetime.now(UTC)), encoder)
     if as_json:
@@ -82,8 +82,8 @@ def read_texts(file: Path, columns: list[str] | None) -> list[str]:
         HistoryError: Columns are missing, the file is no CSV in UTF-8, or it has no texts.
         FileNotFoundError: There is no such file.
     """
+    from bandit.decision_log.files import opened_csv
     from bandit.errors import HistoryError
-    from bandit.log_files import opened_csv
 
     with opened_csv(file, HistoryError) as lines:
         reader = csv.DictReader(lines)

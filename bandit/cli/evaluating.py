@@ -155,7 +155,7 @@ def _engine(
 ) -> tuple["Log", "np.ndarray"]:
     """Return the second half of a database's log, and what the engine would show there."""
     from bandit.engine import utc_now
-    from bandit.model import Model
+    from bandit.model.model import Model
     from encoders import TextEncoder
     from simulations.ope.counterfactual import EngineSettings, engine_probabilities
     from simulations.ope.own_logs import log_of_decisions, read_settled

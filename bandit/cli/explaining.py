@@ -11,7 +11,7 @@ from rich.text import Text
 from bandit.cli.opening import opened_engine
 from bandit.cli.options import DEFAULT_DATABASE, AsJson, Database, example, group, parse_context
 from bandit.cli.printing import console, print_json, print_line, print_table, progress_bar
-from bandit.records import Explanation, Word, Wording
+from bandit.types import Explanation, Word, Wording
 
 if TYPE_CHECKING:
     from bandit.engine import Engine

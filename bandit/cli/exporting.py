@@ -40,8 +40,8 @@ def export(
     counts and the posterior are not part of it. A csv has a setup beside it (FILE.setup.json), with which it
     can be imported.
     """
-    from bandit.log_csv import write_csv
-    from bandit.log_formats import write_dsjson, write_open_bandit
+    from bandit.decision_log.csv_format import write_csv
+    from bandit.decision_log.foreign_formats import write_dsjson, write_open_bandit
 
     writers = {"csv": write_csv, "open-bandit": write_open_bandit, "dsjson": write_dsjson}
     with opened_store(url) as store:
@@ -73,8 +73,8 @@ def import_log(
     posterior of the other database. Decisions that are here already are left as they are, so the same file
     again adds nothing. When a line is bad, nothing is imported.
     """
-    from bandit.log_csv import read_csv, read_setup
-    from bandit.log_import import import_log as import_decisions
+    from bandit.decision_log.csv_format import read_csv, read_setup
+    from bandit.decision_log.importer import import_log as import_decisions
     from storage import Store
 
     setup = read_setup(file)

@@ -47,7 +47,7 @@ def import_file(
     Campaigns and creatives that are not there are added. Counts are added to those imported before; the same
     file or database again adds nothing. When a line is bad, nothing is imported.
     """
-    from bandit.history_file import read_history
+    from bandit.warm_start.csv_files import read_history
 
     if (file is None) == (from_database is None):
         raise typer.BadParameter("give either a file, or --from-database", param_hint="FILE")

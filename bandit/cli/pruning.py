@@ -57,7 +57,7 @@ def prune(
 
 
 def _prune(url: str, age: timedelta, campaign: str | None, *, as_json: bool) -> None:
-    from bandit.pruning import campaigns_to_prune, needs_refit, prune_campaigns
+    from bandit.retention import campaigns_to_prune, needs_refit, prune_campaigns
 
     with opened_store(url) as store:
         campaigns = campaigns_to_prune(store, older_than=age, now=datetime.now(UTC), campaign=campaign)
@@ -74,7 +74,7 @@ def _prune(url: str, age: timedelta, campaign: str | None, *, as_json: bool) -> 
 
 
 def _remove_field(url: str, field: str, *, as_json: bool) -> None:
-    from bandit.pruning import remove_context_field
+    from bandit.retention import remove_context_field
 
     with opened_store(url) as store, progress_bar("contexts") as advance:
         changed = remove_context_field(store, field, advance)

@@ -12,7 +12,7 @@ from bandit.cli.opening import opened_store
 from bandit.cli.options import AsJson, example, group
 from bandit.cli.printing import console, print_json, progress_bar
 from bandit.cli.tuning_report import print_report, print_search
-from bandit.records import HistoryRow
+from bandit.types import HistoryRow
 
 if TYPE_CHECKING:
     from encoders.tuning import PastCampaign
@@ -98,7 +98,7 @@ def tune(
     The folder is an encoder like any other: name it by CREATIVE_BANDIT_ENCODER or Engine.open(…, encoder=…)
     for a new database; `swap-encoder` turns one to it that is there.
     """
-    from bandit.components import BESIDE, write_components_beside
+    from bandit.features.content_pca import BESIDE, write_components_beside
     from encoders.tuning import TuningSettings, search_and_tune
     from encoders.tuning import tune as tune_encoder
 
@@ -180,12 +180,12 @@ def read_rows(
 ) -> Sequence[HistoryRow]:
     """Return the counts of a file, or else of a database, whose campaigns come in the order of their ids."""
     if history is not None:
-        from bandit.history_file import read_history
+        from bandit.warm_start.csv_files import read_history
 
         return read_history(history, with_conversions=with_conversions)
     with opened_store(str(database)):  # before JAX is imported, which takes seconds
         pass
-    from bandit.history_database import read_database
+    from bandit.warm_start.database import read_database
 
     found = read_database(str(database), with_conversions=with_conversions)
     order = {name: place for place, name in enumerate(found.campaigns)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bandit.cli.explaining import LEAST, largest, shift
 from bandit.cli.printing import percent
-from bandit.records import Explanation, Wording
+from bandit.types import Explanation, Wording
 
 if TYPE_CHECKING:
     from simulations.page import Piece, Section

@@ -1,11 +1,8 @@
 """The model in pure JAX: arrays in, arrays out; no ids, no clock, no I/O. Call it in double precision."""
 
 from bandit.posterior.change import Change, OwnRows, apply, own_rows, place, with_shared
-from bandit.posterior.eliminate import eliminate
-from bandit.posterior.explain import Parts, decompose
-from bandit.posterior.forgetting import forget
-from bandit.posterior.refit import Fit, RefitInfo, begin, fitted, is_unsettled, moved, refit, rescaled
-from bandit.posterior.scales import (
+from bandit.posterior.decomposition import Parts, decompose
+from bandit.posterior.empirical_bayes import (
     EffectScales,
     learn_effect_scales,
     learn_prior,
@@ -14,6 +11,9 @@ from bandit.posterior.scales import (
     rescale,
     rescale_weights,
 )
+from bandit.posterior.forgetting import forget
+from bandit.posterior.refit import Fit, RefitInfo, begin, fitted, is_unsettled, moved, refit, rescaled
+from bandit.posterior.schur import eliminate
 from bandit.posterior.sites import SiteInfo, Sites, averaged_rate, condition, find_sites
 from bandit.posterior.state import (
     Gaussian,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from bandit.posterior.eliminate import eliminate
+from bandit.posterior.schur import eliminate
 from bandit.posterior.state import State
 
 

@@ -13,11 +13,11 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from bandit.posterior.chunks import over_chunks, taken
-from bandit.posterior.eliminate import eliminate
-from bandit.posterior.scales import learn_prior
+from bandit.posterior.empirical_bayes import learn_prior
+from bandit.posterior.linalg import gram
+from bandit.posterior.schur import eliminate
 from bandit.posterior.sites import LARGEST_STEP, Sites, site
 from bandit.posterior.state import Prior, State, initial_state, predict_marginals
-from bandit.posterior.triangular import gram
 
 MAX_PASSES = 50
 TOLERANCE = 1e-4  # logits

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from bandit.posterior.linalg import inverse_factor
 from bandit.posterior.state import Gaussian
-from bandit.posterior.triangular import inverse_factor
 
 MAX_PASSES = 8
 TOLERANCE = 0.02  # logits; a tenth of the smallest posterior sd seen at ad click rates

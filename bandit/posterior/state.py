@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from bandit.posterior.triangular import solve_rows
+from bandit.posterior.linalg import solve_rows
 
 
 class Prior(NamedTuple):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from bandit.posterior.linalg import solve_upper
 from bandit.posterior.state import State
-from bandit.posterior.triangular import solve_upper
 
 N_DRAWS = 1000  # places the end of a 95 % interval within a tenth of a standard deviation
 

@@ -7,9 +7,9 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from bandit.posterior.change import Change, OwnRows, apply
+from bandit.posterior.linalg import cho_solve, cholesky, gram
 from bandit.posterior.sites import SiteInfo, Sites, find_sites
 from bandit.posterior.state import State, predict
-from bandit.posterior.triangular import cho_solve, cholesky, gram
 
 
 class Rows(NamedTuple):

@@ -16,23 +16,23 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from bandit.components import random_components, shipped_components
-from bandit.context import context_vectors
-from bandit.counting import room_to_fit
-from bandit.features import weight_prior
-from bandit.fitting import fit_counts
-from bandit.limits import Limits
-from bandit.logit_map import LogitMap, SlotMap
-from bandit.luck import Luck
-from bandit.model import Model
-from bandit.numerics import double_precision
-from bandit.points import normal_points
-from bandit.pooling import Counted, pool
+from bandit.features.content_pca import random_components, shipped_components
+from bandit.features.context import context_vectors
+from bandit.features.design import weight_prior
+from bandit.jax_runtime import double_precision
+from bandit.learning.aggregation import Counted, pool
+from bandit.learning.counting import room_to_fit
+from bandit.learning.refit import fit_counts
+from bandit.model.catalog import CampaignEntry
+from bandit.model.model import Model
+from bandit.policy.kernels import CANDIDATES, Tables, maps_of, padded_size, slots_of
+from bandit.policy.predictive import LogitMap, SlotMap
+from bandit.policy.propensity import Limits
+from bandit.policy.quasi_random import normal_points
+from bandit.policy.randomness import Luck
+from bandit.policy.thompson import KAPPA, NOISE, OPTIMISM, Exploration, choose
 from bandit.posterior import Gaussian, State
-from bandit.records import TEXT_FIELDS
-from bandit.roster import CampaignEntry
-from bandit.selection import CANDIDATES, Tables, maps_of, padded_size, slots_of
-from bandit.thompson import KAPPA, NOISE, OPTIMISM, Exploration, choose
+from bandit.types import TEXT_FIELDS
 from encoders import Encoder, encode_fields
 from simulations.ope.logs import LogError
 from storage.maintenance.exporter import LoggedDecision

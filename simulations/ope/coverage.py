@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from bandit.numerics import double_precision
+from bandit.jax_runtime import double_precision
 from simulations.ope.estimators import LoggedBatch, Terms, value_of
 from simulations.ope.evaluation import BOUNDED, ESTIMATORS, bernstein_of
 from simulations.ope.intervals import bootstrap

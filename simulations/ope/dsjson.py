@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bandit.log_files import opened_csv
+from bandit.decision_log.files import opened_csv
 from simulations.ope.logs import Log, LogError, Row, chosen_campaign, log_of, problems_of, refuse
 
 NEEDED = ("_label_cost", "_label_probability", "_label_Action", "a", "c", "p")

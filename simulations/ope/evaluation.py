@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from bandit.numerics import double_precision
+from bandit.jax_runtime import double_precision
 from simulations.ope.clusters import FEWEST, cluster_contents
 from simulations.ope.estimators import (
     LoggedBatch,

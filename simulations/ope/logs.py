@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from bandit.decision_log.files import opened_csv
 from bandit.errors import listed
-from bandit.log_files import opened_csv
 from simulations.errors import SimulationError
 
 MOST_LEVELS, ROWS_OF_A_LEVEL = 8, 50  # as the engine gives out slots

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bandit.engine import utc_now
-from bandit.model import Model
+from bandit.model.model import Model
 from simulations.ope.logs import (
     Log,
     LogError,

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from bandit.log_files import opened_csv
+from bandit.decision_log.files import opened_csv
 from simulations.ope import open_bandit, own_logs
 from simulations.ope.dsjson import read_dsjson
 from simulations.ope.logs import Log, LogError

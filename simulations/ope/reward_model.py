@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from bandit.posterior.triangular import solve
+from bandit.posterior.linalg import solve
 
 SHARED_SD = 0.3  # prior sd of a context's effect in logits, as the engine's first scale
 ACTION_SD = 0.25  # of what is an action's own, likewise

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from bandit.numerics import double_precision
+from bandit.jax_runtime import double_precision
 from simulations.ope.logs import Log, LogError
 from simulations.ope.probabilities import COLUMNS, read_probabilities
 from simulations.ope.reading import CSV, header_of, read_log

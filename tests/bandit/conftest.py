@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bandit.numerics import double_precision as in_double_precision
+from bandit.jax_runtime import double_precision as in_double_precision
 from encoders import TextEncoder
 from tests.bandit.engines import TINY, Clock, Engines
 

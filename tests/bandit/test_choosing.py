@@ -9,11 +9,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 from bandit import Engine, Request
-from bandit.candidates import prepare
-from bandit.choosing import choose_all, warm_up
-from bandit.numerics import double_precision
-from bandit.points import N_POINTS
-from bandit.selection import BATCHES, select_batch
+from bandit.jax_runtime import double_precision
+from bandit.policy.kernels import BATCHES, select_batch
+from bandit.policy.quasi_random import N_POINTS
+from bandit.serving.batching import choose_all, warm_up
+from bandit.serving.candidates import prepare
 from storage import NewDecision
 from tests.bandit.engines import START, Engines, add_campaign, play
 

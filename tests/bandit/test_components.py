@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from bandit.components import (
+from bandit.errors import ComponentsError
+from bandit.features.content_pca import (
     BESIDE,
     SHIPPED,
     TEXTS_TO_FIT,
@@ -18,8 +19,7 @@ from bandit.components import (
     shipped_components,
     write_components_beside,
 )
-from bandit.errors import ComponentsError
-from bandit.features import N_CONTENT
+from bandit.features.design import N_CONTENT
 from encoders import TextEncoder
 from tests.bandit.engines import TINY
 

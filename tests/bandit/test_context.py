@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from bandit.context import (
+from bandit.errors import ContextError
+from bandit.features.context import (
     check_context,
     context_vector,
     context_vectors,
@@ -13,8 +14,7 @@ from bandit.context import (
     distinct_contexts,
     give_slots,
 )
-from bandit.errors import ContextError
-from bandit.features import N_CONTEXT
+from bandit.features.design import N_CONTEXT
 from storage import ContextCountRecord, ContextRecord, ContextSlotRecord, StepRecord, Store
 from storage.records import ContextKind
 from tests.bandit.engines import START

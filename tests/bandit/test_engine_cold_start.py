@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bandit import Creative, Engine, HistoryRow
-from bandit.components import components_from_bytes
+from bandit.features.content_pca import components_from_bytes
 from encoders import TextEncoder
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
 

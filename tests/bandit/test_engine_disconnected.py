@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from bandit import Engine
-from bandit.replaying import replay
+from bandit.learning.verify import replay
 from encoders import TextEncoder
 from storage import ServerUnreachableError, Store
 from tests.bandit.engines import Clock, Engines, add_campaign, learnt

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import URL
 
 from bandit import Engine, Outcome, Request
-from bandit.replaying import replay
+from bandit.learning.verify import replay
 from encoders import TextEncoder
 from storage import StorageError, Store
 from tests.bandit.engines import Clock, Engines, add_campaign, learnt, play, wait_for

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bandit import Creative, Engine
-from bandit.context import context_vector
 from bandit.errors import ContextError, EncoderChangedError
-from bandit.explaining import text_direction
+from bandit.explanation import text_direction
+from bandit.features.context import context_vector
 from encoders import AttributionError, MissingEncoderError, TextEncoder
 from storage import UnknownCampaignError, UnknownCreativeError, UnknownDecisionError
 from tests.bandit.engines import TINY, Engines

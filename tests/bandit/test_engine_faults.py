@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from bandit.replaying import replay
+from bandit.learning.verify import replay
 from storage import DatabaseHeldError, StorageError, Store
 from tests.bandit.engines import Engines, add_campaign, learnt, play
 

@@ -7,7 +7,7 @@ import pytest
 
 from bandit import Engine
 from bandit.errors import NoCandidatesError
-from bandit.following import STEPS_AHEAD
+from bandit.learning.following import STEPS_AHEAD
 from storage.errors import ServerUnreachableError
 from tests.bandit.engines import Engines, add_campaign, assert_same, creatives, play, posterior, wait_for
 from tests.storage.sql import execute
@@ -34,7 +34,7 @@ def learn_without(follower: Engine, learner: Engine, what: str) -> None:
 def test_a_snapshot_and_the_rest_of_the_log_are_the_log(
     engines_on_both: Engines, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr("bandit.learner.SNAPSHOT_EVERY_S", 1e9)  # only those that the test writes
+    monkeypatch.setattr("bandit.learning.learner.SNAPSHOT_EVERY_S", 1e9)  # only those that the test writes
     learner, follower = engines_on_both.open(), engines_on_both.open(role="select")
     add_campaign(learner)
     # Four arms have learnt before, one of them not afterwards: what is not read must be kept, or forgotten.
@@ -138,7 +138,7 @@ def test_the_lease_is_kept_while_the_last_step_is_made(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A close that learns for long renews: nobody takes over in the middle of it."""
-    monkeypatch.setattr("bandit.background.RENEW_S", 0.1)
+    monkeypatch.setattr("bandit.learning.workers.RENEW_S", 0.1)
     engine = engines.open(learn="background")
     add_campaign(engine)
     save = engine._learner.save

@@ -11,9 +11,9 @@ import pytest
 
 from bandit import Creative, Engine, HistoryRow
 from bandit.errors import HistoryError
-from bandit.history import History, import_history
-from bandit.history_database import read_database
-from bandit.pruning import campaigns_to_prune, prune_campaigns
+from bandit.retention import campaigns_to_prune, prune_campaigns
+from bandit.warm_start.database import read_database
+from bandit.warm_start.importer import History, import_history
 from encoders import TextEncoder
 from storage import DatabaseNotFoundError, Store
 from tests.bandit.engines import MINUTE, Clock, Engines, add_campaign, assert_same, play, posterior

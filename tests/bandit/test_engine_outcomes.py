@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from bandit import Engine, Outcome, Request, Settled
-from bandit.fold import BATCH
+from bandit.learning.replica import BATCH
 from tests.bandit.engines import MINUTE, START, Engines, add_campaign, learnt, wait_for
 
 

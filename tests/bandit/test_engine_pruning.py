@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bandit.errors import InvalidSettingError
-from bandit.pruning import campaigns_to_prune, needs_refit, prune_campaigns, remove_context_field
-from bandit.replaying import replay
+from bandit.learning.verify import replay
+from bandit.retention import campaigns_to_prune, needs_refit, prune_campaigns, remove_context_field
 from storage import Store
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
 

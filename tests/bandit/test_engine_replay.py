@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from bandit import Creative, Engine, HistoryRow, Outcome, Request
-from bandit.components import components_from_bytes
-from bandit.context import context_vector
-from bandit.features import PriorScales, scale_groups, weight_prior
-from bandit.limits import odds_of
-from bandit.numerics import double_precision
-from bandit.points import normal_points
-from bandit.pooling import leading_rows, tallied
+from bandit.features.content_pca import components_from_bytes
+from bandit.features.context import context_vector
+from bandit.features.design import PriorScales, scale_groups, weight_prior
+from bandit.jax_runtime import double_precision
+from bandit.learning.aggregation import leading_rows, tallied
+from bandit.policy.propensity import odds_of
+from bandit.policy.quasi_random import normal_points
+from bandit.policy.thompson import NOISE, OPTIMISM, best_shares, is_best, lookahead
 from bandit.posterior import Rows, State, initial_state, predict, refit, update
-from bandit.thompson import NOISE, OPTIMISM, best_shares, is_best, lookahead
 from encoders import TextEncoder, encode_fields
 from storage import LearnRows
 from tests.bandit.engines import (

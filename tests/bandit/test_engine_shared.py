@@ -94,7 +94,7 @@ def test_what_another_process_added_is_learnt_as_it_was_chosen(engines: Engines,
 def test_what_the_learner_has_not_read_yet_is_read_before_it_learns(
     engines: Engines, monkeypatch: pytest.MonkeyPatch, unknown: str
 ) -> None:
-    monkeypatch.setattr("bandit.selector.FOLLOW_EVERY_S", 1e9)  # no second passes between two calls
+    monkeypatch.setattr("bandit.serving.selector.FOLLOW_EVERY_S", 1e9)  # no second passes between two calls
     learner, selector = engines.open(), engines.open(role="select")
     add_campaign(selector)
     if unknown == "context field":
@@ -113,7 +113,7 @@ def test_what_the_learner_has_not_read_yet_is_read_before_it_learns(
 def test_who_takes_over_folds_creatives_that_it_has_never_seen(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bandit.selector.FOLLOW_EVERY_S", 1e9)  # no second passes between two calls
+    monkeypatch.setattr("bandit.serving.selector.FOLLOW_EVERY_S", 1e9)  # no second passes between two calls
     first, second = engines.open(), engines.open()
     add_campaign(first)
     second.select("spring")
@@ -205,7 +205,7 @@ def test_a_learner_whose_lease_was_taken_stops_and_follows(engines: Engines) -> 
 
 
 def test_traffic_of_other_processes_is_counted(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bandit.selector.RECOUNT_EVERY_S", 0.0)
+    monkeypatch.setattr("bandit.serving.selector.RECOUNT_EVERY_S", 0.0)
     first, second = engines.open(), engines.open()
     add_campaign(first)
     play(first, 8)

@@ -12,9 +12,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from bandit import Engine, Outcome
 from bandit.errors import EncoderChangedError, LearnerElsewhereError
-from bandit.features import PriorScales
-from bandit.replaying import replay
-from bandit.upkeep import scales_of
+from bandit.features.design import PriorScales
+from bandit.learning.schedule import scales_of
+from bandit.learning.verify import replay
 from encoders import TextEncoder
 from storage import EncoderSwappedError
 from tests.bandit.engines import TINY, Engines, add_campaign, assert_same, creatives, play, posterior
@@ -118,7 +118,7 @@ def test_another_process_follows_and_refuses_new_texts(
         operator.swap_encoder(other)
         expected = posterior(operator)
         assert running.settle().learnt == 0  # the lease is another one's
-        with caplog.at_level(logging.WARNING, "bandit.contents"):
+        with caplog.at_level(logging.WARNING, "bandit.model.content"):
             follow(running)
     assert f"swapped the encoder of {running._store.place} for {other.fingerprint}" in caplog.text
     assert_same(posterior(running), expected)
@@ -247,7 +247,7 @@ def test_a_request_after_a_swap_that_was_not_followed_yet(
     engines: Engines, other: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A campaign of after the swap is asked for: features and posterior come together."""
-    monkeypatch.setattr("bandit.selector.FOLLOW_EVERY_S", 1e9)
+    monkeypatch.setattr("bandit.serving.selector.FOLLOW_EVERY_S", 1e9)
     running = engines.open(role="select")
     add_campaign(running)
     operator = engines.open()

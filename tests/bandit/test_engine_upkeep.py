@@ -8,9 +8,9 @@ import pytest
 
 from bandit import Engine, Outcome, Request
 from bandit.errors import InvalidSettingError
-from bandit.features import PriorScales
-from bandit.posterior.scales import LARGEST_SCALE
-from bandit.upkeep import scales_of
+from bandit.features.design import PriorScales
+from bandit.learning.schedule import scales_of
+from bandit.posterior.empirical_bayes import LARGEST_SCALE
 from storage import StorageError
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
 from tests.bandit.test_engine_replay import history

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bandit.features import (
+from bandit.features.design import (
     DIM,
     DIM_WITHOUT_CONTEXT,
     N_CONTENT,

@@ -7,8 +7,8 @@ import pytest
 
 from bandit import Creative, HistoryRow
 from bandit.errors import HistoryError
-from bandit.history import check_history, new_creative
-from bandit.history_file import read_history
+from bandit.warm_start.csv_files import read_history
+from bandit.warm_start.importer import check_history, new_creative
 from storage import ContextRecord
 
 HEADER = "campaign,creative,headline,body,impressions,clicks\n"

@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from bandit.horizon import expected_horizon
+from bandit.policy.horizon import expected_horizon
 from storage import CampaignRecord
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

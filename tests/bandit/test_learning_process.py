@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from bandit import Engine
-from bandit.replaying import replay
+from bandit.learning.verify import replay
 from tests.bandit.engines import TINY, Engines, add_campaign, wait_for
 
 START = "import sys; from bandit.cli import main; sys.exit(main(sys.argv[1:]))"

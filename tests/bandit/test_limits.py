@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from bandit.limits import Limits, Odds, draw, odds_of
-from bandit.luck import Luck, draw_luck
+from bandit.policy.propensity import Limits, Odds, draw, odds_of
+from bandit.policy.randomness import Luck, draw_luck
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bandit.limits import Limits
-from bandit.luck import Luck, draw_luck
-from bandit.points import normal_points
+from bandit.policy.propensity import Limits
+from bandit.policy.quasi_random import normal_points
+from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.thompson import Exploration, ListChoice, choose, choose_list
 from bandit.posterior import Gaussian
-from bandit.thompson import Exploration, ListChoice, choose, choose_list
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

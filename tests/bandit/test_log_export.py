@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from bandit import Creative, Engine
+from bandit.decision_log.csv_format import read_csv, read_setup, setup_of, write_csv
+from bandit.decision_log.foreign_formats import items_of, write_dsjson, write_open_bandit
+from bandit.decision_log.importer import import_log
 from bandit.errors import LogFileError
-from bandit.log_csv import read_csv, read_setup, setup_of, write_csv
-from bandit.log_formats import items_of, write_dsjson, write_open_bandit
-from bandit.log_import import import_log
 from encoders import TextEncoder
 from storage import DecisionConflictError, SetupConflictError, Store
 from tests.bandit.engines import Clock, Engines, add_campaign, assert_same, play, posterior

@@ -5,8 +5,8 @@ from hashlib import blake2b
 import numpy as np
 from scipy.stats import kstest
 
-from bandit.luck import Luck, draw_luck
-from bandit.points import N_SETS
+from bandit.policy.quasi_random import N_SETS
+from bandit.policy.randomness import Luck, draw_luck
 
 N = 20_000
 IDS = [f"d{i}" for i in range(N)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from bandit.points import N_POINTS, N_SETS, normal_points
+from bandit.policy.quasi_random import N_POINTS, N_SETS, normal_points
 
 # Propensities in every decision log rest on these very points. When a change of scipy moves them, keep the
 # old points readable and raise VERSION: a log's π could not be computed again otherwise.

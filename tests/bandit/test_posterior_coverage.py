@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from jax import Array
 
-from bandit.features import N_CONTENT, PriorScales, weight_prior
-from bandit.luck import Luck
-from bandit.points import normal_points
+from bandit.features.design import N_CONTENT, PriorScales, weight_prior
+from bandit.policy.quasi_random import normal_points
+from bandit.policy.randomness import Luck
+from bandit.policy.thompson import KAPPA, Exploration, choose
 from bandit.posterior import Rows, State, forget, initial_state, predict, predict_marginals, update
-from bandit.thompson import KAPPA, Exploration, choose
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("double_precision")]
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bandit.features import N_CONTENT, PriorScales, weight_prior
+from bandit.features.design import N_CONTENT, PriorScales, weight_prior
 from bandit.posterior import Rows, State, initial_state, predict, refit, update
 from tests.bandit.small import named_arrays
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from jax import Array
 
+from bandit.policy.thompson import lookahead
 from bandit.posterior import Gaussian
-from bandit.posterior.triangular import (
+from bandit.posterior.linalg import (
     BLOCK,
     cho_solve,
     cholesky,
@@ -22,7 +23,6 @@ from bandit.posterior.triangular import (
     solve_rows,
     solve_upper,
 )
-from bandit.thompson import lookahead
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

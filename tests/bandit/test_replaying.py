@@ -1,6 +1,6 @@
 """The comparison of snapshot and log is right, and sees what it is there to see."""
 
-from bandit.replaying import replay
+from bandit.learning.verify import replay
 from tests.bandit.engines import Engines, add_campaign, play
 
 

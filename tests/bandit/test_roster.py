@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bandit.roster import Roster, build_roster
+from bandit.model.catalog import Roster, build_roster
 from storage import CampaignRecord, CreativeRecord
 from tests.bandit.test_horizon import CAMPAIGN, START
 

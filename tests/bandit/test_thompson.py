@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from jax import Array
 
-from bandit.limits import Limits, odds_of
-from bandit.luck import Luck, draw_luck
-from bandit.points import N_SETS, normal_points
-from bandit.posterior import Gaussian
-from bandit.thompson import (
+from bandit.policy.propensity import Limits, odds_of
+from bandit.policy.quasi_random import N_SETS, normal_points
+from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.thompson import (
     ENDLESS,
     KAPPA,
     NOISE,
@@ -25,6 +24,7 @@ from bandit.thompson import (
     lookahead,
     remaining_impressions,
 )
+from bandit.posterior import Gaussian
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

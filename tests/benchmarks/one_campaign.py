@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from bandit.components import shipped_components
-from bandit.numerics import double_precision
+from bandit.features.content_pca import shipped_components
+from bandit.jax_runtime import double_precision
 from encoders import TextEncoder, encode_fields
 from simulations.catalogue import Ad, catalogue
 from simulations.shop import SIZES

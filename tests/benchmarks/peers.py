@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from bandit.features import N_INTERACTING, PriorScales
+from bandit.features.design import N_INTERACTING, PriorScales
 from tests.benchmarks.contenders import Contender, Contexts
 from tests.benchmarks.one_campaign import ARMS, OneCampaign, one_hot
 
@@ -108,7 +108,7 @@ class BayesianBandits:
     """One Bayesian logistic regression for all arms, on context, components, arms and interactions.
 
     Columns are scaled: its one prior precision then gives each group the standard deviation of
-    `bandit.features.PriorScales`, times `scale`.
+    `bandit.features.design.PriorScales`, times `scale`.
     """
 
     told = "components"

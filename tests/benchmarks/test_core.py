@@ -18,14 +18,10 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from bandit.features import N_CONTENT, N_CONTEXT, PriorScales, design_row, weight_prior
-from bandit.fold import ROWS
-from bandit.groups import device_points
-from bandit.limits import Limits
-from bandit.luck import Luck, draw_luck
-from bandit.numerics import double_precision
-from bandit.posterior import Rows, State, initial_state, learn, predict, update
-from bandit.selection import (
+from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales, design_row, weight_prior
+from bandit.jax_runtime import double_precision
+from bandit.learning.replica import ROWS
+from bandit.policy.kernels import (
     CANDIDATES,
     Batch,
     Groups,
@@ -38,7 +34,11 @@ from bandit.selection import (
     slots_of,
     tabulate,
 )
-from bandit.thompson import Choice, Exploration, choose
+from bandit.policy.propensity import Limits
+from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.thompson import Choice, Exploration, choose
+from bandit.posterior import Rows, State, initial_state, learn, predict, update
+from bandit.serving.groups import device_points
 
 pytestmark = pytest.mark.benchmark
 

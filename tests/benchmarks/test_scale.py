@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bandit.features import N_CONTENT, N_CONTEXT, PriorScales, weight_prior
-from bandit.fitting import fit_counts
-from bandit.numerics import double_precision, keep_compiled_programs
+from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales, weight_prior
+from bandit.jax_runtime import double_precision, keep_compiled_programs
+from bandit.learning.kernels import CountedRows, apply_change, learn_batch
+from bandit.learning.refit import fit_counts
+from bandit.policy.kernels import Tables, room_for
 from bandit.posterior import State, initial_state
-from bandit.programs import CountedRows, apply_change, learn_batch
-from bandit.selection import Tables, room_for
 
 pytestmark = pytest.mark.benchmark
 

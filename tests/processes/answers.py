@@ -9,7 +9,7 @@ import numpy as np
 
 from bandit import Engine
 from bandit.engine import utc_now
-from bandit.replaying import replay
+from bandit.learning.verify import replay
 from tests.bandit.engines import TINY
 from tests.processes.worker import CAMPAIGN
 from tests.storage.sql import execute, fetch

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from sqlalchemy import create_engine, text
 
 from bandit import Engine, Outcome, Request
-from bandit.pruning import campaigns_to_prune, prune_campaigns
-from bandit.replaying import replay
+from bandit.learning.verify import replay
+from bandit.retention import campaigns_to_prune, prune_campaigns
 from storage import Store
 from storage.database.urls import database_url, sqlite_path
 from tests.bandit.engines import TINY, Clock, Engines, add_campaign, wait_for

@@ -5,9 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bandit import Creative, Engine, HistoryRow, background
+from bandit import Creative, Engine, HistoryRow
 from bandit.engine import utc_now
-from bandit.history import History, import_history
+from bandit.learning import workers as background
+from bandit.warm_start.importer import History, import_history
 from storage import Store
 from tests.bandit.engines import TINY, wait_for
 from tests.processes.forked import start

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bandit.components import Components
-from bandit.features import N_CONTENT
+from bandit.features.content_pca import Components
+from bandit.features.design import N_CONTENT
 from bandit.posterior import Gaussian
 from simulations.archive import (
     BATCHES,

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from bandit.luck import Luck, draw_luck
+from bandit.policy.randomness import Luck, draw_luck
 from bandit.posterior import Gaussian
 from simulations.archive_rivals import (
     ab_then_commit,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from bandit.features import N_CONTEXT, design_row
+from bandit.features.design import N_CONTEXT, design_row
 from simulations.changes import Changes, parse_changes
 from simulations.course import (
     CONVERSIONS,

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from bandit.cli import main
-from bandit.numerics import double_precision
+from bandit.jax_runtime import double_precision
 from simulations.classification import GRIDS, SETTINGS, design_rows, play_labelled
 from simulations.classification_run import run_classification, score_of
 from simulations.labelled import LabelError, Labelled, read_labelled

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax import Array
 
-from bandit.components import Components
-from bandit.features import N_CONTENT
-from bandit.points import normal_points
+from bandit.features.content_pca import Components
+from bandit.features.design import N_CONTENT
+from bandit.policy.quasi_random import normal_points
 from bandit.posterior import Prior, Rows, Sites, absorb, grow, initial_state, predict, update
 from simulations.archive import N_SEEDS
 from simulations.cold_start import closed, learning_policy, play_cold

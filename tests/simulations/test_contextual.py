@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import norm
 
-from bandit.features import PriorScales, design_row, weight_prior
-from bandit.logit_map import map_logits, map_slots
-from bandit.points import normal_points
+from bandit.features.design import PriorScales, design_row, weight_prior
+from bandit.policy.predictive import map_logits, map_slots
+from bandit.policy.quasi_random import normal_points
 from bandit.posterior import Rows, State, initial_state, predict, update
 from simulations.contextual import bayes_ucb_on_contents, thompson_on_contents
 from simulations.policies import ContextualState, Request, thompson_on_weights

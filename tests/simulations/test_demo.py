@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bandit.readouts import N_CONTEXTS
+from bandit.learning.arm_summaries import N_CONTEXTS
 from encoders import TextEncoder
 from simulations.demo import DATABASE, N_SEEDS, REPORT, DemoError, DemoExistsError, DemoResult, run_demo
 from simulations.demo_output import QUERIES

@@ -12,13 +12,13 @@ import pytest
 
 from bandit import Creative, Engine, HistoryRow, Outcome
 from bandit import Request as EngineRequest
-from bandit.features import PriorScales
-from bandit.luck import Luck, draw_luck
-from bandit.numerics import double_precision
-from bandit.points import N_POINTS, normal_points
+from bandit.features.design import PriorScales
+from bandit.jax_runtime import double_precision
+from bandit.policy.kernels import CANDIDATES, padded_size
+from bandit.policy.quasi_random import N_POINTS, normal_points
+from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.thompson import Choice
 from bandit.posterior import Gaussian
-from bandit.selection import CANDIDATES, padded_size
-from bandit.thompson import Choice
 from encoders import TextEncoder
 from simulations.archive_run import encode_archive
 from simulations.policies import LogitState, Outcomes, Policy, Request, thompson_on_logits

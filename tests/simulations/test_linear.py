@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from bandit.features import design_row
-from bandit.luck import Luck
+from bandit.features.design import design_row
+from bandit.policy.randomness import Luck
 from simulations.linear import (
     N_SLOTS,
     Basis,

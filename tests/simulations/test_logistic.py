@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from bandit.features import DIM
+from bandit.features.design import DIM
 from simulations.linear import N_SLOTS
 from simulations.logistic import LogisticState, fit, logistic_ts
 from simulations.policies import Outcomes, Request, key_of

@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose
 
 from bandit.cli import main
 from bandit.engine import Engine, utc_now
-from bandit.model import Model
-from bandit.records import Creative, Outcome, Request
+from bandit.model.model import Model
+from bandit.types import Creative, Outcome, Request
 from encoders import TextEncoder
 from simulations.ope.counterfactual import EngineSettings, engine_probabilities
 from simulations.ope.logs import LogError

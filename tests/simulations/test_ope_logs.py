@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from bandit.engine import Engine
-from bandit.records import Creative, Outcome
+from bandit.types import Creative, Outcome
 from encoders import TextEncoder
 from simulations.ope.logs import LogError
 from simulations.ope.open_bandit import read_open_bandit

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 
 from bandit.cli import main
 from bandit.engine import Engine
-from bandit.records import Creative, Outcome
+from bandit.types import Creative, Outcome
 from encoders import TextEncoder
 from simulations.ope.dsjson import read_dsjson
 from simulations.ope.logs import Log, LogError

@@ -12,10 +12,10 @@ from jax import Array
 from scipy.integrate import quad
 from scipy.stats import beta
 
-from bandit.luck import Luck, draw_luck
-from bandit.points import normal_points
+from bandit.policy.quasi_random import normal_points
+from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.thompson import Choice
 from bandit.posterior import Gaussian, Prior, initial_state, predict
-from bandit.thompson import Choice
 from simulations.policies import (
     Counts,
     Outcomes,

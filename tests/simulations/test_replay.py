@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from bandit.components import Components
-from bandit.features import DIM_WITHOUT_CONTEXT, N_CONTENT, PriorScales
+from bandit.features.content_pca import Components
+from bandit.features.design import DIM_WITHOUT_CONTEXT, N_CONTENT, PriorScales
 from simulations.errors import ArchiveError, SimulationError
 from simulations.replay import PastTest, archive_prior, problems, read_archive, split
 

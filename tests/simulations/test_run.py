@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax import Array
 
-from bandit.luck import Luck
-from bandit.thompson import Choice
+from bandit.policy.randomness import Luck
+from bandit.policy.thompson import Choice
 from simulations.policies import Counts, Outcomes, Policy, Request, certain, no_counts, uniform
 from simulations.run import Step, Traffic, play, play_batch, play_total, steady
 

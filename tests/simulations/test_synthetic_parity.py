@@ -18,12 +18,12 @@ from jax import Array
 
 from bandit import Creative, Engine, Outcome
 from bandit import Request as EngineRequest
-from bandit.context import context_vector
-from bandit.features import DIM, N_CONTEXT, design_row
-from bandit.luck import Luck, draw_luck
-from bandit.numerics import double_precision
-from bandit.points import N_POINTS
-from bandit.thompson import Choice
+from bandit.features.context import context_vector
+from bandit.features.design import DIM, N_CONTEXT, design_row
+from bandit.jax_runtime import double_precision
+from bandit.policy.quasi_random import N_POINTS
+from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.thompson import Choice
 from encoders import TextEncoder
 from simulations.changes import Changes
 from simulations.course import draw_course, eligible_at
@@ -114,7 +114,7 @@ def ids_of(batch: int) -> list[str]:
 @pytest.mark.parametrize("wait", [0, 2])
 def test_engine_and_compiled_play_decide_alike(url: str, wait: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # The engine fits everything again after 512 decisions, by the newest schema; the loop has no such thing.
-    monkeypatch.setattr("bandit.upkeep.FIRST_REFIT", 2 * N_BATCHES * BATCH)
+    monkeypatch.setattr("bandit.learning.schedule.FIRST_REFIT", 2 * N_BATCHES * BATCH)
     seen = play_engine(url, TextEncoder(TINY, dtype="float32"), wait)
     assert set(seen.chosen.ravel().tolist()) == set(range(N_ARMS - 1))
     assert len(set(seen.chosen[18:].ravel().tolist())) > 2

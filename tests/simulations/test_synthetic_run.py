@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from bandit.features import PriorScales, scale_groups, weight_prior
+from bandit.features.design import PriorScales, scale_groups, weight_prior
+from bandit.learning.schedule import SCALES_EVERY
 from bandit.posterior import forget, learn_scales
-from bandit.upkeep import SCALES_EVERY
 from encoders import TextEncoder
 from simulations.cells import Workers
 from simulations.plans import N_TUNING, Plan

@@ -7,8 +7,8 @@ import pytest
 from jax import Array
 from numpy.testing import assert_allclose, assert_array_equal
 
-from bandit.luck import Luck
-from bandit.thompson import Choice
+from bandit.policy.randomness import Luck
+from bandit.policy.thompson import Choice
 from simulations.policies import Outcomes, Policy, Request, certain
 from simulations.run import Traffic, play, steady
 from simulations.waiting import delayed

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from bandit.context import context_vector
-from bandit.features import N_CONTEXT, design_row
+from bandit.features.context import context_vector
+from bandit.features.design import N_CONTEXT, design_row
 from simulations.errors import SimulationError
 from simulations.visits import (
     BASKET_MEAN,

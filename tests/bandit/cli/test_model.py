@@ -10,7 +10,7 @@ import pytest
 
 from bandit import Engine
 from bandit.cli.explaining import marked
-from bandit.records import Word, Wording
+from bandit.types import Word, Wording
 from tests.bandit.cli.conftest import TINY, Run
 
 

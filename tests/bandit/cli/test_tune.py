@@ -11,8 +11,8 @@ from safetensors import safe_open
 from bandit import Creative, Engine, HistoryRow
 from bandit.cli.tuning import _told_how_to_go_on, past_campaigns, read_rows
 from bandit.cli.tuning_report import print_search
-from bandit.components import BESIDE
-from bandit.history_file import read_history
+from bandit.features.content_pca import BESIDE
+from bandit.warm_start.csv_files import read_history
 from encoders import TextEncoder
 from encoders.tuning import Search, Trial, TuningSettings
 from tests.bandit.cli.conftest import TINY, Run

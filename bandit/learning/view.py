@@ -1,0 +1,30 @@
+"""What selection, readouts and explanations read of the model at one moment."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from bandit.model.catalog import Roster
+from bandit.policy.kernels import Tables
+from bandit.posterior import State
+
+
+class View(NamedTuple):
+    """The posterior with its contents, replaced as a whole.
+
+    Learning reuses the arrays of an old one: take it anew inside each block of double precision.
+
+    Attributes:
+        state: The posterior.
+        tables: Contents on the device.
+        roster: The campaigns and creatives that the tables hold.
+        step: The learning step at which the posterior stands.
+        so_far: Decisions that each campaign had had by then, by campaign id.
+        memo: What selection has computed from it; read and written in double precision only.
+    """
+
+    state: State
+    tables: Tables
+    roster: Roster
+    step: int
+    so_far: Mapping[int, int]
+    memo: dict[str, Any]

@@ -1,0 +1,313 @@
+"""One model in memory: its campaigns, contents and context schema, as they stand in SQL."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from bandit.errors import ContextError
+from bandit.features.context import check_context, distinct_contexts, give_slots
+from bandit.features.context_policy import check_policy, new_secret
+from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales
+from bandit.model.catalog import CampaignEntry, Roster, build_roster
+from bandit.model.content import Contents, Features, Reading, features_step
+from bandit.model.embeddings import LazyEncoder
+from bandit.policy.kernels import Tables, room_for
+from encoders import Encoder
+from storage import (
+    ContextCountRecord,
+    ContextKindError,
+    ContextRecord,
+    LearnRows,
+    Store,
+    UnknownCampaignError,
+)
+from storage.records import ContextKind
+
+
+def initial_settings() -> dict[str, object]:
+    """Return the settings of a new model."""
+    return {"scales": PriorScales()._asdict()}
+
+
+class Model:
+    """One model's campaigns, creatives, contents and context schema; reread from SQL, never its own truth.
+
+    Args:
+        store: The database.
+        clock: Gives the time, aware.
+        seed: Seed of a new model; an old one keeps its own.
+        encoder: See `LazyEncoder`.
+
+    Attributes:
+        record: The stored settings.
+        scales: Prior scales.
+        roster: Campaigns and creatives; replaced as a whole.
+        schema: The context schema; replaced as a whole.
+        activated: Decisions that each campaign has had, by campaign id.
+    """
+
+    def __init__(
+        self, store: Store, clock: Callable[[], datetime], seed: int, encoder: Encoder | str | Path | None
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._lock = threading.RLock()
+        self.record = store.models.get_or_create(
+            seed=seed, encoder_fingerprint=None, settings=initial_settings()
+        )
+        self.scales = PriorScales(**self.record.settings["scales"])
+        self._contents = Contents(store, clock, self.record, encoder, self.reread_features)
+        self._tables: tuple[Roster, tuple[int, int], Tables] | None = None
+        self._count_lock = threading.Lock()
+        self.roster = build_roster([], [], {})
+        self.schema: ContextRecord = store.models.context(self.record.model_id)
+        self.activated = store.learning.impressions(self.record.model_id)
+        while not self.reload():
+            self.reread_features()
+
+    def reload(self) -> bool:
+        """Reread campaigns, creatives and the context schema.
+
+        Returns:
+            Whether it was done; not when the features are others by now, which the posterior must follow with
+            them, see `reread_features`.
+        """
+        with self._lock:
+            if not self._contents.are_known:
+                self.reread_features()
+            campaigns = self._store.campaigns.all(self.record.model_id)
+            creatives = self._store.campaigns.all_creatives(self.record.model_id)
+            # Asked last: what was read before a swap is as it was before.
+            if features_step(self._store.models.settings(self.record.model_id)) != self.features_step:
+                return False
+            self.roster = build_roster(campaigns, creatives, self._contents.of(creatives), self.roster)
+            self.schema = self._store.models.context(self.record.model_id)
+            return True
+
+    def reread_features(self) -> None:
+        """Take the encoder and components as they are stored; contents follow at `reload`."""
+        with self._lock:
+            self.record = self._store.models.get_or_create(
+                seed=self.record.seed, encoder_fingerprint=None, settings=self.record.settings
+            )
+            self._contents.take(self.record)
+
+    @property
+    def features_step(self) -> int:
+        """The learning step from which on encoder, components and mean contents are those here."""
+        return self._contents.step
+
+    def is_refit_due(self) -> bool:
+        """Whether contents or history have changed and the refit that must follow was never finished."""
+        return bool(self.record.settings.get("refit_due"))
+
+    def mark_refit(self, *, is_due: bool) -> None:
+        """Note before a change that a refit must follow, or that it did: a killed process finds the note."""
+        with self._lock:
+            if self.is_refit_due() != is_due:
+                self.change_settings(refit_due=is_due)
+
+    def reread_settings(self) -> None:
+        """Take the settings that another process may have changed."""
+        with self._lock:
+            self.record = replace(self.record, settings=self._store.models.settings(self.record.model_id))
+
+    def change_settings(self, **settings: object) -> None:
+        """Change stored settings; those that are not named stay as they are in SQL."""
+        with self._lock:
+            self.record = self._store.models.change_settings(self.record.model_id, settings)
+
+    def change_context_policy(self, policy: Mapping[str, str]) -> None:
+        """Change which context fields are hashed or dropped; see privacy.py."""
+        check_policy(policy, self.schema)
+        with self._lock:
+            self.record = self._store.models.change_context_policy(self.record.model_id, policy, new_secret())
+
+    @property
+    def learns_scales(self) -> bool:
+        """Whether the prior's scales are learnt."""
+        return bool(self.record.settings.get("learn_scales", True))
+
+    @property
+    def half_life_days(self) -> float | None:
+        """Days after which what the data taught counts half; None never forgets."""
+        half_life: float | None = self.record.settings.get("half_life_days")
+        return half_life
+
+    @property
+    def forgets_since(self) -> datetime | None:
+        """When forgetting was switched on."""
+        since = self.record.settings.get("forgets_since")
+        return None if since is None else datetime.fromisoformat(since)
+
+    def knows(self, rows: LearnRows) -> bool:
+        """Whether all that the features of decisions depend on has been read, whichever process made them."""
+        campaigns = {entry.record.campaign_id: entry.record for entry in self.roster.campaigns.values()}
+        return all(
+            creative_id in self.roster.arm
+            and slots_version <= self.schema.version
+            # A campaign that has decisions has a mean content.
+            and campaigns[campaign_id].mean_content is not None
+            for creative_id, campaign_id, slots_version in set(
+                zip(rows.creative_ids, rows.campaign_ids, rows.slots_versions, strict=True)
+            )
+        )
+
+    def recount(self) -> None:
+        """Count decisions anew, with those of other processes and those activated since."""
+        counted = self._store.learning.impressions(self.record.model_id)
+        with self._count_lock:
+            self.activated = counted
+
+    def prepare_texts(self, texts: Sequence[Mapping[str, str]]) -> str:
+        """Encode texts into the database before creatives refer to them.
+
+        Returns:
+            The fingerprint of the encoder.
+        """
+        with self._lock:
+            return self._contents.prepare(texts)
+
+    def prepare_encoder(self, encoder: LazyEncoder) -> None:
+        """Encode all texts into the database by another encoder, for `features_by`."""
+        creatives = self._store.campaigns.all_creatives(self.record.model_id)
+        self._contents.fill(encoder, creatives)
+
+    def entry(self, campaign: str) -> CampaignEntry:
+        """Return a campaign as it was last read.
+
+        Raises:
+            UnknownCampaignError: This model has none of this name.
+        """
+        if campaign not in self.roster.campaigns:
+            raise UnknownCampaignError(f"campaign {campaign!r} belongs to another model of this database")
+        return self.roster.campaigns[campaign]
+
+    def fix_mean_content(self, entry: CampaignEntry, *, reload: bool = True) -> CampaignEntry:
+        """Store the mean content of a campaign at its first decision; later ones use what is stored.
+
+        Args:
+            entry: The campaign.
+            reload: Whether to reread at once; a caller that fixes many does it itself.
+
+        Returns:
+            The campaign as it is now.
+        """
+        if entry.record.mean_content is not None:
+            return entry
+        with self._lock:
+            mean = self.roster.current_mean(entry).astype("<f4")
+            self._store.campaigns.set_mean_content(entry.record.campaign_id, mean.tobytes())
+            if reload:
+                self.reload()
+        return self.roster.campaigns[entry.record.name]
+
+    def check_contexts(self, contexts: Sequence[Mapping[str, object]]) -> dict[str, ContextKind]:
+        """Check contexts of requests.
+
+        Returns:
+            The kinds of fields never seen before, by name.
+
+        Raises:
+            ContextError: A context cannot be used.
+        """
+        new: dict[str, ContextKind] = {}
+        for context in distinct_contexts(contexts):
+            for field, kind in check_context(context, self.schema).items():
+                if new.setdefault(field, kind) != kind:
+                    raise ContextError(
+                        f"context field {field!r}: the requests of one call have "
+                        f"both a {new[field]} and a {kind}"
+                    )
+        return new
+
+    def add_context_fields(self, new: Mapping[str, ContextKind]) -> None:
+        """Add fields never seen before to the schema.
+
+        Raises:
+            ContextError: Another process has just added one with another kind.
+        """
+        with self._lock:
+            try:
+                self.schema = self._store.models.add_context_fields(
+                    self.record.model_id, new, max_slots=N_CONTEXT
+                )
+            except ContextKindError as error:
+                raise ContextError(str(error)) from error
+
+    def count_activated(self, campaign_id: int) -> None:
+        """Count a decision that was shown."""
+        with self._count_lock:  # the other one is held while texts are encoded
+            self.activated[campaign_id] = self.activated.get(campaign_id, 0) + 1
+
+    def give_slots(self, more: Sequence[ContextCountRecord] = ()) -> None:
+        """Give slots to levels that have been learnt often enough, counts beyond the stored ones included."""
+        with self._lock:
+            self.schema = give_slots(self._store, self.record.model_id, self.schema, more)
+
+    def tables(self, n_arms: int, n_campaigns: int, roster: Roster | None = None) -> Tables:
+        """Return contents on the device, padded to a capacity; call it in double precision."""
+        roster, known = roster or self.roster, self._tables
+        if known is not None and known[0] is roster and known[1] == (n_arms, n_campaigns):
+            return known[2]
+        content = np.zeros((n_arms, N_CONTENT))
+        content[: len(roster.content)] = roster.content
+        mean_content = np.zeros((n_campaigns, N_CONTENT))
+        mean_content[: len(roster.mean_content)] = roster.mean_content
+        tables = Tables(jnp.asarray(content), jnp.asarray(mean_content))
+        self._tables = (roster, (n_arms, n_campaigns), tables)
+        return tables
+
+    def arm_campaign(self, n_arms: int) -> np.ndarray:
+        """Return the campaign's index of every arm, padded to a capacity."""
+        return np.pad(self.roster.arm_campaign, (0, n_arms - len(self.roster.arm_campaign)))
+
+    def capacity(self) -> tuple[int, int]:
+        """Return padded numbers of arms and campaigns; they only grow."""
+        return room_for(len(self.roster.arm), 256), room_for(len(self.roster.mean_content), 16)
+
+    def better_features(self) -> Features | None:
+        """Return the features by components of the database's own texts, once there are enough of them.
+
+        Returns:
+            None where there are too few, or components ship for the encoder, or were fitted before.
+        """
+        if self.record.settings.get("components") != "random":
+            return None
+        with self._lock:
+            self.reload()
+            return self._contents.better(self.roster)
+
+    def features_by(self, encoder: LazyEncoder) -> Features:
+        """Return the features by another encoder; see `prepare_encoder`."""
+        with self._lock:
+            self.reload()
+            return self._contents.by(encoder, self.roster)
+
+    def adopt(self, features: Features) -> None:
+        """Use features that a learning step has just stored."""
+        with self._lock:
+            self._contents.use(features.encoder)
+            self.reread_features()
+            self.reload()
+
+    def load_encoder(self) -> None:
+        """Load the encoder now, for a caller that will need it.
+
+        Raises:
+            EncoderError: It cannot be loaded.
+            EncoderChangedError: It is not the one that made the database's vectors.
+        """
+        with self._lock:
+            self._contents.load_encoder()
+
+    def reading(self, direction: Float[np.ndarray, "content"]) -> Reading:
+        """Return what a number d · content is read with off a text, for a direction d; see `load_encoder`."""
+        with self._lock:
+            return self._contents.reading(direction)

@@ -1,0 +1,286 @@
+"""Compiled selection: many requests of one padded shape in one call."""
+
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from bandit.features.design import N_CONTEXT, design_row
+from bandit.policy.predictive import LogitMap, SlotMap, map_logits, map_slots
+from bandit.policy.propensity import Limits, Odds, draw, odds_of
+from bandit.policy.quasi_random import N_POINTS, N_SETS
+from bandit.policy.randomness import Luck
+from bandit.policy.thompson import (
+    Belief,
+    Choice,
+    Exploration,
+    ListChoice,
+    believe,
+    choose_list,
+    even_share,
+    is_best,
+    odds_at,
+)
+from bandit.posterior import State
+
+Leaves = TypeVar("Leaves")
+
+BATCHES = (1, 8, 64, 256)
+MOST_PAIRS = 1 << 24  # of candidates in a batch: each is some numbers of 8 bytes, 1 GB in all
+PART = 32  # requests whose points are compared together: 32 × 12 × 256 numbers of 4 bytes are 400 kB
+CANDIDATES = (4, 8, 12, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Tables(NamedTuple):
+    """Contents on the device, padded to the posterior's capacity.
+
+    Attributes:
+        content: content features of each arm.
+        mean_content: mean content of each campaign.
+    """
+
+    content: Float[Array, "arms content"]
+    mean_content: Float[Array, "campaigns content"]
+
+
+class Groups(NamedTuple):
+    """What requests of one campaign with the same candidates share, for some groups.
+
+    Attributes:
+        eligible: False for padded candidates.
+        exploration: of the campaign.
+        limits: floors and caps of the candidates.
+    """
+
+    eligible: Bool[Array, "groups candidates"]
+    exploration: Exploration
+    limits: Limits
+
+
+class Batch(NamedTuple):
+    """Requests as arrays: the context vector, the group that each belongs to, and its luck."""
+
+    context: Float[Array, "batch 16"]
+    group: Int[Array, "batch"]
+    luck: Luck
+
+
+class Table(NamedTuple):
+    """All that one group without context can draw from.
+
+    Attributes:
+        best: who is best at each point of each set.
+        odds: propensities under each set, leaves [sets, candidates].
+        remaining: H.
+        eligible: which candidates may be chosen.
+        control_share: of the campaign.
+    """
+
+    best: Bool[Array, "sets candidates points"]
+    odds: Odds
+    remaining: Float[Array, ""]
+    eligible: Bool[Array, "candidates"]
+    control_share: Float[Array, ""]
+
+
+def padded_size(n: int, sizes: tuple[int, ...]) -> int:
+    """Return the smallest of the sizes that holds n, or the next power of two.
+
+    Example:
+        >>> padded_size(5, (4, 8)), padded_size(9, (4, 8))
+        (8, 16)
+    """
+    return next((size for size in sizes if size >= n), 1 << (n - 1).bit_length())
+
+
+def batches_of(n_candidates: int) -> tuple[int, ...]:
+    """Return the sizes of batches for a padded number of candidates: many of them are chosen from one by one.
+
+    Example:
+        >>> batches_of(256), batches_of(512), batches_of(4096)
+        ((1, 8, 64, 256), (1, 8, 64), (1,))
+    """
+    return tuple(n for n in BATCHES if n * n_candidates**2 <= MOST_PAIRS or n == 1)
+
+
+def room_for(n: int, least: int) -> int:
+    """Return a capacity that holds n: powers of two, and from 65,536 in steps of an eighth of one.
+
+    Each capacity has compiled programs of its own, so there should be few; 200,000 arms take 334 MB, so
+    many should not be padded by half.
+
+    Example:
+        >>> room_for(5, 16), room_for(300, 256), room_for(200_000, 256)
+        (16, 512, 212992)
+    """
+    power = 1 << (max(n, least) - 1).bit_length()
+    if power <= 65_536:
+        return power
+    return next(size for size in range(power * 9 // 16, power + 1, power // 16) if size >= n)
+
+
+def design(tables: Tables, context: Array, arm: Array, campaign: Array) -> Array:
+    """Return φ of one request's candidates, [candidates, 209]."""
+    mean = tables.mean_content[campaign]
+    return jax.vmap(lambda index: design_row(context, tables.content[index], mean))(arm)
+
+
+slots_of = jax.jit(map_slots)
+
+
+@jax.jit
+def maps_of(state: State, slots: SlotMap, tables: Tables, arm: Array, campaign: Array) -> LogitMap:
+    """Return the maps of some groups, leaves [groups, …].
+
+    Args:
+        state: The posterior.
+        slots: Its slot map.
+        tables: Contents.
+        arm: Arms of the candidates, [groups, candidates].
+        campaign: [groups].
+    """
+
+    def one(arm: Array, campaign: Array) -> LogitMap:
+        return map_logits(state, slots, tables.content[arm], tables.mean_content[campaign], arm, campaign)
+
+    return jax.vmap(one)(arm, campaign)
+
+
+def _at(leaves: Leaves, group: Array | int) -> Leaves:
+    """Return one group's leaves; where there is one group in all they do not depend on the request."""
+    found: Leaves = jax.tree.map(lambda leaf: leaf[0] if leaf.shape[0] == 1 else leaf[group], leaves)
+    return found
+
+
+@jax.jit
+def select_batch(slots: SlotMap, maps: LogitMap, groups: Groups, batch: Batch, points: Array) -> Choice:
+    """Choose for every request of a batch; one compiled program per shape.
+
+    Args:
+        slots: The slot map of the posterior.
+        maps: The logits of the groups' candidates.
+        groups: The groups.
+        batch: The requests.
+        points: The point sets for the padded number of candidates.
+
+    Returns:
+        Choices, leaves [batch, …]; each is the same as if its request had come alone.
+    """
+
+    def first(context: Array, group: Array) -> Belief:
+        own = _at(groups, group)
+        return believe(_at(maps, group).at(slots, context), own.exploration, own.eligible)
+
+    def last(group: Array, belief: Belief, shares: Array, winners: Array, luck: Luck) -> Choice:
+        own = _at(groups, group)
+        odds = odds_of(shares, own.eligible, even_share(own.exploration), own.limits)
+        control_share = own.exploration.control_share
+        chosen, is_control = draw(odds, winners, own.eligible, control_share, luck, has_caps=True)
+        return Choice(odds.propensities, chosen, belief.remaining, is_control)
+
+    def chosen_by(beliefs: Belief) -> Choice:
+        eligible = jnp.broadcast_to(_at(groups.eligible, batch.group), beliefs.mean.shape)
+        shares, winners = best_of_batch(beliefs, eligible, batch.luck, points)
+        return jax.vmap(last)(batch.group, beliefs, shares, winners, batch.luck)
+
+    def each() -> Choice:
+        return chosen_by(jax.vmap(first)(batch.context, batch.group))
+
+    def once() -> Choice:
+        belief = first(batch.context[0], batch.group[0])
+        if len(batch.group) >= N_SETS:
+            return draw_from_table(_tabulated(belief, _at(groups, batch.group[0]), points), batch.luck)
+        return chosen_by(
+            jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(batch.group), *leaf.shape)), belief)
+        )
+
+    # Where all requests are alike, as in a campaign without context, what is believed is computed once, and
+    # who is best once for each set of points.
+    is_alike = jnp.all(batch.context == batch.context[0]) & jnp.all(batch.group == batch.group[0])
+    return jax.lax.cond(is_alike, once, each)
+
+
+def best_of_batch(beliefs: Belief, eligible: Array, luck: Luck, points: Array) -> tuple[Array, Array]:
+    """Return p̂ and the best at the drawn point for a batch: `is_best` and `best_shares` of each request.
+
+    Written for a batch because both tricks need it: parts of 32 requests stay in a core's cache, which halves
+    the time, and ties are split only where a part has any, seen by counts that exceed the number of points.
+
+    Args:
+        beliefs: leaves [batch, …].
+        eligible: [batch, candidates].
+        luck: leaves [batch].
+        points: all point sets, [sets, candidates, points].
+
+    Returns:
+        p̂, float64 [batch, candidates], and bool [batch, candidates].
+    """
+
+    def part(rows: tuple[Array, Array, Array, Array, Array]) -> tuple[Array, Array]:
+        mean, spread, may_show, point_set, place = rows
+        base = jnp.where(may_show, mean.astype(points.dtype), -jnp.inf)
+        theta = base[:, :, None] + jnp.einsum("bja,bjp->bap", spread.astype(points.dtype), points[point_set])
+        highest = jnp.max(theta, axis=1, keepdims=True)
+        counts = jnp.sum(theta == highest, axis=2, dtype=jnp.int32)
+
+        def split_ties() -> Array:
+            best = theta == highest
+            return jnp.sum(jnp.where(best, 1.0 / jnp.sum(best, axis=1, keepdims=True), 0.0), axis=2)
+
+        has_ties = jnp.any(jnp.sum(counts, axis=1) > N_POINTS)
+        shares = jax.lax.cond(has_ties, split_ties, lambda: counts.astype(float)) / N_POINTS
+        at = jnp.take_along_axis(theta, place[:, None, None], axis=2)[:, :, 0]
+        return shares, at == jnp.max(at, axis=1, keepdims=True)
+
+    place = (luck.place * N_POINTS).astype(int)
+    rows = (beliefs.mean, beliefs.spread, eligible, luck.point_set % N_SETS, place)
+    n_parts = max(len(place) // PART, 1)
+    if n_parts == 1:
+        return part(rows)
+    parts = jax.tree.map(lambda leaf: leaf.reshape(n_parts, -1, *leaf.shape[1:]), rows)
+    shares, winners = jax.lax.map(part, parts)
+    return shares.reshape(eligible.shape), winners.reshape(eligible.shape)
+
+
+@jax.jit
+def select_list(slots: SlotMap, maps: LogitMap, groups: Groups, batch: Batch, points: Array) -> ListChoice:
+    """Choose an ordered list for one request; the batch holds one row a place, all of one context."""
+    own = _at(groups, 0)
+    logits = _at(maps, 0).at(slots, batch.context[0])
+    return choose_list(logits, own.exploration, own.eligible, points, batch.luck, own.limits)
+
+
+@jax.jit
+def tabulate(slots: SlotMap, maps: LogitMap, groups: Groups, points: Array) -> Table:
+    """Return the table of one group for requests without context."""
+    own = _at(groups, 0)
+    logits = _at(maps, 0).at(slots, jnp.zeros(N_CONTEXT))
+    return _tabulated(believe(logits, own.exploration, own.eligible), own, points)
+
+
+def _tabulated(belief: Belief, own: Groups, points: Array) -> Table:
+    """Return the table of requests that are all believed to be alike; `own` is one group."""
+
+    def of_set(chosen_set: Array) -> tuple[Array, Odds]:
+        best = is_best(belief.mean, belief.spread, chosen_set, own.eligible)
+        return best, odds_at(best, own.exploration, own.eligible, own.limits)
+
+    best, odds = jax.vmap(of_set)(points)
+    control_share = jnp.asarray(own.exploration.control_share)
+    return Table(best, odds, belief.remaining, own.eligible, control_share)
+
+
+@jax.jit
+def draw_from_table(table: Table, luck: Luck) -> Choice:
+    """Draw for requests of one group without context; the same choices as `select_batch`."""
+
+    def one(luck: Luck) -> Choice:
+        index = luck.point_set % N_SETS
+        odds = jax.tree.map(lambda leaf: leaf[index], table.odds)
+        winners = table.best[index, :, (luck.place * N_POINTS).astype(int)]
+        chosen, is_control = draw(odds, winners, table.eligible, table.control_share, luck, has_caps=True)
+        return Choice(odds.propensities, chosen, table.remaining, is_control)
+
+    return jax.vmap(one)(luck)
