@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-import bandit
+import bandit.features
 from bandit.features.content_pca import SHIPPED, components_to_bytes, fit_components
 from encoders import TextEncoder
 from simulations.catalogue import MAX_PRODUCTS, catalogue
@@ -42,7 +42,8 @@ def make_components(archive: Path, layers: int) -> Path:
         f"exploratory set (CC BY 4.0, Matias et al. 2021) and {len(ads)} texts of simulations.catalogue",
         "command": "python -m simulations.components packages.csv.gz",
     }
-    path = Path(bandit.__file__).parent / "features" / SHIPPED[encoder.weights_sha256, encoder.pooling, encoder.layers]
+    name = SHIPPED[encoder.weights_sha256, encoder.pooling, encoder.layers]
+    path = Path(bandit.features.__file__).parent / name
     path.write_bytes(components_to_bytes(components, metadata))
     return path
 
