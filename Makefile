@@ -31,7 +31,7 @@ bench:
 
 # Plays all presets of docs/simulations.md on two processes; half an hour. What is finished in .cache/results is not played again.
 results: $(STAMP)
-	$(BIN)/python -m simulations.preset_results docs/results.md
+	$(BIN)/python -m tools.preset_results docs/results.md
 
 $(STAMP): $(LOCK_FILE) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from simulations.canvas import THEME
+from simulations.reports.plot_style import THEME
 
 
 def standalone(page: str) -> str:

@@ -13,18 +13,18 @@ from bandit.cli import (
     decisions,
     doctor,
     encoding,
-    evaluating,
     explaining,
     importing,
     learning,
     models,
-    simulating,
-    simulating_files,
     swapping,
     tuning,
 )
 from bandit.cli.options import example, group, show_help
 from bandit.cli.printing import print_error, print_line
+from simulations.cli import evaluate as evaluating
+from simulations.cli import simulate as simulating
+from simulations.cli import simulate_files as simulating_files
 
 NAME = "creative-bandit"
 # A package whose errors have not been imported has raised none of them.

@@ -10,7 +10,7 @@ from bandit.cli.printing import percent
 from bandit.types import Explanation, Wording
 
 if TYPE_CHECKING:
-    from simulations.page import Piece, Section
+    from simulations.reports.html_page import Piece, Section
 
 
 def write_page(path: Path, explained: Sequence[Explanation], context: Mapping[str, object]) -> None:
@@ -21,7 +21,7 @@ def write_page(path: Path, explained: Sequence[Explanation], context: Mapping[st
         explained: Creatives of one campaign, explained with their words.
         context: That of the request, as it was given.
     """
-    from simulations.page import write_html
+    from simulations.reports.html_page import write_html
 
     most = largest(list(explained))
     where = ", ".join(f"{name} = {value}" for name, value in context.items()) or "the average one"
@@ -37,7 +37,7 @@ def write_page(path: Path, explained: Sequence[Explanation], context: Mapping[st
 
 
 def _section(explanation: Explanation, most: float) -> "Section":
-    from simulations.page import Section, Table
+    from simulations.reports.html_page import Section, Table
 
     rows = [(part.name, part.logit) for part in explanation.parts]
     wording = explanation.wording
@@ -53,7 +53,7 @@ def _section(explanation: Explanation, most: float) -> "Section":
 
 
 def _pieces(field: str, wording: Wording, most: float) -> tuple["Piece", ...]:
-    from simulations.page import Piece
+    from simulations.reports.html_page import Piece
 
     text, end, pieces = wording.texts[field], 0, []
     for word in wording.words:

@@ -1,8 +1,8 @@
 """The one world that all contenders play: ten ads of a product, contexts of two string fields, known truth.
 
 A click depends on content, words, context and their interactions, and on what is each ad's own
-(`simulations.worlds`, effects as in the demo's shop). The other fields of the shop's contexts stand still, so
-nothing matters that the contenders are not told.
+(`simulations.worlds.shop`, effects as in the demo's shop). The other fields of its contexts stand still,
+so nothing matters that the contenders are not told.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from jaxtyping import Float
 from bandit.features.content_pca import shipped_components
 from bandit.jax_runtime import double_precision
 from encoders import TextEncoder, encode_fields
-from simulations.catalogue import Ad, catalogue
-from simulations.shop import SIZES
-from simulations.visits import BASKET_MEAN, LEVELS
-from simulations.worlds import HostView, draw_truth, make_world
+from simulations.experiments.demo_shop import SIZES
+from simulations.worlds.ads import Ad, catalogue
+from simulations.worlds.requests import BASKET_MEAN, LEVELS
+from simulations.worlds.shop import HostView, draw_truth, make_world
 
 ARMS = 10
 FIELDS = ("device", "daypart")

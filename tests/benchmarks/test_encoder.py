@@ -22,7 +22,7 @@ from encoders import TextEncoder
 from encoders.batches import pad, plan_batches
 from encoders.config import parse_config, read_json
 from encoders.recipe import load_tokenizer, read_recipe, tokenise
-from simulations.replay import read_archive
+from simulations.worlds.archive import read_archive
 from tests.benchmarks.other_runtimes import Forward, onnxruntime, pytorch
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.real_data]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simulations.cells import Arrays
+from simulations.sweep import Arrays
 
 
 @dataclass(frozen=True)

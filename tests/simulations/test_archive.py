@@ -10,18 +10,9 @@ import pytest
 from bandit.features.content_pca import Components
 from bandit.features.design import N_CONTENT
 from bandit.posterior import Gaussian
-from simulations.archive import (
-    BATCHES,
-    CHUNK,
-    N_SEEDS,
-    Played,
-    play_archive,
-    prepared,
-    scored,
-)
 from simulations.errors import ArchiveError
-from simulations.replay import PastTest, Problems
-from simulations.settings import (
+from simulations.experiments.archive import BATCHES, CHUNK, N_SEEDS, Played, play_archive, prepared, scored
+from simulations.policies.settings import (
     DEFAULT_SETTINGS,
     GRID_SIZE,
     POLICIES,
@@ -31,6 +22,7 @@ from simulations.settings import (
     grid,
     setting,
 )
+from simulations.worlds.archive import PastTest, Problems
 from tests.bandit.dense import Dense, learn_in_weight_space
 
 N_TESTS, N_ARMS, PER_ARM = 20, 4, 100

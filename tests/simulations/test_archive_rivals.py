@@ -9,7 +9,8 @@ from scipy.stats import norm
 
 from bandit.policy.randomness import Luck, draw_luck
 from bandit.posterior import Gaussian
-from simulations.archive_rivals import (
+from simulations.policies.base import Counts, LogitState, Policy, Request
+from simulations.policies.logit_policies import (
     ab_then_commit,
     bayes_ucb,
     epsilon_greedy,
@@ -18,7 +19,6 @@ from simulations.archive_rivals import (
     lola,
     scaled_thompson,
 )
-from simulations.policies import Counts, LogitState, Policy, Request
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from encoders import TextEncoder
-from simulations.archive_run import run_archive
-from simulations.cells import Workers
 from simulations.errors import ResultsExistError
-from simulations.settings import engine_setting, grid, setting
-from simulations.tuning import run_tuning
+from simulations.experiments.archive_run import run_archive
+from simulations.experiments.archive_tuning import run_tuning
+from simulations.policies.settings import engine_setting, grid, setting
+from simulations.sweep import Workers
 
 TINY = Path(__file__).parents[1] / "encoders" / "tiny-bert"
 POLICIES = (engine_setting(kappa=0.3), setting("ucb1", scale=0.03))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulations.catalogue import MAX_PRODUCTS, Ad, CatalogueError, catalogue
 from simulations.errors import SimulationError
+from simulations.worlds.ads import MAX_PRODUCTS, Ad, CatalogueError, catalogue
 
 FULL = catalogue(0, products=MAX_PRODUCTS, creatives_per_product=170)
 

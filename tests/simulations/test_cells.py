@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import ray
 
-from simulations.cells import ENGINES, SweepError, Workers, code_digest, one_compiles, run_cells
+from simulations.sweep import ENGINES, SweepError, Workers, code_digest, one_compiles, run_cells
 from tests.simulations.cell_work import Squared, pids_of, square
 
 N = 6

@@ -9,8 +9,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from bandit.features.design import N_CONTEXT, design_row
-from simulations.changes import Changes, parse_changes
-from simulations.course import (
+from simulations.experiments.synthetic import COURSE, draw_worlds, play_worlds
+from simulations.loop import Traffic
+from simulations.policies.settings import WORLD_SETTINGS, Setting
+from simulations.worlds.changes import Changes, parse_changes
+from simulations.worlds.course import (
     CONVERSIONS,
     Course,
     Now,
@@ -19,11 +22,8 @@ from simulations.course import (
     draw_course,
     eligible_at,
 )
-from simulations.run import Traffic
-from simulations.settings import WORLD_SETTINGS, Setting
-from simulations.synthetic import COURSE, draw_worlds, play_worlds
-from simulations.visits import FIRST_SLOT, WorldError, context_vectors, draw_visits
-from simulations.worlds import World, launch_mean, traffic_of
+from simulations.worlds.requests import FIRST_SLOT, WorldError, context_vectors, draw_visits
+from simulations.worlds.shop import World, launch_mean, traffic_of
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

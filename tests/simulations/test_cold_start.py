@@ -10,10 +10,10 @@ from bandit.features.content_pca import Components
 from bandit.features.design import N_CONTENT
 from bandit.policy.quasi_random import normal_points
 from bandit.posterior import Prior, Rows, Sites, absorb, grow, initial_state, predict, update
-from simulations.archive import N_SEEDS
-from simulations.cold_start import closed, learning_policy, play_cold
-from simulations.policies import Outcomes, thompson_on_logits
-from simulations.replay import PastTest
+from simulations.experiments.archive import N_SEEDS
+from simulations.experiments.cold_start import closed, learning_policy, play_cold
+from simulations.policies.base import Outcomes, thompson_on_logits
+from simulations.worlds.archive import PastTest
 from tests.bandit.dense import dense_prior
 
 pytestmark = pytest.mark.usefixtures("double_precision")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from simulations.conclusions import by_difference, by_ratio, conclude
-from simulations.results import errors_of_95
+from simulations.reports.conclusions import by_difference, by_ratio, conclude
+from simulations.reports.results import errors_of_95
 
 WORDS = {"verb": "lost", "better": "fewer", "worse": "more", "what": "clicks"}
 

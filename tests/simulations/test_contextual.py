@@ -11,9 +11,9 @@ from bandit.features.design import PriorScales, design_row, weight_prior
 from bandit.policy.predictive import map_logits, map_slots
 from bandit.policy.quasi_random import normal_points
 from bandit.posterior import Rows, State, initial_state, predict, update
-from simulations.contextual import bayes_ucb_on_contents, thompson_on_contents
-from simulations.policies import ContextualState, Request, thompson_on_weights
-from simulations.run import draw_luck
+from simulations.loop import draw_luck
+from simulations.policies.base import ContextualState, Request, thompson_on_weights
+from simulations.policies.contextual import bayes_ucb_on_contents, thompson_on_contents
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import expit, logit
 
-from simulations.delay import BASE_RATE, N_ARMS, SPREAD, factor, regrets, rows
+from tools.feedback_delay import BASE_RATE, N_ARMS, SPREAD, factor, regrets, rows
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

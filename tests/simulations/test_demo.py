@@ -8,10 +8,18 @@ from rich.console import Console
 
 from bandit.learning.arm_summaries import N_CONTEXTS
 from encoders import TextEncoder
-from simulations.demo import DATABASE, N_SEEDS, REPORT, DemoError, DemoExistsError, DemoResult, run_demo
-from simulations.demo_output import QUERIES
 from simulations.errors import SimulationError
-from simulations.shop import CAMPAIGNS, draw_impressions, open_shop
+from simulations.experiments.demo import (
+    DATABASE,
+    N_SEEDS,
+    REPORT,
+    DemoError,
+    DemoExistsError,
+    DemoResult,
+    run_demo,
+)
+from simulations.experiments.demo_output import QUERIES
+from simulations.experiments.demo_shop import CAMPAIGNS, draw_impressions, open_shop
 
 TINY = Path(__file__).parents[1] / "encoders" / "tiny-bert"
 IMPRESSIONS = 1_000
@@ -157,7 +165,7 @@ def test_a_database_that_is_there_is_replaced_when_that_is_allowed(
         assert not list(database.parent.iterdir())
         raise StoppedError
 
-    monkeypatch.setattr("simulations.demo._play", stop)
+    monkeypatch.setattr("simulations.experiments.demo._play", stop)
     with pytest.raises(StoppedError):
         run_demo(tmp_path, console=Console(quiet=True), encoder=encoder, overwrite=True)
 

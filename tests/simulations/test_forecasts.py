@@ -7,7 +7,7 @@ import pytest
 from numpy.polynomial.hermite_e import hermegauss
 
 from bandit.posterior import Gaussian
-from simulations.forecasts import (
+from simulations.calibration import (
     LOGIT_EDGES,
     PROBABILITY_EDGES,
     Record,
@@ -16,9 +16,9 @@ from simulations.forecasts import (
     no_record,
     record_of,
 )
-from simulations.results import wilson
-from simulations.settings import WORLD_SETTINGS
-from simulations.synthetic import draw_worlds, play_worlds
+from simulations.experiments.synthetic import draw_worlds, play_worlds
+from simulations.policies.settings import WORLD_SETTINGS
+from simulations.reports.results import wilson
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from simulations.rivals import TUNED
-from simulations.settings import WORLD_SETTINGS
-from simulations.synthetic import draw_worlds, play_worlds
+from simulations.experiments.synthetic import draw_worlds, play_worlds
+from simulations.policies.rivals import TUNED
+from simulations.policies.settings import WORLD_SETTINGS
 
 SETTINGS = {**{setting.policy: setting for setting in WORLD_SETTINGS}, **TUNED}
 # Recorded before worlds could change: impressions of each creative, and expected clicks.

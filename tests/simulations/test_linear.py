@@ -10,7 +10,9 @@ from numpy.testing import assert_allclose
 
 from bandit.features.design import design_row
 from bandit.policy.randomness import Luck
-from simulations.linear import (
+from simulations.loop import draw_luck
+from simulations.policies.base import Outcomes, Policy, Request, key_of
+from simulations.policies.linear import (
     N_SLOTS,
     Basis,
     LinearState,
@@ -21,8 +23,6 @@ from simulations.linear import (
     lin_ucb,
     shared_basis,
 )
-from simulations.policies import Outcomes, Policy, Request, key_of
-from simulations.run import draw_luck
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -9,10 +9,10 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from bandit.features.design import DIM
-from simulations.linear import N_SLOTS
-from simulations.logistic import LogisticState, fit, logistic_ts
-from simulations.policies import Outcomes, Request, key_of
-from simulations.run import draw_luck
+from simulations.loop import draw_luck
+from simulations.policies.base import Outcomes, Request, key_of
+from simulations.policies.linear import N_SLOTS
+from simulations.policies.logistic import LogisticState, fit, logistic_ts
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from simulations.ope.coverage import N_LOGS, NAMES, SEED, estimate_many
 from simulations.ope.estimators import Terms
 from simulations.ope.evaluation import BOUNDED
 from simulations.ope.intervals import bootstrap, empirical_bernstein
+from tools.ope_coverage import N_LOGS, NAMES, SEED, estimate_many
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -7,11 +7,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from simulations.canvas import THEME, policy_styles, spread, svg, thinned, write_png
-from simulations.curves import draw_horizons, draw_lift_over_time, draw_regret
 from simulations.errors import SimulationError
-from simulations.pictures import draw_arms, draw_lift, draw_shares
-from simulations.results import (
+from simulations.reports.curves import draw_horizons, draw_lift_over_time, draw_regret
+from simulations.reports.plot_style import THEME, policy_styles, spread, svg, thinned, write_png
+from simulations.reports.plots import draw_arms, draw_lift, draw_shares
+from simulations.reports.results import (
     ArmInterval,
     HorizonCurve,
     LiftCurve,

@@ -16,7 +16,7 @@ from bandit.policy.quasi_random import normal_points
 from bandit.policy.randomness import Luck, draw_luck
 from bandit.policy.thompson import Choice
 from bandit.posterior import Gaussian, Prior, initial_state, predict
-from simulations.policies import (
+from simulations.policies.base import (
     Counts,
     Outcomes,
     Policy,

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from simulations.errors import ResultsExistError
-from simulations.played import Comparison, Played, compare
-from simulations.preset_results import POLICIES, section, verdict
-from simulations.presets import PRESETS, plan_of
-from simulations.settings import Setting
-from simulations.synthetic_run import run_synthetic
-from simulations.visits import WorldError
+from simulations.experiments.presets import PRESETS, plan_of
+from simulations.experiments.synthetic_run import run_synthetic
+from simulations.policies.settings import Setting
+from simulations.reports.scores import Comparison, Played, compare
+from simulations.worlds.requests import WorldError
+from tools.preset_results import POLICIES, section, verdict
 
 DOCS = Path(__file__).parents[2] / "docs"
 

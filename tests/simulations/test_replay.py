@@ -9,7 +9,7 @@ import pytest
 from bandit.features.content_pca import Components
 from bandit.features.design import DIM_WITHOUT_CONTEXT, N_CONTENT, PriorScales
 from simulations.errors import ArchiveError, SimulationError
-from simulations.replay import PastTest, archive_prior, problems, read_archive, split
+from simulations.worlds.archive import PastTest, archive_prior, problems, read_archive, split
 
 HEADER = "test_id,week,headline,impressions,clicks"
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from simulations.forecasts import LOGIT_EDGES, PROBABILITY_EDGES, Record
-from simulations.page import Piece, Section, Table, settings_id, with_small_print, write_html
-from simulations.report import figures_of, write_csv, write_report
-from simulations.results import (
+from simulations.calibration import LOGIT_EDGES, PROBABILITY_EDGES, Record
+from simulations.reports.files import figures_of, write_csv, write_report
+from simulations.reports.html_page import Piece, Section, Table, settings_id, with_small_print, write_html
+from simulations.reports.results import (
     ArmInterval,
     HorizonCurve,
     LiftCurve,
@@ -19,7 +19,7 @@ from simulations.results import (
     ResultError,
     TrafficShares,
 )
-from simulations.sections import (
+from simulations.reports.sections import (
     archive_section,
     arms_section,
     belief_sections,

@@ -11,8 +11,8 @@ from jax import Array
 
 from bandit.policy.randomness import Luck
 from bandit.policy.thompson import Choice
-from simulations.policies import Counts, Outcomes, Policy, Request, certain, no_counts, uniform
-from simulations.run import Step, Traffic, play, play_batch, play_total, steady
+from simulations.loop import Step, Traffic, play, play_batch, play_total, steady
+from simulations.policies.base import Counts, Outcomes, Policy, Request, certain, no_counts, uniform
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

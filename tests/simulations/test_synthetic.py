@@ -4,7 +4,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from encoders import TextEncoder
-from simulations.played import (
+from simulations.experiments.synthetic import draw_words, draw_world, draw_worlds, play_worlds
+from simulations.policies.settings import WORLD_SETTINGS, Setting
+from simulations.reports.scores import (
     Played,
     impressions_of,
     oracle_of,
@@ -13,11 +15,9 @@ from simulations.played import (
     traffic_shares,
     uniform_of,
 )
-from simulations.settings import WORLD_SETTINGS, Setting
-from simulations.synthetic import draw_words, draw_world, draw_worlds, play_worlds
-from simulations.texts import Texts, read_ads, write_ads
-from simulations.visits import WorldError
-from simulations.worlds import EffectSizes, World, draw_truth
+from simulations.worlds.ad_features import Texts, read_ads, write_ads
+from simulations.worlds.requests import WorldError
+from simulations.worlds.shop import EffectSizes, World, draw_truth
 from tests.bandit.engines import TINY
 
 IMPRESSIONS, BATCH, N_WORLDS, N_ARMS = 3_000, 100, 3, 6

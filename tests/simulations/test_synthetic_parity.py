@@ -25,13 +25,13 @@ from bandit.policy.quasi_random import N_POINTS
 from bandit.policy.randomness import Luck, draw_luck
 from bandit.policy.thompson import Choice
 from encoders import TextEncoder
-from simulations.changes import Changes
-from simulations.course import draw_course, eligible_at
-from simulations.policies import Outcomes, Policy, Request
-from simulations.settings import FIXED_SCALES, engine_setting
-from simulations.synthetic import own_policy, posterior_as_of, setting_numbers
-from simulations.waiting import Waiting, delayed
-from simulations.worlds import World, launch_mean
+from simulations.delayed_feedback import Waiting, delayed
+from simulations.experiments.synthetic import own_policy, posterior_as_of, setting_numbers
+from simulations.policies.base import Outcomes, Policy, Request
+from simulations.policies.settings import FIXED_SCALES, engine_setting
+from simulations.worlds.changes import Changes
+from simulations.worlds.course import draw_course, eligible_at
+from simulations.worlds.shop import World, launch_mean
 from tests.bandit.engines import TINY
 
 N_ARMS, BATCH, N_BATCHES, HORIZON = 8, 40, 25, 10_000

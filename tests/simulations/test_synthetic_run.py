@@ -15,17 +15,17 @@ from bandit.features.design import PriorScales, scale_groups, weight_prior
 from bandit.learning.schedule import SCALES_EVERY
 from bandit.posterior import forget, learn_scales
 from encoders import TextEncoder
-from simulations.cells import Workers
-from simulations.plans import N_TUNING, Plan
-from simulations.played import Comparison, Played, compare
-from simulations.policies import Outcomes, Policy
-from simulations.rivals import GRIDS, RIVALS, TUNED
-from simulations.run import play
-from simulations.settings import FIXED_SCALES, FORGETTING, WORLD_TUNED, Setting, engine_setting, grid
-from simulations.synthetic import draw_worlds, own_policy, setting_numbers
-from simulations.synthetic_run import run_synthetic
-from simulations.visits import WorldError
-from simulations.worlds import traffic_of
+from simulations.experiments.plans import N_TUNING, Plan
+from simulations.experiments.synthetic import draw_worlds, own_policy, setting_numbers
+from simulations.experiments.synthetic_run import run_synthetic
+from simulations.loop import play
+from simulations.policies.base import Outcomes, Policy
+from simulations.policies.rivals import GRIDS, RIVALS, TUNED
+from simulations.policies.settings import FIXED_SCALES, FORGETTING, WORLD_TUNED, Setting, engine_setting, grid
+from simulations.reports.scores import Comparison, Played, compare
+from simulations.sweep import Workers
+from simulations.worlds.requests import WorldError
+from simulations.worlds.shop import traffic_of
 from tests.bandit.engines import TINY
 
 SMALL = {"seeds": 2, "impressions": 400, "creatives": 3, "batch": 100}

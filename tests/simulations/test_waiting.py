@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from bandit.policy.randomness import Luck
 from bandit.policy.thompson import Choice
-from simulations.policies import Outcomes, Policy, Request, certain
-from simulations.run import Traffic, play, steady
-from simulations.waiting import delayed
+from simulations.delayed_feedback import delayed
+from simulations.loop import Traffic, play, steady
+from simulations.policies.base import Outcomes, Policy, Request, certain
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from bandit.features.context import context_vector
 from bandit.features.design import N_CONTEXT, design_row
 from simulations.errors import SimulationError
-from simulations.visits import (
+from simulations.worlds.requests import (
     BASKET_MEAN,
     BASKET_SD,
     FIRST_SLOT,
@@ -22,7 +22,7 @@ from simulations.visits import (
     draw_visits,
     vector_of,
 )
-from simulations.worlds import (
+from simulations.worlds.shop import (
     EffectSizes,
     HostView,
     UnknownCreativeError,
