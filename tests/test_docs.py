@@ -28,9 +28,8 @@ from bandit import Creative, Engine, HistoryRow, Outcome, Request
 from bandit.cli import main
 from storage.schema.tables import Base
 from storage.schema.views import VIEWS
+from tests.paths import ROOT, TINY
 
-ROOT = Path(__file__).parent.parent
-TINY = ROOT / "tests" / "encoders" / "tiny-bert"
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",

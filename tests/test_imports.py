@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.paths import ROOT
+
 PACKAGES = ("encoders", "storage", "bandit", "simulations")
 ALLOWED = {
     "encoders": {"encoders"},
@@ -72,7 +73,7 @@ def violations(folder: Path, package: str) -> list[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_only_the_arrows_of_the_architecture(package: str) -> None:
-    folder = REPOSITORY / package
+    folder = ROOT / package
     assert list(imports(folder, package)), "nothing was found to check"
     assert violations(folder, package) == []
 

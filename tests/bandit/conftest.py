@@ -4,7 +4,8 @@ import pytest
 
 from bandit.jax_runtime import double_precision as in_double_precision
 from encoders import TextEncoder
-from tests.bandit.engines import TINY, Clock, Engines
+from tests.bandit.engines import Clock, Engines
+from tests.paths import TINY
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ from numpy.testing import assert_allclose
 
 from bandit import Creative, Engine
 from encoders import Encoder
-from tests.bandit.small import named_arrays
+from tests.bandit.posterior.small import named_arrays
 from tests.storage.sql import execute, fetch
 
-TINY = Path(__file__).parents[1] / "encoders" / "tiny-bert"
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 WORDS = ("free", "returns", "flash", "sale", "warm", "winter", "shoes", "buy", "now", "new")

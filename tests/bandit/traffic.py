@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 from bandit import Engine
-from tests.bandit.engines import TINY, add_campaign, creatives
+from tests.bandit.engines import add_campaign, creatives
+from tests.paths import TINY
 
 
 def say(*words: object) -> None:

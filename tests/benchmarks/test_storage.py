@@ -19,7 +19,8 @@ from sqlalchemy import Connection
 import storage
 from bandit import Engine
 from storage.schema.tables import Decision
-from tests.bandit.engines import TINY, add_campaign
+from tests.bandit.engines import add_campaign
+from tests.paths import TINY
 from tests.storage.conftest import make_world
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(3_600)]

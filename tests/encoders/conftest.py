@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from encoders import TextEncoder
-
-TINY = Path(__file__).parent / "tiny-bert"
+from tests.paths import TINY
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import numpy as np
 from bandit import Engine
 from bandit.engine import utc_now
 from bandit.learning.verify import replay
-from tests.bandit.engines import TINY
+from tests.paths import TINY
 from tests.processes.worker import CAMPAIGN
 from tests.storage.sql import execute, fetch
 

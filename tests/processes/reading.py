@@ -14,7 +14,8 @@ from bandit.learning.verify import replay
 from bandit.retention import campaigns_to_prune, prune_campaigns
 from storage import Store
 from storage.database.urls import database_url, sqlite_path
-from tests.bandit.engines import TINY, Clock, Engines, add_campaign, wait_for
+from tests.bandit.engines import Clock, Engines, add_campaign, wait_for
+from tests.paths import TINY
 from tests.processes.forked import start
 
 CONTEXT = {"device": "mobile"}

@@ -10,7 +10,8 @@ from bandit.engine import utc_now
 from bandit.learning import workers as background
 from bandit.warm_start.importer import History, import_history
 from storage import Store
-from tests.bandit.engines import TINY, wait_for
+from tests.bandit.engines import wait_for
+from tests.paths import TINY
 from tests.processes.forked import start
 from tests.processes.worker import CAMPAIGN
 from tests.storage.sql import fetch

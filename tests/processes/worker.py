@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event
 
 from bandit import Engine, StorageError
-from tests.bandit.engines import TINY
+from tests.paths import TINY
 from tests.processes.forked import after_statements
 
 CAMPAIGN = "spring"

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Self, final
 
 from bandit import Engine
-from tests.bandit.engines import TINY, add_campaign, wait_for
+from tests.bandit.engines import add_campaign, wait_for
+from tests.paths import TINY
 from tests.processes.forked import start
 from tests.processes.worker import CAMPAIGN, serve
 

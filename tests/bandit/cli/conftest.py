@@ -10,8 +10,8 @@ import pytest
 
 from bandit import Creative, Engine
 from bandit.cli import main
+from tests.paths import TINY
 
-TINY = Path(__file__).parents[2] / "encoders" / "tiny-bert"
 CREATIVES = [
     Creative("calm", headline="Free returns, always"),
     Creative("urgent", headline="48-hour flash sale", call_to_action="Buy now"),

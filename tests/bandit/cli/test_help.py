@@ -16,8 +16,8 @@ import typer
 
 from bandit.cli import NAME, app, main
 from tests.bandit.cli.conftest import Run
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
 PROGRAM = [sys.executable, "-c", "import sys; from bandit.cli import main; sys.exit(main())"]
 
 

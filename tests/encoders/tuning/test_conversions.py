@@ -12,8 +12,8 @@ from encoders.tuning.campaigns import divide, tells, visits
 from encoders.tuning.evaluation import compare
 from encoders.tuning.fitting import load, tokenised
 from tests.encoders.tuning.worlds import planted, with_conversions
+from tests.paths import TINY
 
-TINY = Path(__file__).parents[1] / "tiny-bert"
 SETTINGS = TuningSettings(layers=1, epochs=1, learning_rate=3e-3, held_out=0.3, conversions=1.0)
 
 

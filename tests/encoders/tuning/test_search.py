@@ -14,8 +14,8 @@ from encoders.tuning.fitting import load
 from encoders.tuning.search import STUDY, _ranges, _search, _study, study_of
 from encoders.tuning.tune import task_of
 from tests.encoders.tuning.worlds import planted
+from tests.paths import TINY
 
-TINY = Path(__file__).parents[1] / "tiny-bert"
 HISTORY = planted(40, seed=0)  # 10 are held out, and 9 of the other 30 judge
 SETTINGS = TuningSettings(layers=1, epochs=1, learning_rate=3e-3, held_out=0.25)
 

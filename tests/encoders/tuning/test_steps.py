@@ -21,8 +21,8 @@ from encoders.tuning.objective import profiled_gain
 from encoders.tuning.packing import Packed, pack
 from encoders.tuning.training import Scale, make_step
 from tests.encoders.tuning.worlds import planted, with_conversions
+from tests.paths import TINY
 
-TINY = Path(__file__).parents[1] / "tiny-bert"
 SETTINGS = TuningSettings(layers=1, clip=1e6, dropout=0.0, own_effect=0.0, conversions=3.0)
 SOURCE = load(TINY)
 HEADS = [Head(np.random.default_rng(seed).normal(size=24) * 0.3, 0.4 / (1 + seed)) for seed in range(2)]

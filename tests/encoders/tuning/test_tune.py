@@ -19,8 +19,8 @@ from encoders.tuning.campaigns import discounted, divide
 from encoders.tuning.export import export
 from encoders.tuning.parameters import LORA_SCALE, last_layers, low_rank, parameters_of
 from tests.encoders.tuning.worlds import planted
+from tests.paths import TINY
 
-TINY = Path(__file__).parents[1] / "tiny-bert"
 QUICK = {"epochs": 8, "learning_rate": 3e-3, "held_out": 0.25}
 
 

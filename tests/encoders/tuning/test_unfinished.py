@@ -28,9 +28,8 @@ from encoders.tuning.unfinished import (
     write_unfinished,
 )
 from tests.encoders.tuning.worlds import planted
+from tests.paths import ROOT, TINY
 
-ROOT = Path(__file__).parents[3]
-TINY = Path(__file__).parents[1] / "tiny-bert"
 SCRIPT = """
 import os, signal, sys, threading
 from pathlib import Path

@@ -1,0 +1,177 @@
+"""Creatives arrive, retire and are heard of late: the compiled engine decides as `Engine` does on a database.
+
+A thousand requests with contexts, whose levels and moments the engine gets to know on the way.
+Ids arrive in order and the last one retires, so that the candidates of both lie on the same places of the
+point sets, and there are five to eight, which the engine pads to eight.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+
+from bandit import Creative, Engine, Outcome
+from bandit import Request as EngineRequest
+from bandit.features.context import context_vector
+from bandit.features.design import DIM, N_CONTEXT, design_row
+from bandit.jax_runtime import double_precision
+from bandit.policy.quasi_random import N_POINTS
+from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.thompson import Choice
+from encoders import TextEncoder
+from simulations.delayed_feedback import Waiting, delayed
+from simulations.experiments.synthetic import own_policy, posterior_as_of, setting_numbers
+from simulations.policies.base import Outcomes, Policy, Request
+from simulations.policies.settings import FIXED_SCALES, engine_setting
+from simulations.worlds.changes import Changes
+from simulations.worlds.course import draw_course, eligible_at
+from simulations.worlds.shop import World, launch_mean
+from tests.paths import TINY
+
+N_ARMS, BATCH, N_BATCHES, HORIZON = 8, 40, 25, 10_000
+ARRIVES = np.array([0, 0, 0, 0, 0, 6, 12, np.inf])  # in batches, as the next
+RETIRES = np.array([np.inf, np.inf, np.inf, np.inf, np.inf, np.inf, 18, np.inf])
+RATES = np.array([0.04, 0.06, 0.05, 0.06, 0.05, 0.08, 0.1, 0])
+TEXTS = ("free returns", "flash sale", "warm winter shoes", "buy now", "new", "free shoes", "sale", "warm")
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+class Seen(NamedTuple):
+    """What the engine did: its decisions, propensities by creative, clicks, and vectors of the contexts."""
+
+    chosen: np.ndarray
+    propensities: np.ndarray
+    clicks: np.ndarray
+    contexts: np.ndarray
+    content: np.ndarray
+
+
+def play_engine(url: str, encoder: TextEncoder, wait: int) -> Seen:
+    """Let the engine decide a batch a minute; a window of half a minute more than the wait settles them."""
+    now = [START]
+    chosen = np.zeros((N_BATCHES, BATCH), int)
+    propensities = np.zeros((N_BATCHES, BATCH, N_ARMS))
+    vectors = np.zeros((N_BATCHES, BATCH, N_CONTEXT))
+    rng = np.random.default_rng(5)
+    luck = rng.random((N_BATCHES, BATCH))
+    with Engine.open(url, learn="manual", clock=lambda: now[0], encoder=encoder) as engine:
+        engine.set_scale_learning(False)  # its steps are numbered otherwise than those of the loop
+        window = 60 * wait - 30 if wait else 0
+        engine.add_campaign("spring", horizon=HORIZON, attribution_window=window)
+        for batch in range(N_BATCHES):
+            arrived = [Creative(f"{i}", headline=TEXTS[i]) for i in np.flatnonzero(batch == ARRIVES)]
+            if arrived:
+                engine.add_creatives("spring", arrived)
+            for i in np.flatnonzero(batch == RETIRES):
+                engine.retire("spring", f"{i}")
+            ids, contexts = ids_of(batch), contexts_of(rng)
+            decisions = engine.select_many(
+                [
+                    EngineRequest(campaign="spring", decision_id=i, context=context)
+                    for i, context in zip(ids, contexts, strict=True)
+                ]
+            )
+            vectors[batch] = [context_vector(context, engine._model.schema) for context in contexts]
+            chosen[batch] = [int(decision.creative_id) for decision in decisions]
+            for place, decision in enumerate(decisions):
+                for name, share in decision.propensities.items():
+                    propensities[batch, place, int(name)] = share
+            clicks = luck[batch] < RATES[chosen[batch]]
+            engine.update_many(
+                [Outcome(decision_id=i, click=bool(c)) for i, c in zip(ids, clicks, strict=True)]
+                if not wait
+                else [Outcome(decision_id=i, click=True) for i, c in zip(ids, clicks, strict=True) if c]
+            )
+            assert engine.settle().learnt == (BATCH if batch >= wait else 0)
+            now[0] += timedelta(minutes=1)
+        content = np.array(engine._model.roster.content, float)[: N_ARMS - 1]
+    padded = np.concatenate([content, np.zeros((1, content.shape[1]))])  # the eighth never arrives
+    return Seen(chosen, propensities, (luck < RATES[chosen]).astype(float), vectors, padded)
+
+
+def contexts_of(rng: np.random.Generator) -> list[dict[str, str | bool | float]]:
+    """Draw the contexts of a batch: a text, a boolean and a number."""
+    return [
+        {
+            "device": str(rng.choice(["mobile", "desktop", "tablet"], p=[0.6, 0.3, 0.1])),
+            "weekend": bool(rng.random() < 0.3),
+            "basket": round(float(rng.uniform(5, 95)), 2),
+        }
+        for _ in range(BATCH)
+    ]
+
+
+def ids_of(batch: int) -> list[str]:
+    return [f"{batch}-{place}" for place in range(BATCH)]
+
+
+@pytest.mark.parametrize("wait", [0, 2])
+def test_engine_and_compiled_play_decide_alike(url: str, wait: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The engine fits everything again after 512 decisions, by the newest schema; the loop has no such thing.
+    monkeypatch.setattr("bandit.learning.schedule.FIRST_REFIT", 2 * N_BATCHES * BATCH)
+    seen = play_engine(url, TextEncoder(TINY, dtype="float32"), wait)
+    assert set(seen.chosen.ravel().tolist()) == set(range(N_ARMS - 1))
+    assert len(set(seen.chosen[18:].ravel().tolist())) > 2
+    slots = np.unique(np.nonzero(seen.contexts)[2])
+    assert len(slots) >= 5, "levels and moments were learnt on the way"
+    assert len(np.unique(seen.contexts[-1], axis=0)) == BATCH
+    ties = 0
+    with double_precision():
+        course = draw_course(jax.random.key(0), Changes(per_day=BATCH), N_ARMS, N_BATCHES * BATCH)
+        nothing = jnp.zeros(N_ARMS)
+        world = World(
+            content=jnp.asarray(seen.content),
+            base=jnp.zeros(()),
+            context=jnp.zeros(N_CONTEXT),
+            appeal=nothing,
+            interaction=jnp.zeros((N_ARMS, N_CONTEXT)),
+            course=course._replace(arrives=jnp.asarray(ARRIVES), retires=jnp.asarray(RETIRES)),
+        )
+        state = policy_of(world, wait).start
+        choose, learn = compiled(wait)
+        for batch in range(N_BATCHES):
+            choice = choose(
+                world, state, jnp.asarray(batch), seen.contexts[batch], draw_luck(ids_of(batch), 0)
+            )
+            np.testing.assert_array_equal(choice.chosen, seen.chosen[batch])
+            apart = np.abs(np.asarray(choice.propensities) - seen.propensities[batch]).max(axis=1)
+            # θ is float32: near ties may fall otherwise in another program, see test_engine_parity.
+            assert apart.max() < 1.001 / N_POINTS
+            ties += int((apart > 1e-9).sum())
+            state = learn(world, state, seen.contexts[batch], choice.chosen, jnp.asarray(seen.clicks[batch]))
+    assert ties <= N_BATCHES * BATCH / 100, f"{ties} propensities differ"
+
+
+@cache
+def compiled(wait: int) -> tuple[Callable[..., Choice], Callable[..., Waiting]]:
+    return jax.jit(partial(choices, wait)), jax.jit(partial(learnt, wait))
+
+
+def policy_of(world: World, wait: int) -> Policy:
+    policy = own_policy(FIXED_SCALES, world, HORIZON, BATCH, setting_numbers(engine_setting()))
+    return delayed(policy, wait, BATCH, DIM, posterior_as_of)
+
+
+def rows_of(world: World, contexts: Array) -> Array:
+    """Return the design rows of every request and creative."""
+    rows = jax.vmap(design_row, in_axes=(None, 0, None))
+    return jax.vmap(lambda context: rows(context, world.content, launch_mean(world)))(contexts)
+
+
+def choices(wait: int, world: World, state: Waiting, batch: Array, contexts: Array, luck: Luck) -> Choice:
+    assert world.course is not None
+    there = jnp.broadcast_to(eligible_at(world.course, batch * BATCH), (BATCH, N_ARMS))
+    request = Request(rows_of(world, contexts), there)
+    return jax.vmap(policy_of(world, wait).choose, in_axes=(None, 0, 0))(state, request, luck)
+
+
+def learnt(wait: int, world: World, state: Waiting, contexts: Array, chosen: Array, clicks: Array) -> Waiting:
+    seen = Outcomes(rows_of(world, contexts)[jnp.arange(BATCH), chosen], chosen, clicks)
+    after: Waiting = policy_of(world, wait).learn(state, seen)
+    return after
