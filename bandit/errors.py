@@ -64,6 +64,10 @@ class LogFileError(BanditError, ValueError):
     """A file of a decision log that cannot be read or written; names every bad line."""
 
 
+class PageError(BanditError, ValueError):
+    """A page without a title or a part, or a table whose rows do not fit its header."""
+
+
 class ComponentsError(BanditError, ValueError):
     """Components in an encoder's folder that cannot be used."""
 

@@ -1,9 +1,9 @@
-"""Take README.md's picture out of a demo's page: python -m tools.readme_picture report.html docs/regret.svg."""
+"""README.md's picture, out of a page: python -m tools.readme_picture report.html docs/regret.svg."""
 
 import sys
 from pathlib import Path
 
-from simulations.reports.plot_style import THEME
+from bandit.html_page import THEME
 
 
 def standalone(page: str) -> str:

@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID
 
 from bandit.features.content_pca import Components, random_components, shipped_components
 from bandit.features.design import PriorScales
+from bandit.html_page import Section, with_small_print
 from bandit.jax_runtime import double_precision, keep_compiled_programs
 from encoders import Encoder, FileCache, TextEncoder, encode_cached
 from simulations.errors import ArchiveError
@@ -24,7 +25,6 @@ from simulations.policies.settings import DEFAULT_SETTINGS, WITHOUT_PRIOR, Setti
 from simulations.progress import progress_of
 from simulations.reports.conclusions import by_difference, conclude
 from simulations.reports.files import write_csv, write_report
-from simulations.reports.html_page import Section, with_small_print
 from simulations.reports.sections import archive_section
 from simulations.sweep import HERE, Workers
 from simulations.worlds.archive import PastTest, read_archive

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
+from bandit.html_page import Section, with_small_print
 from bandit.jax_runtime import keep_compiled_programs
 from simulations.calibration import summed
 from simulations.errors import unknown
@@ -20,7 +21,6 @@ from simulations.policies.rivals import RivalSetting
 from simulations.progress import progress_of
 from simulations.reports.conclusions import by_difference, conclude
 from simulations.reports.files import write_csv, write_report
-from simulations.reports.html_page import Section, with_small_print
 from simulations.reports.scores import (
     Played,
     impressions_of,

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bandit.html_page import Section
 from bandit.types import ArmReport
 from simulations.calibration import summed
-from simulations.reports.html_page import Section
 from simulations.reports.results import ArmInterval, TrafficShares
 from simulations.reports.scores import Played, Score, impressions_of, lift_curve, regret_curve, stretch_ends
 from simulations.reports.sections import (

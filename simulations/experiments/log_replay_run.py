@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from bandit.html_page import Section, with_small_print
 from bandit.jax_runtime import keep_compiled_programs
 from simulations.errors import unknown
 from simulations.experiments.log_replay import POLICIES, SETTINGS, Replayed, check_uniform, replay_log
@@ -18,7 +19,6 @@ from simulations.policies.rivals import RivalSetting
 from simulations.progress import progress_of
 from simulations.reports.conclusions import by_difference, conclude
 from simulations.reports.files import write_csv, write_report
-from simulations.reports.html_page import Section, with_small_print
 from simulations.reports.plots import draw_arms
 from simulations.reports.results import ArmInterval, wilson
 

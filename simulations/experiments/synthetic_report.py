@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from bandit.features.design import PriorScales
+from bandit.html_page import Section, with_small_print
 from simulations.calibration import summed
 from simulations.experiments.plans import N_TUNING, Plan
 from simulations.reports.conclusions import by_difference, by_ratio, conclude
 from simulations.reports.files import write_report
-from simulations.reports.html_page import Section, with_small_print
 from simulations.reports.results import HorizonCurve
 from simulations.reports.scores import (
     Comparison,

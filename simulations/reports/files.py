@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from simulations.reports.html_page import Section, settings_id, write_html
-from simulations.reports.plot_style import write_png
+from bandit.html_page import Section, settings_id, write_html
+from simulations.reports.plot_style import svg, write_png
 from simulations.reports.results import ResultError
 
 _NOT_IN_NAMES = r'[<>:"/\\|?*\x00-\x1f]'  # of files, on any system
@@ -31,9 +31,9 @@ def write_report(
         settings: name -> value of all that is needed to make the report again.
 
     Raises:
-        ResultError: as `page.write_html`.
+        PageError: as `html_page.write_html`.
     """
-    write_html(path, title, sections, lead=lead, settings=settings)
+    write_html(path, title, sections, lead=lead, settings=settings, svg=svg)
     folder = figures_of(path)
     for old in folder.glob("*.png"):
         old.unlink()

@@ -1,7 +1,7 @@
 """The look that all pictures share: colours, line styles, frame, labels beside lines, the way into a file.
 
 The colours are after M. Okabe and K. Ito, "Color Universal Design" (2008), darkened until a label of the same
-colour can be read on white; each stands with its counterpart for a dark page, which report.py swaps in.
+colour can be read on white; each stands with its counterpart for a dark page, which `svg` swaps in.
 """
 
 import io
@@ -19,19 +19,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-# name -> (on a light page, on a dark page)
-THEME: Final = {
-    "ink": ("#1f2533", "#e8ebf2"),
-    "muted": ("#5d6576", "#a3abbb"),
-    "grid": ("#e2e5eb", "#343b49"),
-    "paper": ("#fffffe", "#1a1e27"),
-    "blue": ("#0068a8", "#62b4f2"),
-    "vermilion": ("#c04e00", "#f3915a"),
-    "green": ("#007f5c", "#45c9a0"),
-    "purple": ("#a34d85", "#de97c5"),
-    "amber": ("#946400", "#e3b341"),
-    "brown": ("#7a5242", "#c79c88"),
-}
+from bandit.html_page import THEME
+
 INK, MUTED, GRID, PAPER, BLUE = (THEME[name][0] for name in ("ink", "muted", "grid", "paper", "blue"))
 # The undarkened colours, for areas; they work on both pages. The grey is for "all others".
 FILLS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")

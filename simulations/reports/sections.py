@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
+from bandit.html_page import Section, Table, with_small_print
 from simulations.calibration import PROBABILITY_EDGES, Record, calibration_of
 from simulations.reports.belief_plots import draw_calibration, draw_probabilities
 from simulations.reports.curves import draw_horizons, draw_lift_over_time, draw_regret
-from simulations.reports.html_page import Section, Table, with_small_print
 from simulations.reports.plots import draw_arms, draw_lift, draw_shares
 from simulations.reports.results import (
     ArmInterval,

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from bandit.errors import PageError
+from bandit.html_page import Piece, Section, Table, settings_id, with_small_print, write_html
 from simulations.calibration import LOGIT_EDGES, PROBABILITY_EDGES, Record
 from simulations.reports.files import figures_of, write_csv, write_report
-from simulations.reports.html_page import Piece, Section, Table, settings_id, with_small_print, write_html
 from simulations.reports.results import (
     ArmInterval,
     HorizonCurve,
@@ -288,10 +289,10 @@ def test_empty_table_keeps_its_header(tmp_path: Path) -> None:
 def test_page_names_what_is_wrong_and_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     crooked = Table(header=("a", "b"), rows=(("1", "2"), ("3",)))
-    with pytest.raises(ResultError, match=r"a title for report\.html, got '  '"):
+    with pytest.raises(PageError, match=r"a title for report\.html, got '  '"):
         write_html(path, "  ", sections())
-    with pytest.raises(ResultError, match=r"at least one section for report\.html, got none"):
+    with pytest.raises(PageError, match=r"at least one section for report\.html, got none"):
         write_html(path, "T", [])
-    with pytest.raises(ResultError, match="expected 2 cells in row 2 of the table under 'Odd', got 1"):
+    with pytest.raises(PageError, match="expected 2 cells in row 2 of the table under 'Odd', got 1"):
         write_html(path, "T", [Section(heading="Odd", caption="C", table=crooked)])
     assert not path.exists()

@@ -5,14 +5,27 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from matplotlib.figure import Figure
+from bandit.errors import PageError
 
-from simulations.reports.plot_style import THEME, svg
-from simulations.reports.results import ResultError
+# name -> (on a light page, on a dark page)
+THEME: Final = {
+    "ink": ("#1f2533", "#e8ebf2"),
+    "muted": ("#5d6576", "#a3abbb"),
+    "grid": ("#e2e5eb", "#343b49"),
+    "paper": ("#fffffe", "#1a1e27"),
+    "blue": ("#0068a8", "#62b4f2"),
+    "vermilion": ("#c04e00", "#f3915a"),
+    "green": ("#007f5c", "#45c9a0"),
+    "purple": ("#a34d85", "#de97c5"),
+    "amber": ("#946400", "#e3b341"),
+    "brown": ("#7a5242", "#c79c88"),
+}
+# (picture, prefix of its ids, what a screen reader says) -> an <svg> element whose colours are THEME's
+Svg = Callable[[Any, str, str], str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +71,7 @@ class Section:
     Attributes:
         heading: what the part shows, in a few words.
         caption: how to read it, for someone who doesn't know the field.
-        picture: a figure, or none.
+        picture: whatever `write_html` is given a way to draw, or none.
         table: the numbers, or none; folded away where there is a picture or a text.
         texts: names of texts, and each text in pieces.
         name: in a word; names the picture's file.
@@ -66,7 +79,7 @@ class Section:
 
     heading: str
     caption: str
-    picture: Figure | None = None
+    picture: Any = None
     table: Table | None = None
     texts: tuple[tuple[str, tuple[Piece, ...]], ...] = ()
     name: str = ""
@@ -79,6 +92,7 @@ def write_html(
     *,
     lead: str = "",
     settings: Mapping[str, object] | None = None,
+    svg: Svg | None = None,
 ) -> None:
     """Write a page that holds everything in one file: pictures as inline SVG, no script, nothing fetched.
 
@@ -90,16 +104,19 @@ def write_html(
         sections: its parts, in order.
         lead: a sentence or two under the title: what was done, and what came out.
         settings: name -> value of all that is needed to make the page again; the last part.
+        svg: draws the sections' pictures; a page without pictures needs none.
 
     Raises:
-        ResultError: when the title is blank, there are no sections, or a table's rows do not fit its header.
+        PageError: when the title is blank, there are no sections, or a table's rows do not fit its header.
     """
     if not title.strip():
-        raise ResultError(f"expected a title for {path.name}, got {title!r}")
+        raise PageError(f"expected a title for {path.name}, got {title!r}")
     if not sections:
-        raise ResultError(f"expected at least one section for {path.name}, got none")
+        raise PageError(f"expected at least one section for {path.name}, got none")
     made_by = f"settings {settings_id(settings)}" if settings else ""
-    parts = [_section(section, f"p{number}", made_by) for number, section in enumerate(sections, start=1)]
+    parts = [
+        _section(section, f"p{number}", made_by, svg) for number, section in enumerate(sections, start=1)
+    ]
     if settings:
         table = Table(
             header=("setting", "value"), rows=tuple((name, _words(v)) for name, v in settings.items())
@@ -128,14 +145,14 @@ def settings_id(settings: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _section(section: Section, name: str, made_by: str) -> str:
+def _section(section: Section, name: str, made_by: str, svg: Svg | None = None) -> str:
     """Lay out one section; its numbers are folded away under a picture."""
     text = f"<h2>{_escaped(section.heading)}</h2>"
     caption = _escaped(section.caption)
     table = _table(section.table, section.heading) if section.table else ""
     if section.picture is None and not section.texts:
         return f"<section{' class=wide' if table else ''}>{text}<p>{caption}</p>{table}</section>"
-    if section.picture is None:
+    if svg is None or section.picture is None:
         text += "".join(map(_shaded, section.texts)) + f"<p>{caption}</p>"
     else:
         picture = svg(section.picture, name, _escaped(section.heading))
@@ -162,7 +179,7 @@ def _table(table: Table, heading: str) -> str:
     """Lay out a table; the engine's rows stand out."""
     for number, row in enumerate(table.rows, start=1):
         if len(row) != len(table.header):
-            raise ResultError(
+            raise PageError(
                 f"expected {len(table.header)} cells in row {number} of the table under {heading!r}, "
                 f"got {len(row)}"
             )
