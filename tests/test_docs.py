@@ -25,7 +25,7 @@ import pytest
 from sqlalchemy import make_url
 
 from bandit import Creative, Engine, HistoryRow, Outcome, Request
-from bandit.cli import main
+from simulations.cli import main
 from storage.schema.tables import Base
 from storage.schema.views import VIEWS
 from tests.paths import ROOT, TINY

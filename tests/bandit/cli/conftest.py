@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from bandit import Creative, Engine
-from bandit.cli import main
+from simulations.cli import main
 from tests.paths import TINY
 
 CREATIVES = [

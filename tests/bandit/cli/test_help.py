@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import typer
 
-from bandit.cli import NAME, app, main
+from simulations.cli import NAME, app, main
 from tests.bandit.cli.conftest import Run
 from tests.paths import ROOT
 
-PROGRAM = [sys.executable, "-c", "import sys; from bandit.cli import main; sys.exit(main())"]
+PROGRAM = [sys.executable, "-c", "import sys; from simulations.cli import main; sys.exit(main())"]
 
 
 def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -76,7 +76,7 @@ def test_version(run: Run) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys; from bandit.cli import main; main(['--help']); "
+        "import sys; from simulations.cli import main; main(['--help']); "
         "heavy = {'jax', 'sqlalchemy', 'numpy', 'simulations'}; sys.exit(str(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -12,7 +12,7 @@ from bandit.learning.verify import replay
 from tests.bandit.engines import Engines, add_campaign, wait_for
 from tests.paths import TINY
 
-START = "import sys; from bandit.cli import main; sys.exit(main(sys.argv[1:]))"
+START = "import sys; from simulations.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def learner(url: str, log: IO[str]) -> "subprocess.Popen[str]":

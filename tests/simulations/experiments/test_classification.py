@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from bandit.cli import main
 from bandit.jax_runtime import double_precision
+from simulations.cli import main
 from simulations.experiments.classification import GRIDS, SETTINGS, design_rows, play_labelled
 from simulations.experiments.classification_run import run_classification, score_of
 from simulations.worlds.labelled import LabelError, Labelled, read_labelled

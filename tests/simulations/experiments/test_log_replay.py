@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from bandit.cli import main
 from bandit.jax_runtime import double_precision
+from simulations.cli import main
 from simulations.experiments.log_replay import SETTINGS, contexts_of, replay_log
 from simulations.ope.logs import Log, LogError, context_columns
 from simulations.ope.open_bandit import read_open_bandit

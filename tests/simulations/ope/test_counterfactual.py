@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from bandit.cli import main
 from bandit.engine import Engine, utc_now
 from bandit.model.model import Model
 from bandit.types import Creative, Outcome, Request
 from encoders import TextEncoder
+from simulations.cli import main
 from simulations.ope.counterfactual import EngineSettings, engine_probabilities
 from simulations.ope.logs import LogError
 from simulations.ope.own_logs import read_settled

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from bandit.cli import main
+from simulations.cli import main
 from simulations.ope.evaluation import ESTIMATORS, Evaluation, evaluate
 from simulations.ope.logs import Log, LogError
 from simulations.ope.open_bandit import read_open_bandit

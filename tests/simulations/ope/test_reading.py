@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from bandit.cli import main
 from bandit.engine import Engine
 from bandit.types import Creative, Outcome
 from encoders import TextEncoder
+from simulations.cli import main
 from simulations.ope.dsjson import read_dsjson
 from simulations.ope.logs import Log, LogError
 from simulations.ope.own_logs import read_database, read_export
