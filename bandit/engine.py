@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, cast, final, overload
 
-from bandit.campaigns import check_campaign
 from bandit.errors import (
     EngineClosedError,
     ForkedEngineError,
@@ -24,6 +23,7 @@ from bandit.errors import (
 from bandit.explanation import explain, read_words, text_direction
 from bandit.features.context_policy import Policy, allowed, rows_without_private
 from bandit.jax_runtime import YIELD_S, keep_compiled_programs
+from bandit.learning.arm_summaries import arm_report
 from bandit.learning.learner import Learner
 from bandit.learning.settlement import Settling
 from bandit.learning.workers import Background
@@ -31,7 +31,6 @@ from bandit.model.catalog import CampaignEntry
 from bandit.model.content import texts_of
 from bandit.model.embeddings import LazyEncoder
 from bandit.model.model import Model
-from bandit.reporting import NoWatch, arm_report, reports_of
 from bandit.serving.selector import Selector
 from bandit.types import (
     ArmReport,
@@ -45,6 +44,7 @@ from bandit.types import (
     Settled,
     Swapped,
 )
+from bandit.validation import NoWatch, check_campaign, reports_of
 from bandit.warm_start.database import database_identity, read_database
 from bandit.warm_start.importer import History, check_history, check_import_id, import_history, new_creative
 from encoders import Encoder

@@ -14,9 +14,10 @@ from bandit.learning.kernels import summarise_campaign
 from bandit.learning.view import View
 from bandit.model.catalog import CampaignEntry
 from bandit.model.model import Model
-from bandit.policy.kernels import padded_size
+from bandit.padding import padded_size
 from bandit.posterior import Summary
-from storage import ArmReadout, Store
+from bandit.types import ArmReport
+from storage import ArmReadout, ArmRow, Store
 
 ARMS = (4, 8, 16, 32)
 CONTEXTS = (1, 8, 64)
@@ -100,3 +101,26 @@ class Readouts:
         padding = padded_size(len(kept), CONTEXTS) - len(kept)
         stacked = np.stack([np.frombuffer(key) for key in kept])
         return np.pad(stacked, ((0, padding), (0, 0))), np.pad(counts / counts.sum(), (0, padding))
+
+
+def arm_report(row: ArmRow) -> ArmReport:
+    """Return what people read of an arm; its statistics have just been refreshed."""
+    return ArmReport(
+        creative_id=row.external_id,
+        status=row.status,
+        impressions=row.impressions,
+        clicks=row.clicks,
+        conversions=row.conversions,
+        value=row.value,
+        pending_impressions=row.pending_impressions,
+        history_impressions=row.history_impressions,
+        history_clicks=row.history_clicks,
+        ctr=row.ctr or 0.0,
+        ctr_low=row.ctr_low or 0.0,
+        ctr_high=row.ctr_high or 0.0,
+        p_best=row.p_best or 0.0,
+        expected_loss=row.expected_loss or 0.0,
+        value_remaining=row.value_remaining or 0.0,
+        share=row.share,
+        version=row.version or 0,
+    )

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from bandit.features.content_tables import Tables, design
 from bandit.features.design import group_mask, scale_groups
-from bandit.policy.kernels import Tables, design
 from bandit.posterior import (
     Change,
     Parts,

@@ -16,9 +16,8 @@ import numpy as np
 from bandit.errors import PosteriorError
 from bandit.features.context import count_contexts
 from bandit.jax_runtime import double_precision
-from bandit.learning.aggregation import leading_rows, tallied
+from bandit.learning.aggregation import count_learnt, leading_rows, tallied
 from bandit.learning.arm_summaries import Readouts
-from bandit.learning.counting import count_learnt
 from bandit.learning.replica import BATCH, Fold
 from bandit.learning.schedule import Upkeep, scales_kept, scales_of
 from bandit.learning.snapshots import snapshot_to_bytes

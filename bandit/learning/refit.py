@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from bandit.features.content_tables import Tables
 from bandit.features.design import scale_groups
 from bandit.jax_runtime import YIELD_S, double_precision
 from bandit.learning.kernels import CountedRows, designed
-from bandit.policy.kernels import Tables
 from bandit.posterior import Fit, Prior, RefitInfo, State, begin, fitted, is_unsettled, moved, rescaled
 
 

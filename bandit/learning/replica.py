@@ -14,17 +14,15 @@ import jax
 import numpy as np
 
 from bandit.jax_runtime import double_precision
-from bandit.learning.aggregation import Counted, pool, tallied
-from bandit.learning.counting import count_learnt, room_to_fit
-from bandit.learning.following import all_arms, forgets_of, steps_to_fold
+from bandit.learning.aggregation import Counted, count_learnt, pool, room_to_fit, tallied
 from bandit.learning.kernels import CountedRows, apply_change, arm_rows, fade, learn_batch
 from bandit.learning.refit import fit_counts
 from bandit.learning.schedule import Upkeep, kept_since, scales_kept
-from bandit.learning.snapshots import restored
+from bandit.learning.snapshots import all_arms, forgets_of, restored, steps_to_fold
 from bandit.learning.view import View
 from bandit.model.catalog import Roster
 from bandit.model.model import Model
-from bandit.policy.kernels import padded_size, room_for
+from bandit.padding import padded_size, room_for
 from bandit.posterior import Change, RefitInfo, SiteInfo, State, grow, initial_state
 from storage import ArmStates, LearnRows, LogRow, Snapshot, Store
 from storage.learning_records import StepKind

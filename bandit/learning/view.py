@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from bandit.features.content_tables import Tables
 from bandit.model.catalog import Roster
-from bandit.policy.kernels import Tables
 from bandit.posterior import State
 
 

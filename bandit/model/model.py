@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Float
 
 from bandit.errors import ContextError
+from bandit.features.content_tables import Tables
 from bandit.features.context import check_context, distinct_contexts, give_slots
 from bandit.features.context_policy import check_policy, new_secret
 from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales
 from bandit.model.catalog import CampaignEntry, Roster, build_roster
 from bandit.model.content import Contents, Features, Reading, features_step
 from bandit.model.embeddings import LazyEncoder
-from bandit.policy.kernels import Tables, room_for
+from bandit.padding import room_for
 from encoders import Encoder
 from storage import (
     ContextCountRecord,

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from bandit.features.design import N_CONTEXT, design_row
+from bandit.features.content_tables import Tables
+from bandit.features.design import N_CONTEXT
 from bandit.policy.predictive import LogitMap, SlotMap, map_logits, map_slots
 from bandit.policy.propensity import Limits, Odds, draw, odds_of
 from bandit.policy.quasi_random import N_POINTS, N_SETS
@@ -27,22 +28,7 @@ from bandit.posterior import State
 
 Leaves = TypeVar("Leaves")
 
-BATCHES = (1, 8, 64, 256)
-MOST_PAIRS = 1 << 24  # of candidates in a batch: each is some numbers of 8 bytes, 1 GB in all
 PART = 32  # requests whose points are compared together: 32 × 12 × 256 numbers of 4 bytes are 400 kB
-CANDIDATES = (4, 8, 12, 16, 32, 64, 128, 256, 512, 1024)
-
-
-class Tables(NamedTuple):
-    """Contents on the device, padded to the posterior's capacity.
-
-    Attributes:
-        content: content features of each arm.
-        mean_content: mean content of each campaign.
-    """
-
-    content: Float[Array, "arms content"]
-    mean_content: Float[Array, "campaigns content"]
 
 
 class Groups(NamedTuple):
@@ -83,48 +69,6 @@ class Table(NamedTuple):
     remaining: Float[Array, ""]
     eligible: Bool[Array, "candidates"]
     control_share: Float[Array, ""]
-
-
-def padded_size(n: int, sizes: tuple[int, ...]) -> int:
-    """Return the smallest of the sizes that holds n, or the next power of two.
-
-    Example:
-        >>> padded_size(5, (4, 8)), padded_size(9, (4, 8))
-        (8, 16)
-    """
-    return next((size for size in sizes if size >= n), 1 << (n - 1).bit_length())
-
-
-def batches_of(n_candidates: int) -> tuple[int, ...]:
-    """Return the sizes of batches for a padded number of candidates: many of them are chosen from one by one.
-
-    Example:
-        >>> batches_of(256), batches_of(512), batches_of(4096)
-        ((1, 8, 64, 256), (1, 8, 64), (1,))
-    """
-    return tuple(n for n in BATCHES if n * n_candidates**2 <= MOST_PAIRS or n == 1)
-
-
-def room_for(n: int, least: int) -> int:
-    """Return a capacity that holds n: powers of two, and from 65,536 in steps of an eighth of one.
-
-    Each capacity has compiled programs of its own, so there should be few; 200,000 arms take 334 MB, so
-    many should not be padded by half.
-
-    Example:
-        >>> room_for(5, 16), room_for(300, 256), room_for(200_000, 256)
-        (16, 512, 212992)
-    """
-    power = 1 << (max(n, least) - 1).bit_length()
-    if power <= 65_536:
-        return power
-    return next(size for size in range(power * 9 // 16, power + 1, power // 16) if size >= n)
-
-
-def design(tables: Tables, context: Array, arm: Array, campaign: Array) -> Array:
-    """Return φ of one request's candidates, [candidates, 209]."""
-    mean = tables.mean_content[campaign]
-    return jax.vmap(lambda index: design_row(context, tables.content[index], mean))(arm)
 
 
 slots_of = jax.jit(map_slots)

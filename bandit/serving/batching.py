@@ -16,17 +16,8 @@ from bandit.jax_runtime import double_precision
 from bandit.learning.view import View
 from bandit.model.catalog import CampaignEntry
 from bandit.model.model import Model
-from bandit.policy.kernels import (
-    BATCHES,
-    CANDIDATES,
-    Batch,
-    batches_of,
-    draw_from_table,
-    padded_size,
-    select_batch,
-    select_list,
-    tabulate,
-)
+from bandit.padding import BATCHES, CANDIDATES, batches_of, padded_size
+from bandit.policy.kernels import Batch, draw_from_table, select_batch, select_list, tabulate
 from bandit.policy.quasi_random import N_SETS
 from bandit.policy.randomness import Luck, draw_luck
 from bandit.policy.thompson import KAPPA, Choice

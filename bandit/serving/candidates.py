@@ -9,7 +9,7 @@ import numpy as np
 from bandit.errors import CampaignInactiveError, NoCandidatesError
 from bandit.learning.view import View
 from bandit.model.catalog import CampaignEntry
-from bandit.policy.kernels import CANDIDATES, padded_size
+from bandit.padding import CANDIDATES, padded_size
 from bandit.types import Request
 from storage import CreativeRecord, UnknownCreativeError
 

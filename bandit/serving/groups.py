@@ -13,8 +13,9 @@ import numpy as np
 
 from bandit.learning.view import View
 from bandit.model.catalog import CampaignEntry
+from bandit.padding import batches_of, padded_size
 from bandit.policy.horizon import expected_horizon
-from bandit.policy.kernels import Groups, Table, batches_of, maps_of, padded_size, slots_of, tabulate
+from bandit.policy.kernels import Groups, Table, maps_of, slots_of, tabulate
 from bandit.policy.predictive import LogitMap, SlotMap
 from bandit.policy.propensity import Limits
 from bandit.policy.quasi_random import normal_points

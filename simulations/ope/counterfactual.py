@@ -17,15 +17,16 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from bandit.features.content_pca import random_components, shipped_components
+from bandit.features.content_tables import Tables
 from bandit.features.context import context_vectors
 from bandit.features.design import weight_prior
 from bandit.jax_runtime import double_precision
-from bandit.learning.aggregation import Counted, pool
-from bandit.learning.counting import room_to_fit
+from bandit.learning.aggregation import Counted, pool, room_to_fit
 from bandit.learning.refit import fit_counts
 from bandit.model.catalog import CampaignEntry
 from bandit.model.model import Model
-from bandit.policy.kernels import CANDIDATES, Tables, maps_of, padded_size, slots_of
+from bandit.padding import CANDIDATES, padded_size
+from bandit.policy.kernels import maps_of, slots_of
 from bandit.policy.predictive import LogitMap, SlotMap
 from bandit.policy.propensity import Limits
 from bandit.policy.quasi_random import normal_points

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from bandit.campaigns import check_campaign
 from bandit.errors import InvalidCampaignError
+from bandit.validation import check_campaign
 
 GOOD: dict[str, Any] = {
     "name": "spring-sale",

@@ -18,22 +18,12 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from bandit.features.content_tables import Tables, design
 from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales, design_row, weight_prior
 from bandit.jax_runtime import double_precision
 from bandit.learning.replica import ROWS
-from bandit.policy.kernels import (
-    CANDIDATES,
-    Batch,
-    Groups,
-    Tables,
-    design,
-    draw_from_table,
-    maps_of,
-    padded_size,
-    select_batch,
-    slots_of,
-    tabulate,
-)
+from bandit.padding import CANDIDATES, padded_size
+from bandit.policy.kernels import Batch, Groups, draw_from_table, maps_of, select_batch, slots_of, tabulate
 from bandit.policy.propensity import Limits
 from bandit.policy.randomness import Luck, draw_luck
 from bandit.policy.thompson import Choice, Exploration, choose

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from bandit.features.content_tables import Tables
 from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales, weight_prior
 from bandit.jax_runtime import double_precision, keep_compiled_programs
 from bandit.learning.kernels import CountedRows, apply_change, learn_batch
 from bandit.learning.refit import fit_counts
-from bandit.policy.kernels import Tables, room_for
+from bandit.padding import room_for
 from bandit.posterior import State, initial_state
 
 pytestmark = pytest.mark.benchmark

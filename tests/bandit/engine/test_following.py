@@ -7,7 +7,7 @@ import pytest
 
 from bandit import Engine
 from bandit.errors import NoCandidatesError
-from bandit.learning.following import STEPS_AHEAD
+from bandit.learning.snapshots import STEPS_AHEAD
 from storage.errors import ServerUnreachableError
 from tests.bandit.engines import Engines, add_campaign, assert_same, creatives, play, posterior, wait_for
 from tests.storage.sql import execute

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.testing import assert_allclose
 
+from bandit.features.content_tables import Tables
 from bandit.features.context import context_vector
 from bandit.features.design import N_CONTENT, PriorScales, weight_prior
 from bandit.jax_runtime import double_precision
 from bandit.learning.aggregation import Counted, pool
 from bandit.learning.kernels import CountedRows, apply_change, learn_batch
-from bandit.policy.kernels import Tables, padded_size
+from bandit.padding import padded_size
 from bandit.posterior import SiteInfo, State, initial_state
 from storage import ContextRecord, ContextSlotRecord
 from tests.bandit.posterior.small import named_arrays

@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose
 
 from bandit import Engine, Request
 from bandit.jax_runtime import double_precision
-from bandit.policy.kernels import BATCHES, select_batch
+from bandit.padding import BATCHES
+from bandit.policy.kernels import select_batch
 from bandit.policy.quasi_random import N_POINTS
 from bandit.serving.batching import choose_all, warm_up
 from bandit.serving.candidates import prepare

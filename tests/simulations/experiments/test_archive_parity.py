@@ -14,7 +14,7 @@ from bandit import Creative, Engine, HistoryRow, Outcome
 from bandit import Request as EngineRequest
 from bandit.features.design import PriorScales
 from bandit.jax_runtime import double_precision
-from bandit.policy.kernels import CANDIDATES, padded_size
+from bandit.padding import CANDIDATES, padded_size
 from bandit.policy.quasi_random import N_POINTS, normal_points
 from bandit.policy.randomness import Luck, draw_luck
 from bandit.policy.thompson import Choice
