@@ -12,12 +12,12 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from bandit.posterior import Gaussian
-from simulations.reports.results import Calibration, wilson
 
 # Edges of the levels of an expected click rate, in logits: 0.05 % to 99.95 %, steps of 15 to 20 % of a rate.
 LOGIT_EDGES: Final = tuple(np.arange(-7.6, 7.8, 0.2).round(1).tolist())
 # Edges of the levels of a probability: five to a factor of ten.
 PROBABILITY_EDGES: Final = tuple((10.0 ** (np.arange(-19, 0) / 5)).tolist())
+GROUPS: Final = 10  # of a calibration, of about as many impressions each
 
 
 class Record(NamedTuple):
@@ -73,7 +73,37 @@ def summed(record: Record) -> Record:
     return Record._make(leaf.sum(axis=0) for leaf in record)
 
 
-GROUPS: Final = 10  # of a calibration, of about as many impressions each
+class Calibration(NamedTuple):
+    """Click rates that a policy expected of what it showed, and what came of them, in groups.
+
+    Attributes:
+        impressions: of each group.
+        expected: mean of the click rates expected.
+        realised: clicks / impressions.
+        low: lower end of the 95 % interval of that.
+        high: upper end.
+    """
+
+    impressions: Float[np.ndarray, "groups"]
+    expected: Float[np.ndarray, "groups"]
+    realised: Float[np.ndarray, "groups"]
+    low: Float[np.ndarray, "groups"]
+    high: Float[np.ndarray, "groups"]
+
+
+def wilson(
+    clicks: Float[np.ndarray, "..."], impressions: Float[np.ndarray, "..."]
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Return the ends of the 95 % interval of a click rate; it is within [0, 1], without clicks too.
+
+    References:
+        E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+    """
+    z2 = 1.959964**2
+    rate, spread = clicks / impressions, z2 / impressions
+    middle = (rate + spread / 2) / (1 + spread)
+    half = np.sqrt(rate * (1 - rate) * spread + spread**2 / 4) / (1 + spread)
+    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
 
 
 def calibration_of(record: Record, n_groups: int = GROUPS) -> Calibration:

@@ -24,6 +24,8 @@ from typing import Protocol, TypeVar
 
 import jax
 import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import bandit
 import simulations
@@ -273,3 +275,9 @@ def _write(path: Path, arrays: Arrays) -> None:
         file.flush()
         os.fsync(file.fileno())
     half.replace(path)
+
+
+def progress_of(console: Console | None) -> Progress:
+    """Return a bar with what is played, the time gone and the time left; None shows none."""
+    columns = (TextColumn("{task.description:28}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console or Console(quiet=True), transient=True)

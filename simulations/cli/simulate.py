@@ -199,12 +199,11 @@ def synthetic(
 
     Finished runs are kept in the folder; the same command goes on where an earlier one was stopped.
     """
-    from simulations.experiments.plans import N_WORDS, Plan
-    from simulations.experiments.presets import plan_of
+    from simulations.experiments.plans import N_WORDS, Plan, plan_of
     from simulations.experiments.synthetic_report import HEADER, conclusion, row_of
     from simulations.experiments.synthetic_run import run_synthetic
     from simulations.sweep import Workers
-    from simulations.worlds.changes import parse_changes
+    from simulations.worlds.drift import parse_changes
 
     names = tuple(policies.split(","))
     plan = Plan(policies=names) if preset is None else plan_of(preset, names)

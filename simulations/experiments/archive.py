@@ -1,8 +1,10 @@
-"""Playing an archive of A/B tests by the protocol of `replay`, and the share of the lift a policy gets."""
+"""Playing an archive of A/B tests by the protocol of `worlds.archive`; the share of the lift that is got."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -13,16 +15,19 @@ from jaxtyping import Float
 
 from bandit.features.content_pca import Components
 from bandit.features.design import PriorScales
+from bandit.jax_runtime import double_precision, keep_compiled_programs
 from simulations.errors import ArchiveError
 from simulations.loop import Step, Traffic, play_total
-from simulations.policies.base import Request
+from simulations.policies.base import Problems, Request
 from simulations.policies.settings import POLICIES, Maker, Numbers, Setting
-from simulations.worlds.archive import PastTest, Problems, archive_prior, click_rate, problems, split
+from simulations.sweep import HERE, Arrays, Workers, code_digest, run_cells
+from simulations.worlds.archive import PastTest, archive_prior, click_rate, problems, split
 
 BATCHES = {100: 20, 400: 50, 1000: 100}  # impressions per arm -> impressions between two updates
 N_SEEDS = 6
 CHUNK = 96  # runs compiled together: more do not fit the cache
 PADDED_ARMS = (4, 8, 16, 32, 64)
+Groups = list[tuple[np.ndarray, Problems]]  # from `prepared`
 
 
 class Played(NamedTuple):
@@ -226,3 +231,58 @@ def scored(
     rows = [score(setting.policy, setting.setting_id, played.earned) for setting, played in outcomes.items()]
     bounds = [score("uniform", "-", reference.uniform), score("oracle", "-", reference.best)]
     return rows + bounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One policy at one T.
+
+    Attributes:
+        groups: the tests, with the beliefs that they start from.
+        setting: the policy.
+        per_arm: T, impressions per headline.
+    """
+
+    groups: Groups
+    setting: Setting
+    per_arm: int
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """All that its numbers depend on."""
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(self.groups):
+            array = np.asarray(leaf)
+            digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+        return {
+            "tests": digest.hexdigest(),
+            "policy": self.setting.policy,
+            "setting": asdict(self.setting),
+            "per_arm": self.per_arm,
+            "jax": jax.__version__,
+            "code": code_digest(),
+        }
+
+
+def play_cell(cell: Cell) -> Arrays:
+    """Play one cell; its arrays are those of an `archive.Played`."""
+    keep_compiled_programs()
+    with double_precision():
+        return play_archive(cell.groups, cell.setting, cell.per_arm)._asdict()
+
+
+def play_cells(
+    cells: Sequence[Cell],
+    *,
+    workers: Workers = HERE,
+    kept: Path | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Played]:
+    """Play cells, or read what an earlier call has finished; arguments and errors as in `cells.run_cells`."""
+    # Arrays of this process's device cannot be sent to another.
+    sent = [
+        Cell(groups=jax.tree.map(np.asarray, cell.groups), setting=cell.setting, per_arm=cell.per_arm)
+        for cell in cells
+    ]
+    found = run_cells(play_cell, sent, workers=workers, kept=kept, advance=advance)
+    return [Played(**arrays) for arrays in found]

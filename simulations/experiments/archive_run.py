@@ -17,16 +17,22 @@ from bandit.jax_runtime import double_precision, keep_compiled_programs
 from encoders import Encoder, FileCache, TextEncoder, encode_cached
 from simulations.errors import ArchiveError
 from simulations.experiments.ablations import ablations
-from simulations.experiments.archive import BATCHES, N_SEEDS, Played, Score, prepared, scored
-from simulations.experiments.archive_cells import Cell, play_cells
+from simulations.experiments.archive import (
+    BATCHES,
+    N_SEEDS,
+    Cell,
+    Played,
+    Score,
+    play_cells,
+    prepared,
+    scored,
+)
 from simulations.experiments.cold_start import play_cold
-from simulations.folders import check_free
 from simulations.policies.settings import DEFAULT_SETTINGS, WITHOUT_PRIOR, Setting, engine_setting
-from simulations.progress import progress_of
 from simulations.reports.conclusions import by_difference, conclude
-from simulations.reports.files import write_csv, write_report
+from simulations.reports.files import check_free, write_csv, write_report
 from simulations.reports.sections import archive_section
-from simulations.sweep import HERE, Workers
+from simulations.sweep import HERE, Workers, progress_of
 from simulations.worlds.archive import PastTest, read_archive
 
 COLD_STARTS = {engine_setting("cold start"): False, engine_setting("cold start, scales learnt"): True}

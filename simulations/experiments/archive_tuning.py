@@ -12,10 +12,10 @@ from bandit.jax_runtime import double_precision
 from encoders import Encoder, TextEncoder
 from simulations.experiments.archive import BATCHES, N_SEEDS, Played, play_archive, prepared, scored
 from simulations.experiments.archive_run import read_encoded
+from simulations.policies.base import Problems
 from simulations.policies.settings import TUNED, Setting, grid
-from simulations.progress import progress_of
 from simulations.reports.files import write_csv
-from simulations.worlds.archive import Problems
+from simulations.sweep import progress_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,10 @@ from simulations.calibration import summed
 from simulations.errors import unknown
 from simulations.experiments.classification import GRIDS, POLICIES, SETTINGS, play_labelled
 from simulations.experiments.plans import ENGINE, N_TUNING, TUNING_SEED
-from simulations.folders import check_free
 from simulations.grid_search import Trial, best_of
 from simulations.policies.rivals import RivalSetting
-from simulations.progress import progress_of
 from simulations.reports.conclusions import by_difference, conclude
-from simulations.reports.files import write_csv, write_report
+from simulations.reports.files import check_free, write_csv, write_report
 from simulations.reports.scores import (
     Played,
     impressions_of,
@@ -30,6 +28,7 @@ from simulations.reports.scores import (
     traffic_shares,
 )
 from simulations.reports.sections import belief_sections, lift_section, regret_section, shares_section
+from simulations.sweep import progress_of
 from simulations.worlds.labelled import LabelError, Labelled, read_labelled
 
 LATE = 4  # the last quarter of the rows

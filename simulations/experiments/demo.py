@@ -27,10 +27,10 @@ from simulations.experiments.demo_shop import (
 )
 from simulations.experiments.synthetic import play_worlds
 from simulations.policies.settings import ENGINE_SETTINGS, Setting
-from simulations.progress import progress_of
 from simulations.reports.conclusions import by_ratio, conclude
 from simulations.reports.files import write_report
 from simulations.reports.scores import Played, Score, regret_curve, score, uniform_of
+from simulations.sweep import progress_of
 from simulations.worlds.ads import Ad
 
 N_SEEDS = 24  # with eight, two standard errors of the engine's share of the lift are 18 points

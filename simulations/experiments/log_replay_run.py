@@ -10,17 +10,17 @@ from rich.console import Console
 
 from bandit.html_page import Section, with_small_print
 from bandit.jax_runtime import keep_compiled_programs
+from simulations.calibration import wilson
 from simulations.errors import unknown
 from simulations.experiments.log_replay import POLICIES, SETTINGS, Replayed, check_uniform, replay_log
-from simulations.folders import check_free
 from simulations.ope.logs import LogError
 from simulations.ope.reading import read_log
 from simulations.policies.rivals import RivalSetting
-from simulations.progress import progress_of
 from simulations.reports.conclusions import by_difference, conclude
-from simulations.reports.files import write_csv, write_report
+from simulations.reports.files import check_free, write_csv, write_report
 from simulations.reports.plots import draw_arms
-from simulations.reports.results import ArmInterval, wilson
+from simulations.reports.results import ArmInterval
+from simulations.sweep import progress_of
 
 ENGINE = "engine"
 LARGE = 1_000_000_000  # of a sample, where a standard error is as sure as it gets

@@ -23,8 +23,7 @@ from simulations.policies.rivals import RIVALS, RivalNumbers, RivalSetting
 from simulations.policies.settings import FIXED_SCALES, FORGETTING, WORLD_SETTINGS, Numbers, Setting
 from simulations.reports.scores import Played, played_of
 from simulations.worlds.ad_features import Texts
-from simulations.worlds.changes import Changes
-from simulations.worlds.course import Course, batches_to_wait, draw_course
+from simulations.worlds.drift import Changes, Course, batches_to_wait, draw_course
 from simulations.worlds.requests import WorldError
 from simulations.worlds.shop import EffectSizes, World, draw_truth, launch_mean, make_world, traffic_of
 

@@ -14,14 +14,12 @@ from simulations.calibration import Record
 from simulations.experiments.plans import ENGINE, N_TUNING, TUNING_SEED, Plan
 from simulations.experiments.synthetic import ENDS, draw_world, play_worlds
 from simulations.experiments.synthetic_report import write_synthetic_report
-from simulations.folders import check_free
 from simulations.grid_search import Trial, best_of
 from simulations.policies.rivals import GRIDS, RIVALS, TUNED, RivalSetting
 from simulations.policies.settings import WORLD_SETTINGS, WORLD_TUNED, Setting, grid
-from simulations.progress import progress_of
-from simulations.reports.files import write_csv
+from simulations.reports.files import check_free, write_csv
 from simulations.reports.scores import Comparison, Played, compare, horizon_curve, oracle_of, uniform_of
-from simulations.sweep import HERE, Arrays, Workers, code_digest, one_compiles, run_cells
+from simulations.sweep import HERE, Arrays, Workers, code_digest, one_compiles, progress_of, run_cells
 from simulations.worlds.ad_features import Texts, read_ads, write_ads
 
 AnySetting = Setting | RivalSetting

@@ -235,3 +235,19 @@ def _gamma(key: Array, shape: Array, tries: int = 3) -> Array:
     v = (1 + z / jnp.sqrt(9 * d)) ** 3
     accepted = (v > 0) & (jnp.log(u) < 0.5 * z**2 + d - d * v + d * jnp.log(jnp.maximum(v, 1e-12)))
     return d * jnp.maximum(jnp.take_along_axis(v, jnp.argmax(accepted, axis=0)[None], axis=0)[0], 1e-12)
+
+
+class Problems(NamedTuple):
+    """Many tests as bandit problems, padded to one number of arms.
+
+    Attributes:
+        truth: click rates, 0 for padding.
+        eligible: False for padding.
+        prior: the engine's joint posterior of the logits before the first impression.
+        past_rate: clicks per impression in the history.
+    """
+
+    truth: Float[Array, "tests arms"]
+    eligible: Bool[Array, "tests arms"]
+    prior: Gaussian
+    past_rate: Float[Array, "tests"]

@@ -14,7 +14,7 @@ from jax import Array
 
 from bandit.policy.quasi_random import normal_points
 from bandit.policy.thompson import KAPPA, NOISE, OPTIMISM, UNIFORM_SHARE
-from simulations.policies.base import Policy, beta_thompson, thompson_on_logits, ucb1
+from simulations.policies.base import Policy, Problems, beta_thompson, thompson_on_logits, ucb1
 from simulations.policies.logit_policies import (
     ab_then_commit,
     bayes_ucb,
@@ -24,7 +24,6 @@ from simulations.policies.logit_policies import (
     lola,
     scaled_thompson,
 )
-from simulations.worlds.archive import Problems
 
 Numbers = Mapping[str, Array]
 Maker = Callable[[Problems, Array, Numbers], Policy]

@@ -4,9 +4,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from simulations.calibration import PROBABILITY_EDGES, Record
+from simulations.calibration import PROBABILITY_EDGES, Calibration, Record
 from simulations.reports import plot_style as look
-from simulations.reports.results import Calibration, ResultError
+from simulations.reports.results import ResultError
 
 WIDE = 12  # a range of rates, as a factor, that is drawn by factors
 

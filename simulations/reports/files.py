@@ -1,4 +1,7 @@
-"""Files of results: tidy rows as CSV, a page that needs nothing but a browser, and its pictures as PNGs."""
+"""Files of results: tidy rows as CSV, a page that needs nothing but a browser, and its pictures as PNGs.
+
+What is there is not replaced unasked.
+"""
 
 import csv
 import dataclasses
@@ -11,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from bandit.html_page import Section, settings_id, write_html
+from simulations.errors import ResultsExistError
 from simulations.reports.plot_style import svg, write_png
 from simulations.reports.results import ResultError
 
 _NOT_IN_NAMES = r'[<>:"/\\|?*\x00-\x1f]'  # of files, on any system
 FIGURES = "figures"  # end of the name of a report's folder of PNGs
+RESULTS = ("results.csv", "report.html", "tuning.csv")
 
 
 def write_report(
@@ -93,3 +98,17 @@ def _cell(value: Any, field: str) -> Any:
         raise ResultError(f"expected one value per cell, got {type(value).__name__} in {field}")
     is_nothing = value is None or (isinstance(value, float) and math.isnan(value))
     return "" if is_nothing else value
+
+
+def check_free(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that has results.
+
+    Raises:
+        ResultsExistError: there are some, and `overwrite` is not set.
+    """
+    there = [name for name in RESULTS if (out / name).exists()]
+    if there and not overwrite:
+        raise ResultsExistError(
+            f"{out} has {', '.join(there)} already: name another folder, or allow the results to be replaced "
+            "(--overwrite)"
+        )

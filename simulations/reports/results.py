@@ -54,24 +54,6 @@ class HorizonCurve(NamedTuple):
     regret: Float[np.ndarray, "seeds horizons"]
 
 
-class Calibration(NamedTuple):
-    """Click rates that a policy expected of what it showed, and what came of them, in groups.
-
-    Attributes:
-        impressions: of each group.
-        expected: mean of the click rates expected.
-        realised: clicks / impressions.
-        low: lower end of the 95 % interval of that.
-        high: upper end.
-    """
-
-    impressions: Float[np.ndarray, "groups"]
-    expected: Float[np.ndarray, "groups"]
-    realised: Float[np.ndarray, "groups"]
-    low: Float[np.ndarray, "groups"]
-    high: Float[np.ndarray, "groups"]
-
-
 class TrafficShares(NamedTuple):
     """What each creative got of the traffic.
 
@@ -185,18 +167,3 @@ def errors_of_95(n: int) -> float:
         [3.18, 2.36, 2.07]
     """
     return float(stdtrit(n - 1, 0.975)) if n > 1 else float("inf")
-
-
-def wilson(
-    clicks: Float[np.ndarray, "..."], impressions: Float[np.ndarray, "..."]
-) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """Return the ends of the 95 % interval of a click rate; it is within [0, 1], without clicks too.
-
-    References:
-        E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
-    """
-    z2 = 1.959964**2
-    rate, spread = clicks / impressions, z2 / impressions
-    middle = (rate + spread / 2) / (1 + spread)
-    half = np.sqrt(rate * (1 - rate) * spread + spread**2 / 4) / (1 + spread)
-    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)

@@ -14,14 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from bandit.decision_log.files import opened_csv
 from bandit.errors import listed
 from bandit.features.content_pca import Components
 from bandit.features.design import PriorScales, design_row, scale_groups, weight_prior
-from bandit.posterior import Gaussian, Rows, State, predict, refit
+from bandit.posterior import Rows, State, predict, refit
 from simulations.errors import ArchiveError
+from simulations.policies.base import Problems
 
 COLUMNS = ("test_id", "week", "headline", "impressions", "clicks")
 TUNE_FROM, SCORE_FROM = 0.2, 0.4  # of the tests in order
@@ -144,22 +145,6 @@ def _without(test: PastTest, seen: set[str]) -> PastTest:
     keep = [i for i, headline in enumerate(test.headlines) if headline not in seen]
     headlines = tuple(test.headlines[i] for i in keep)
     return test._replace(headlines=headlines, impressions=test.impressions[keep], clicks=test.clicks[keep])
-
-
-class Problems(NamedTuple):
-    """Many tests as bandit problems, padded to one number of arms.
-
-    Attributes:
-        truth: click rates, 0 for padding.
-        eligible: False for padding.
-        prior: the engine's joint posterior of the logits before the first impression.
-        past_rate: clicks per impression in the history.
-    """
-
-    truth: Float[Array, "tests arms"]
-    eligible: Bool[Array, "tests arms"]
-    prior: Gaussian
-    past_rate: Float[Array, "tests"]
 
 
 def archive_prior(

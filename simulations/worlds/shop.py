@@ -19,7 +19,7 @@ from jaxtyping import Float
 from bandit.features.design import N_CONTENT, N_CONTEXT, design_row
 from simulations.loop import Scene, Traffic, steady
 from simulations.policies.base import Request
-from simulations.worlds.course import (
+from simulations.worlds.drift import (
     Course,
     Now,
     advanced,

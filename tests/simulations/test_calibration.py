@@ -15,10 +15,10 @@ from simulations.calibration import (
     expected_rate,
     no_record,
     record_of,
+    wilson,
 )
 from simulations.experiments.synthetic import draw_worlds, play_worlds
 from simulations.policies.settings import WORLD_SETTINGS
-from simulations.reports.results import wilson
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

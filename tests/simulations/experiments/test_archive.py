@@ -12,6 +12,7 @@ from bandit.features.design import N_CONTENT
 from bandit.posterior import Gaussian
 from simulations.errors import ArchiveError
 from simulations.experiments.archive import BATCHES, CHUNK, N_SEEDS, Played, play_archive, prepared, scored
+from simulations.policies.base import Problems
 from simulations.policies.settings import (
     DEFAULT_SETTINGS,
     GRID_SIZE,
@@ -22,7 +23,7 @@ from simulations.policies.settings import (
     grid,
     setting,
 )
-from simulations.worlds.archive import PastTest, Problems
+from simulations.worlds.archive import PastTest
 from tests.bandit.posterior.dense import Dense, learn_in_weight_space
 
 N_TESTS, N_ARMS, PER_ARM = 20, 4, 100

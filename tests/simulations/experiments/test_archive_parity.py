@@ -21,8 +21,8 @@ from bandit.policy.thompson import Choice
 from bandit.posterior import Gaussian
 from encoders import TextEncoder
 from simulations.experiments.archive_run import encode_archive
-from simulations.policies.base import LogitState, Outcomes, Policy, Request, thompson_on_logits
-from simulations.worlds.archive import PastTest, Problems, archive_prior, problems, read_archive
+from simulations.policies.base import LogitState, Outcomes, Policy, Problems, Request, thompson_on_logits
+from simulations.worlds.archive import PastTest, archive_prior, problems, read_archive
 
 N_HISTORY, N_PLAYED, PER_ARM, BATCH, MOST_ARMS = 60, 20, 40, 20, 8
 

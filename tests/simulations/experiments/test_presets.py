@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulations.errors import ResultsExistError
-from simulations.experiments.presets import PRESETS, plan_of
+from simulations.experiments.plans import PRESETS, plan_of
 from simulations.experiments.synthetic_run import run_synthetic
 from simulations.policies.settings import Setting
 from simulations.reports.scores import Comparison, Played, compare

@@ -29,8 +29,7 @@ from simulations.delayed_feedback import Waiting, delayed
 from simulations.experiments.synthetic import own_policy, posterior_as_of, setting_numbers
 from simulations.policies.base import Outcomes, Policy, Request
 from simulations.policies.settings import FIXED_SCALES, engine_setting
-from simulations.worlds.changes import Changes
-from simulations.worlds.course import draw_course, eligible_at
+from simulations.worlds.drift import Changes, draw_course, eligible_at
 from simulations.worlds.shop import World, launch_mean
 from tests.paths import TINY
 

@@ -12,15 +12,16 @@ from bandit.features.design import N_CONTEXT, design_row
 from simulations.experiments.synthetic import COURSE, draw_worlds, play_worlds
 from simulations.loop import Traffic
 from simulations.policies.settings import WORLD_SETTINGS, Setting
-from simulations.worlds.changes import Changes, parse_changes
-from simulations.worlds.course import (
+from simulations.worlds.drift import (
     CONVERSIONS,
+    Changes,
     Course,
     Now,
     at_the_start,
     batches_to_wait,
     draw_course,
     eligible_at,
+    parse_changes,
 )
 from simulations.worlds.requests import FIRST_SLOT, WorldError, context_vectors, draw_visits
 from simulations.worlds.shop import World, launch_mean, traffic_of
