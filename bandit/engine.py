@@ -44,7 +44,7 @@ from bandit.types import (
     Settled,
     Swapped,
 )
-from bandit.validation import NoWatch, check_campaign, reports_of
+from bandit.validation import NonClickMonitor, check_campaign, reports_of
 from bandit.warm_start.database import database_identity, read_database
 from bandit.warm_start.importer import History, check_history, check_import_id, import_history, new_creative
 from encoders import Encoder
@@ -100,7 +100,7 @@ class Engine:
         self._is_closed = False
         self._may_learn = role != "select"
         self._learn_mode = learn
-        self._noes = NoWatch()
+        self._non_clicks = NonClickMonitor()
         self._learner = Learner(store, model, clock, owner=f"{socket.gethostname()}, pid {self._pid}")
         self._selector = Selector(
             store,
@@ -117,10 +117,12 @@ class Engine:
         is_background = learn == "background"
         self._background = Background(
             follow=self._selector.catch_up if is_background else None,
-            hear=self._hear if is_background and store.notices.are_given else None,
+            wait_for_notification=self._wait_for_notification
+            if is_background and store.notices.are_given
+            else None,
             learn=self._settling.settle_and_learn if is_background and self._may_learn else None,
             renew=self._renew,
-            begin=self.warm_up if is_background and model.roster.campaigns else None,
+            begin=self.warm_up if is_background and model.catalog.campaigns else None,
         )
         self._background.start()
 
@@ -500,7 +502,7 @@ class Engine:
         records = iter(self._store.outcomes.record(flat, received_at=now))
         results = [[next(records) for _ in several] for several in reports]
         first = [several[0] for several in results]
-        self._noes.watch(outcomes, first)
+        self._non_clicks.watch(outcomes, first)
         if self._learn_mode == "inline" and self._may_learn:
             self._selector.follow()
             self._settling.settle_and_learn()
@@ -548,8 +550,8 @@ class Engine:
         with self._lock:
             entry = self._selector.entry(campaign)
             now = self._clock()
-            readouts = self._learner.readouts(entry)
-            self._store.learning.refresh_statistics(readouts, refreshed_at=now)
+            summaries = self._learner.summaries(entry)
+            self._store.learning.refresh_statistics(summaries, refreshed_at=now)
             rows = self._store.learning.arm_rows(entry.record.campaign_id, now=now)
         return [arm_report(row) for row in rows]
 
@@ -625,7 +627,7 @@ class Engine:
                 if decision is not None
                 else self._named(str(campaign), str(creative_id))
             )
-            view, schema = self._learner.fold.view, self._model.schema
+            view, schema = self._learner.replica.view, self._model.schema
             explanation = explain(view, schema, entry, creative, given, decision)
             if not words:
                 return explanation
@@ -765,13 +767,13 @@ class Engine:
             while not self._learner.swap_encoder(new):
                 pass
             self._learner.save()
-            record, roster = self._model.record, self._model.roster
+            record, catalog = self._model.record, self._model.catalog
         return Swapped(
             before=before,
             after=new.fingerprint,
             components=record.settings["components"],
-            campaigns=len(roster.campaigns),
-            creatives=len(roster.names),
+            campaigns=len(catalog.campaigns),
+            creatives=len(catalog.names),
         )
 
     def close(self) -> None:
@@ -814,10 +816,10 @@ class Engine:
         )
 
     def _decided(self, decision: DecisionRecord) -> tuple[CampaignEntry, CreativeRecord]:
-        fold = self._learner.fold
-        if decision.creative_id not in fold.view.roster.arm:  # another process has just added it
+        replica = self._learner.replica
+        if decision.creative_id not in replica.view.catalog.arm:  # another process has just added it
             self._selector.reload()
-        for entry in fold.view.roster.campaigns.values():
+        for entry in replica.view.catalog.campaigns.values():
             for creative in entry.creatives:
                 if creative.creative_id == decision.creative_id:
                     return entry, creative
@@ -853,7 +855,7 @@ class Engine:
                 self._store.campaigns.set_creative_status(campaign, creative_id, cast(CreativeStatus, status))
             self._selector.reload()
 
-    def _hear(self, timeout_s: float) -> bool:
+    def _wait_for_notification(self, timeout_s: float) -> bool:
         return self._store.notices.wait(self._model.record.model_id, timeout_s)
 
     def _renew(self) -> None:

@@ -12,7 +12,7 @@ from bandit.features.context import context_vector
 from bandit.features.design import N_CONTENT, design_row
 from bandit.jax_runtime import double_precision
 from bandit.learning.kernels import explain_arm
-from bandit.learning.view import View
+from bandit.learning.view import PosteriorView
 from bandit.model.catalog import CampaignEntry
 from bandit.model.content import Reading
 from bandit.posterior import averaged_rate
@@ -32,7 +32,7 @@ SMALLEST_SHIFT = 0.005  # of the odds; smaller ones are not worth words
 
 
 def explain(
-    view: View,
+    view: PosteriorView,
     schema: ContextRecord,
     entry: CampaignEntry,
     creative: CreativeRecord,
@@ -56,7 +56,7 @@ def explain(
             view.state,
             view.tables,
             jnp.asarray(vector),
-            jnp.asarray(view.roster.arm[creative.creative_id]),
+            jnp.asarray(view.catalog.arm[creative.creative_id]),
             jnp.asarray(entry.index),
         )
         ctr = float(averaged_rate(parts.logit_mean, parts.logit_variance))
@@ -82,7 +82,7 @@ def explain(
 
 
 def text_direction(
-    view: View,
+    view: PosteriorView,
     schema: ContextRecord,
     context: Mapping[str, object],
     decision: DecisionRecord | None = None,

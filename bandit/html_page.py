@@ -107,12 +107,15 @@ def write_html(
         svg: draws the sections' pictures; a page without pictures needs none.
 
     Raises:
-        PageError: when the title is blank, there are no sections, or a table's rows do not fit its header.
+        PageError: when the title is blank, there are no sections, a table's rows do not fit its header, or
+            nothing draws the pictures.
     """
     if not title.strip():
         raise PageError(f"expected a title for {path.name}, got {title!r}")
     if not sections:
         raise PageError(f"expected at least one section for {path.name}, got none")
+    if svg is None and any(section.picture is not None for section in sections):
+        raise PageError(f"expected a way to draw the pictures of {path.name}, got none")
     made_by = f"settings {settings_id(settings)}" if settings else ""
     parts = [
         _section(section, f"p{number}", made_by, svg) for number, section in enumerate(sections, start=1)

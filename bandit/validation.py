@@ -96,7 +96,7 @@ def _occurred_at(at: datetime | None, now: datetime, name: str) -> datetime | No
     return min(at, now)
 
 
-class NoWatch:
+class NonClickMonitor:
     """Warns once when clicks settle at once and nobody ever reports a non-click."""
 
     def __init__(self) -> None:

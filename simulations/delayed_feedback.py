@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from bandit.policy.thompson import Choice
 from simulations.policies.base import Outcomes, Policy, Request
 
@@ -58,8 +58,8 @@ def delayed(
     def now(state: Waiting) -> Any:
         return as_of(state.known, state.played * batch)
 
-    def decide(state: Waiting, request: Request, luck: Luck) -> Choice:
-        return policy.choose(now(state), request, luck)
+    def decide(state: Waiting, request: Request, uniforms: Uniforms) -> Choice:
+        return policy.choose(now(state), request, uniforms)
 
     def learn(state: Waiting, outcomes: Outcomes) -> Waiting:
         place = (state.played % wait).astype(int)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from simulations.calibration import Record, record_of
 from simulations.policies.base import Outcomes, Policy, Request
 
@@ -52,11 +52,11 @@ class Step(NamedTuple):
     record: Record | None = None
 
 
-def draw_luck(key: Array, size: int) -> Luck:
-    """Return the luck of the decisions of a batch, leaves [size]."""
+def uniforms_of_key(key: Array, size: int) -> Uniforms:
+    """Return the uniform numbers of the decisions of a batch, leaves [size]."""
     key_set, key_uniform = jax.random.split(key)
-    uniform = jax.random.uniform(key_uniform, (len(Luck._fields) - 1, size), float)
-    return Luck(jax.random.bits(key_set, (size,), jnp.uint32), *uniform)
+    uniform = jax.random.uniform(key_uniform, (len(Uniforms._fields) - 1, size), float)
+    return Uniforms(jax.random.bits(key_set, (size,), jnp.uint32), *uniform)
 
 
 def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tuple[Any, Step]:
@@ -66,22 +66,22 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
         policy: who plays.
         state: its state.
         traffic: the batch.
-        key: randomness of this batch; the same key gives every policy the same luck.
+        key: randomness of this batch; the same key gives every policy the same uniform numbers.
 
     Returns:
         The policy's state after, and what the batch earned.
     """
-    key_luck, key_clicks = jax.random.split(key)
+    key_uniforms, key_clicks = jax.random.split(key)
     size, n_requests = traffic.size, traffic.truth.shape[0]
-    luck = draw_luck(key_luck, size)
+    uniforms = uniforms_of_key(key_uniforms, size)
     is_shared = n_requests == 1
     request = jax.tree.map(lambda leaf: leaf[0], traffic.requests) if is_shared else traffic.requests
     places = (None, None if is_shared else 0, 0)
     expected = None
     if policy.tell is None:
-        choice = jax.vmap(policy.choose, in_axes=places)(state, request, luck)
+        choice = jax.vmap(policy.choose, in_axes=places)(state, request, uniforms)
     else:
-        choice, expected = jax.vmap(policy.tell, in_axes=places)(state, request, luck)
+        choice, expected = jax.vmap(policy.tell, in_axes=places)(state, request, uniforms)
     chosen = choice.chosen
     of_request = jnp.arange(size) if n_requests > 1 else jnp.zeros(size, int)
     rate = traffic.truth[of_request, chosen]
@@ -101,7 +101,7 @@ def play_batch(policy: Policy, state: Any, traffic: Traffic, key: Array) -> tupl
         some = jnp.arange(0, size, COUNTED_EVERY)
         asked = request if is_shared else jax.tree.map(lambda leaf: leaf[some], request)
         again = jax.vmap(policy.choose, in_axes=places)(
-            state, asked, jax.tree.map(lambda leaf: leaf[some], luck)
+            state, asked, jax.tree.map(lambda leaf: leaf[some], uniforms)
         )
         probability = again.propensities[jnp.arange(len(some)), chosen[some]]
         step = step._replace(record=record_of(expected, clicks, probability))

@@ -38,9 +38,9 @@ from storage.errors import (
     UnknownOutcomeError,
 )
 from storage.learning_records import (
-    ArmReadout,
     ArmRow,
     ArmStates,
+    ArmSummary,
     CountRow,
     ForgetRow,
     HistoryCountRecord,
@@ -69,9 +69,9 @@ from storage.records import (
 from storage.store import Store
 
 __all__ = [
-    "ArmReadout",
     "ArmRow",
     "ArmStates",
+    "ArmSummary",
     "BacklogLostError",
     "BackupError",
     "CampaignRecord",

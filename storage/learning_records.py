@@ -72,7 +72,7 @@ class ArmStates(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmReadout:
+class ArmSummary:
     """The posterior of one arm as people read it; rates are fractions, `version` is a learning step.
 
     `value_remaining` is a fraction of the arm's own rate.
@@ -156,7 +156,7 @@ class ForgetRow:
     """A step that kept only a part of what the data had taught before it, 0 to 1."""
 
     step: int
-    kept: float
+    decay: float
     logged_at: datetime
 
 
@@ -237,14 +237,14 @@ class ArmRow:
         pending_clicks: Of these, settled with a click.
         history_impressions: Imported.
         history_clicks: Imported.
-        ctr: Posterior mean; None until the first readout, as all that follow.
+        ctr: Posterior mean; None until the first summary, as all that follow.
         ctr_low: Lower end of its interval.
         ctr_high: Upper end of its interval.
         p_best: Probability of being the best.
         expected_loss: Against the best, as a CTR.
         value_remaining: What a change of arms may still be worth, as a fraction of this arm's rate.
         share: Of the campaign's impressions in the last 24 h.
-        version: The learning step of the readout.
+        version: The learning step of the summary.
         refreshed_at: When it was written.
     """
 

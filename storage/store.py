@@ -19,7 +19,7 @@ from storage.topics.embeddings import Embeddings
 from storage.topics.learning import Learning
 from storage.topics.leases import Leases
 from storage.topics.models import Models
-from storage.topics.notifications import Notices
+from storage.topics.notifications import Notifications
 from storage.topics.outcomes import Outcomes
 
 
@@ -55,7 +55,7 @@ class Store:
         self.pruning = Pruning(database)
         self.exports = Exports(database)
         self.imports = Imports(database)
-        self.notices = Notices(database)
+        self.notices = Notifications(database)
 
     @classmethod
     def open(

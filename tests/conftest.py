@@ -8,6 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from bandit.jax_runtime import double_precision as in_double_precision
+
 pytest_plugins = ["tests.databases", "tests.realdata"]
 
 MOST_MAPS = 20_000
@@ -19,6 +21,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("CREATIVE_BANDIT_CACHE", str(PROGRAMS))
     jax.config.update("jax_compilation_cache_dir", os.environ["CREATIVE_BANDIT_CACHE"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(scope="module")
+def double_precision() -> Iterator[None]:
+    """JAX in float64, as the package runs its numerical core."""
+    with in_double_precision():
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

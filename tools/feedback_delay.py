@@ -1,4 +1,4 @@
-"""What waiting for clicks costs: `python -m simulations.delay [IMPRESSIONS [RUNS]]` prints a table.
+"""What waiting for clicks costs: `python -m tools.feedback_delay [IMPRESSIONS [RUNS]]` prints a table.
 
 A policy learns after every 1, 10, 100 or 1,000 impressions, from all of them; in between it chooses by what
 it knew before. UCB1 shows the same arm until then, and a policy that draws spreads its traffic.
@@ -49,7 +49,7 @@ POLICIES: Mapping[str, Callable[[int], Policy]] = {
 
 @partial(jax.jit, static_argnames=("name", "impressions", "delay"))
 def regrets(name: str, impressions: int, delay: int, keys: Array) -> Float[Array, "runs"]:
-    """Return the expected clicks that a policy loses in each run; a key draws its arms and all luck."""
+    """Return the expected clicks that a policy loses in each run; a key draws its arms and all uniforms."""
     request = Request(jnp.zeros((1, N_ARMS, 0)), jnp.ones((1, N_ARMS), bool))
 
     def one(key: Array) -> Array:

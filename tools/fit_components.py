@@ -1,4 +1,4 @@
-"""Make the content components that ship for the default encoder: `python -m simulations.components FILE`.
+"""Make the content components that ship for the default encoder: `python -m tools.fit_components FILE`.
 
 For all of its layers, and for its first three. FILE is the archive of A/B tests. Headlines of its first fifth
 (never played, in tuning or scoring) are taken with one text of the package's own catalogue for every four: by
@@ -39,8 +39,8 @@ def make_components(archive: Path, layers: int) -> Path:
         "pooling": encoder.pooling,
         "layers": str(encoder.layers),
         "texts": f"{len(headlines)} headlines of the first fifth of the Upworthy Research Archive's "
-        f"exploratory set (CC BY 4.0, Matias et al. 2021) and {len(ads)} texts of simulations.catalogue",
-        "command": "python -m simulations.components packages.csv.gz",
+        f"exploratory set (CC BY 4.0, Matias et al. 2021) and {len(ads)} texts of simulations.worlds.ads",
+        "command": "python -m tools.fit_components packages.csv.gz",
     }
     name = SHIPPED[encoder.weights_sha256, encoder.pooling, encoder.layers]
     path = Path(bandit.features.__file__).parent / name

@@ -63,8 +63,8 @@ def estimate_many() -> Found:
                 estimates=cross_fitted(jnp.ones((N_ROWS, 1)), action, reward, N_ARMS),
                 cluster=jnp.arange(N_ARMS) // PER_CLUSTER,
             )
-            luck = jax.random.uniform(keys[2], (N_ROWS,))
-            each = {name: estimator(batch, luck) for name, estimator in ESTIMATORS.items()}
+            uniforms = jax.random.uniform(keys[2], (N_ROWS,))
+            each = {name: estimator(batch, uniforms) for name, estimator in ESTIMATORS.items()}
             stacked = Terms(*(jnp.stack(leaves) for leaves in zip(*each.values(), strict=True)))
             interval, _ = bootstrap(stacked, keys[3], n_resamples=N_RESAMPLES)
             bounds = jnp.array([bernstein_of(name, each[name], batch) for name in BOUNDED])

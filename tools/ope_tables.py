@@ -1,4 +1,4 @@
-"""The tables of docs/evaluation.md: `python -m simulations.ope.tables random_men.csv.gz bts_men.csv.gz`.
+"""The tables of docs/evaluation.md: `python -m tools.ope_tables random_men.csv.gz bts_men.csv.gz`.
 
 Without files, only the table over many logs.
 """

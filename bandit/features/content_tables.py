@@ -9,7 +9,7 @@ from jaxtyping import Float
 from bandit.features.design import design_row
 
 
-class Tables(NamedTuple):
+class ContentTables(NamedTuple):
     """Contents on the device, padded to the posterior's capacity.
 
     Attributes:
@@ -21,7 +21,7 @@ class Tables(NamedTuple):
     mean_content: Float[Array, "campaigns content"]
 
 
-def design(tables: Tables, context: Array, arm: Array, campaign: Array) -> Array:
+def design(tables: ContentTables, context: Array, arm: Array, campaign: Array) -> Array:
     """Return φ of one request's candidates, [candidates, 209]."""
     mean = tables.mean_content[campaign]
     return jax.vmap(lambda index: design_row(context, tables.content[index], mean))(arm)

@@ -13,7 +13,7 @@ import numpy as np
 from bandit.features.context import context_vectors
 from bandit.features.design import N_CONTEXT
 from bandit.learning.kernels import CountedRows
-from bandit.learning.schedule import kept_after, stretches
+from bandit.learning.schedule import decay_after, stretches
 from bandit.model.model import Model
 from bandit.padding import padded_size, room_for
 from storage import ContextRecord, LearnRows, Store
@@ -21,7 +21,7 @@ from storage import ContextRecord, LearnRows, Store
 ROWS = (1_024, 4_096, 16_384, 65_536)  # of a refit
 
 
-class Counted(NamedTuple):
+class BinomialCount(NamedTuple):
     """Outcomes of one arm in one context.
 
     Attributes:
@@ -39,12 +39,12 @@ class Counted(NamedTuple):
     clicks: float
 
 
-def tallied(rows: LearnRows) -> list[Counted]:
+def count_distinct(rows: LearnRows) -> list[BinomialCount]:
     """Add up decisions of one creative in one context, in the order in which they first come."""
     kinds = _kinds(rows)
     impressions, clicks = Counter(kinds), Counter(compress(kinds, rows.clicks))
     return [
-        Counted(
+        BinomialCount(
             creative_id, rows.contexts[context], slots_version, n, clicks[creative_id, slots_version, context]
         )
         for (creative_id, slots_version, context), n in impressions.items()
@@ -62,8 +62,8 @@ def _kinds(rows: LearnRows) -> list[tuple[int, int, int]]:
     return list(zip(rows.creative_ids, rows.slots_versions, rows.context, strict=True))
 
 
-def pool(
-    counted: Sequence[Counted],
+def aggregate(
+    counted: Sequence[BinomialCount],
     schema: ContextRecord,
     arm: Mapping[int, int],
     arm_campaign: np.ndarray,
@@ -119,15 +119,15 @@ def count_learnt(store: Store, model: Model, up_to_step: int) -> CountedRows:
     model_id = model.record.model_id
     forgets = store.learning.forgets(model_id, up_to_step=up_to_step)
     counted = []
-    for after, up_to, kept in stretches(forgets, up_to_step):
+    for after, up_to, decay in stretches(forgets, up_to_step):
         for row in store.learning.counts(model_id, after_step=after, up_to_step=up_to):
-            counts = (kept * row.impressions, kept * row.clicks)
-            counted.append(Counted(row.creative_id, row.context, row.slots_version, *counts))
+            counts = (decay * row.impressions, decay * row.clicks)
+            counted.append(BinomialCount(row.creative_id, row.context, row.slots_version, *counts))
     for past in store.learning.history_counts(model_id):
-        kept = kept_after(past.imported_at, forgets)
-        counts = (kept * past.impressions, kept * past.clicks)
-        counted.append(Counted(past.creative_id, past.context, past.slots_version, *counts))
-    return pool(counted, model.schema, model.roster.arm, model.roster.arm_campaign, room_to_fit)
+        decay = decay_after(past.imported_at, forgets)
+        counts = (decay * past.impressions, decay * past.clicks)
+        counted.append(BinomialCount(past.creative_id, past.context, past.slots_version, *counts))
+    return aggregate(counted, model.schema, model.catalog.arm, model.catalog.arm_campaign, room_to_fit)
 
 
 def room_to_fit(n: int) -> int:

@@ -11,13 +11,13 @@ from bandit.features.context import context_vector
 from bandit.features.design import N_CONTEXT
 from bandit.jax_runtime import double_precision
 from bandit.learning.kernels import summarise_campaign
-from bandit.learning.view import View
+from bandit.learning.view import PosteriorView
 from bandit.model.catalog import CampaignEntry
 from bandit.model.model import Model
 from bandit.padding import padded_size
 from bandit.posterior import Summary
 from bandit.types import ArmReport
-from storage import ArmReadout, ArmRow, Store
+from storage import ArmRow, ArmSummary, Store
 
 ARMS = (4, 8, 16, 32)
 CONTEXTS = (1, 8, 64)
@@ -25,7 +25,7 @@ N_RECENT = 256  # contexts that a campaign's click rates are averaged over
 N_CONTEXTS = CONTEXTS[-1]  # distinct ones at most, the newest: what people read costs one pass for each
 
 
-class Readouts:
+class ArmSummaries:
     """Reads out campaigns.
 
     Args:
@@ -34,19 +34,19 @@ class Readouts:
         newest: Gives the newest view.
     """
 
-    def __init__(self, store: Store, model: Model, newest: Callable[[], View]) -> None:
+    def __init__(self, store: Store, model: Model, newest: Callable[[], PosteriorView]) -> None:
         self._store = store
         self._model = model
         self._newest = newest
 
-    def of(self, entry: CampaignEntry) -> list[ArmReadout]:
+    def of(self, entry: CampaignEntry) -> list[ArmSummary]:
         """Return the posterior of a campaign's arms; none of a campaign without creatives."""
         if not entry.creatives:
             return []
         summary, step = self._summary(entry, *self._recent_contexts(entry))
         columns = [column[: len(entry.creatives)].tolist() for column in summary]
         return [
-            ArmReadout(
+            ArmSummary(
                 creative_id=creative.creative_id,
                 ctr=ctr,
                 ctr_low=low,
@@ -61,7 +61,7 @@ class Readouts:
 
     def warm_up(self) -> Iterator[None]:
         """Compile, or load, the programs for the sizes of the campaigns; stop after each."""
-        entries = self._model.roster.campaigns.values()
+        entries = self._model.catalog.campaigns.values()
         for entry in {padded_size(len(e.creatives), ARMS): e for e in entries if e.creatives}.values():
             for n in CONTEXTS:
                 self._summary(entry, np.zeros((n, N_CONTEXT)), np.full(n, 1 / n))
@@ -71,7 +71,7 @@ class Readouts:
         self, entry: CampaignEntry, contexts: np.ndarray, weights: np.ndarray
     ) -> tuple[Summary, int]:
         """Return the summary of a campaign's arms over some contexts, padded, and its learning step."""
-        arms = np.array([self._model.roster.arm[creative.creative_id] for creative in entry.creatives])
+        arms = np.array([self._model.catalog.arm[creative.creative_id] for creative in entry.creatives])
         eligible = np.array([creative.status == "active" for creative in entry.creatives])
         padding = padded_size(len(arms), ARMS) - len(arms)
         with double_precision():

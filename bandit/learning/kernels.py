@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from bandit.features.content_tables import Tables, design
+from bandit.features.content_tables import ContentTables, design
 from bandit.features.design import group_mask, scale_groups
 from bandit.posterior import (
     Change,
@@ -50,7 +50,7 @@ class CountedRows(NamedTuple):
 
 
 @jax.jit
-def learn_batch(state: State, tables: Tables, rows: CountedRows) -> tuple[Change, SiteInfo]:
+def learn_batch(state: State, tables: ContentTables, rows: CountedRows) -> tuple[Change, SiteInfo]:
     """Return what one mini-batch changes; see `posterior.learn`."""
     features = designed(tables, rows)
     return learn(state, Rows(features, rows.arm, rows.campaign, rows.impressions, rows.clicks))
@@ -85,7 +85,7 @@ fade = jax.jit(forget)
 @jax.jit
 def summarise_campaign(
     state: State,
-    tables: Tables,
+    tables: ContentTables,
     contexts: Array,
     weights: Array,
     arm: Array,
@@ -99,7 +99,7 @@ def summarise_campaign(
 
 
 @jax.jit
-def explain_arm(state: State, tables: Tables, context: Array, arm: Array, campaign: Array) -> Parts:
+def explain_arm(state: State, tables: ContentTables, context: Array, arm: Array, campaign: Array) -> Parts:
     """Split the logit of one arm in one context; see `posterior.decompose`.
 
     Returns:
@@ -112,7 +112,7 @@ def explain_arm(state: State, tables: Tables, context: Array, arm: Array, campai
     return decompose(state, weighted, features * group_mask("campaign_mean"), arm, campaign)
 
 
-def designed(tables: Tables, rows: CountedRows) -> Array:
+def designed(tables: ContentTables, rows: CountedRows) -> Array:
     """Return the rows' features φ, [rows, 209]."""
 
     def one(context: Array, arm: Array, campaign: Array) -> Array:

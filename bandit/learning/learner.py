@@ -16,10 +16,10 @@ import numpy as np
 from bandit.errors import PosteriorError
 from bandit.features.context import count_contexts
 from bandit.jax_runtime import double_precision
-from bandit.learning.aggregation import count_learnt, leading_rows, tallied
-from bandit.learning.arm_summaries import Readouts
-from bandit.learning.replica import BATCH, Fold
-from bandit.learning.schedule import Upkeep, scales_kept, scales_of
+from bandit.learning.aggregation import count_distinct, count_learnt, leading_rows
+from bandit.learning.arm_summaries import ArmSummaries
+from bandit.learning.replica import BATCH, PosteriorReplica
+from bandit.learning.schedule import MaintenanceSchedule, fixed_scales, scales_of
 from bandit.learning.snapshots import snapshot_to_bytes
 from bandit.model.catalog import CampaignEntry
 from bandit.model.content import Features, new_features
@@ -27,8 +27,8 @@ from bandit.model.embeddings import LazyEncoder
 from bandit.model.model import Model
 from bandit.posterior import RefitInfo, SiteInfo, State, with_shared
 from storage import (
-    ArmReadout,
     ArmStates,
+    ArmSummary,
     ContextCountRecord,
     LeaseLostError,
     StepConflictError,
@@ -54,7 +54,7 @@ class Learner:
         owner: Who asks for the lease, for people.
 
     Attributes:
-        fold: The posterior; the learner's own steps and those of other processes.
+        replica: The posterior; the learner's own steps and those of other processes.
         lease: Number of the lease under which this process learns; None when it does not.
         has_more: Whether settled decisions were left waiting when the last batch was taken.
     """
@@ -65,9 +65,9 @@ class Learner:
         self._clock = clock
         self._owner = owner
         self._model_id = model.record.model_id
-        self._upkeep = Upkeep(model)
-        self.fold = Fold(store, model, self._upkeep)
-        self._readouts = Readouts(store, model, lambda: self.fold.view)
+        self._schedule = MaintenanceSchedule(model)
+        self.replica = PosteriorReplica(store, model, self._schedule)
+        self._summaries = ArmSummaries(store, model, lambda: self.replica.view)
         self.lease: int | None = None
         self.has_more = False
         self._n_in_batch = 0
@@ -84,7 +84,7 @@ class Learner:
         if self.lease is None:
             self.lease = self._store.leases.acquire(self._model_id, self._owner, force=force)
             if self.lease is not None:
-                self.fold.catch_up()
+                self.replica.catch_up()
                 self._model.reread_settings()
                 if self._model.is_refit_due():
                     self.refit()
@@ -97,7 +97,7 @@ class Learner:
             self._lose_lease()
 
     def _lose_lease(self) -> None:
-        self.fold.distrust()
+        self.replica.distrust()
         self.lease = None
 
     def learn(self) -> int:
@@ -113,7 +113,7 @@ class Learner:
         if not self._keep_up():
             return 0
         learnt = self._learn_batch()
-        if self._upkeep.is_refit_due(self.fold.n_learnt, self.fold.n_at_refit):
+        if self._schedule.is_refit_due(self.replica.n_learnt, self.replica.n_at_refit):
             self._refit()
         elif not self.has_more and time.monotonic() >= self._corrects_at and self._has_corrections():
             began = time.monotonic()
@@ -126,29 +126,29 @@ class Learner:
 
     def _keep_up(self) -> bool:
         """Do the steps that are due without data; return False when another process learns now."""
-        kept = self._upkeep.kept(self._clock(), self.fold.forgot_at)
-        if kept is not None and not self._do("forget", {"kept": kept}):
+        decay = self._schedule.decay(self._clock(), self.replica.forgot_at)
+        if decay is not None and not self._do("forget", {"kept": decay}):
             return False
-        if not self._upkeep.is_scales_due(self.fold.step + 1):
+        if not self._schedule.is_scales_due(self.replica.step + 1):
             return True
         with double_precision():
-            state = self.fold.view.state
+            state = self.replica.view.state
             arm_campaign = self._model.arm_campaign(len(state.arm_precision))
-            scales = self._upkeep.learnt_scales(state, arm_campaign)
+            scales = self._schedule.learnt_scales(state, arm_campaign)
         return self._do("scales", scales)
 
     def _do(self, kind: StepKind, parameters: Mapping[str, float]) -> bool:
         with double_precision():
-            state = jax.block_until_ready(self.fold.kept_up(kind, parameters))
-            now, step = self._clock(), self.fold.step + 1
-            if not self._write(state, kind, _told(state), (), (), None, parameters, at=now):
+            state = jax.block_until_ready(self.replica.maintained(kind, parameters))
+            now, step = self._clock(), self.replica.step + 1
+            if not self._write(state, kind, _step_info(state), (), (), None, parameters, at=now):
                 return False
-            self.fold.take(state, step, kind, now)
+            self.replica.take(state, step, kind, now)
         return True
 
     def _learn_batch(self) -> int:
         # One row more than is learnt says whether others wait: the last batch needs no read to find that out.
-        most = batch_limit(self.fold.n_learnt, self._n_in_batch) if self.has_more else BATCH
+        most = batch_limit(self.replica.n_learnt, self._n_in_batch) if self.has_more else BATCH
         waiting = self._store.learning.unlearnt(self._model_id, limit=most + 1)
         rows = leading_rows(waiting.first(most), BATCH)
         self.has_more, self._n_in_batch = len(waiting) > len(rows), len(rows)
@@ -156,24 +156,24 @@ class Learner:
             return 0
         if not self._model.knows(rows):
             self._model.reload()
-            self.fold.republish()
-        counted = tallied(rows)
+            self.replica.republish()
+        counted = count_distinct(rows)
         with double_precision():
-            change, info = jax.block_until_ready(self.fold.learnt(counted))
-            self.fold.note(rows)
-            after = with_shared(self.fold.view.state, change)
-            told = {**_told(after, info), "clicks": sum(each.clicks for each in counted)}
+            change, info = jax.block_until_ready(self.replica.learnt(counted))
+            self.replica.note(rows)
+            after = with_shared(self.replica.view.state, change)
+            told = {**_step_info(after, info), "clicks": sum(each.clicks for each in counted)}
             counts = count_contexts(
                 [each.context for each in counted],
                 self._model.schema,
                 [int(each.impressions) for each in counted],
             )
-            arms = self.fold.arm_states(after, change) if self._is_snapshot_due else None
-            step = self.fold.step + 1
+            arms = self.replica.arm_states(after, change) if self._is_snapshot_due else None
+            step = self.replica.step + 1
             if not self._write(after, "batch", told, tuple(rows.decision_ids), counts, arms):
                 return 0
-            self.fold.apply(change, step)
-        self.fold.n_learnt += len(rows)
+            self.replica.apply(change, step)
+        self.replica.n_learnt += len(rows)
         if counts:
             self._model.give_slots()
         return len(rows)
@@ -212,27 +212,27 @@ class Learner:
             parameters["encoder"] = features.encoder.fingerprint
         if not learns_scales:
             with double_precision():
-                scales = scales_of(self.fold.view.state.prior)
+                scales = scales_of(self.replica.view.state.prior)
             # Other components may have another unit: what was learnt of contents does not hold in it.
             names = scales if features is None else ("context", "campaign", "arm")
             parameters["scales"] = {name: scales[name] for name in names}
-        rows = count_learnt(self._store, self._model, self.fold.step)
-        state, info = self.fold.fit(rows, scales_kept(parameters), features and features.roster)
-        self.fold.touched = set(self._model.roster.arm)
+        rows = count_learnt(self._store, self._model, self.replica.step)
+        state, info = self.replica.fit(rows, fixed_scales(parameters), features and features.catalog)
+        self.replica.touched = set(self._model.catalog.arm)
         with double_precision():
-            arms = self.fold.arm_states(state)
-            told = _told(state, info)
-            now, step = self._clock(), self.fold.step + 1
+            arms = self.replica.arm_states(state)
+            told = _step_info(state, info)
+            now, step = self._clock(), self.replica.step + 1
             if not self._write(state, "refit", told, (), (), arms, parameters, features, at=now):
                 return False
             try:
                 if features is not None:
                     self._model.adopt(features)
             except BaseException:  # it is stored, and neither contents nor posterior here have followed
-                self.fold.resume()
+                self.replica.resume()
                 raise
-            self.fold.take(state, step, "refit", now)
-        self.fold.n_at_refit = self.fold.n_learnt
+            self.replica.take(state, step, "refit", now)
+        self.replica.n_at_refit = self.replica.n_learnt
         self._model.mark_refit(is_due=False)
         return True
 
@@ -251,7 +251,7 @@ class Learner:
 
     def _save_snapshot(self) -> None:
         lease = self.lease
-        if lease is None or not self.fold.touched:
+        if lease is None or not self.replica.touched:
             return
         with double_precision():
             try:
@@ -261,8 +261,8 @@ class Learner:
 
     def warm_up(self) -> Iterator[None]:
         """Compile, or load, the programs of learning and of what people read; stop after each."""
-        yield from self.fold.warm_up()
-        yield from self._readouts.warm_up()
+        yield from self.replica.warm_up()
+        yield from self._summaries.warm_up()
 
     def release(self) -> None:
         """Give the lease back."""
@@ -274,20 +274,20 @@ class Learner:
         """Write what people read of the campaigns that have learnt since it was last written."""
         began = time.monotonic()
         self._reads_out_at = began + READOUTS_EVERY_S
-        unread = self.fold.unread
+        unread = self.replica.unread
         if not unread:
             return
-        entries = [e for e in self._model.roster.campaigns.values() if e.record.campaign_id in unread]
-        readouts = [readout for entry in entries for readout in self._readouts.of(entry)]
-        if readouts:
-            self._store.learning.refresh_statistics(readouts, refreshed_at=self._clock())
+        entries = [e for e in self._model.catalog.campaigns.values() if e.record.campaign_id in unread]
+        summaries = [summary for entry in entries for summary in self._summaries.of(entry)]
+        if summaries:
+            self._store.learning.refresh_statistics(summaries, refreshed_at=self._clock())
         unread.clear()
         took = time.monotonic() - began
         self._reads_out_at = began + max(READOUTS_EVERY_S, READOUT_REST * took)
 
-    def readouts(self, entry: CampaignEntry) -> list[ArmReadout]:
+    def summaries(self, entry: CampaignEntry) -> list[ArmSummary]:
         """Return the posterior of a campaign's arms as people read it."""
-        return self._readouts.of(entry)
+        return self._summaries.of(entry)
 
     @property
     def _is_snapshot_due(self) -> bool:
@@ -310,9 +310,9 @@ class Learner:
         Returns:
             False, with the posterior reread, when another process learns now.
         """
-        lease, step = self.lease, self.fold.step + 1
+        lease, step = self.lease, self.replica.step + 1
         if lease is None:  # the renewing thread has just found it lost
-            self.fold.resume()
+            self.replica.resume()
             return False
         if not np.isfinite(state.weights).all():
             raise PosteriorError(
@@ -337,29 +337,29 @@ class Learner:
             self._store.learning.write_step(record)
         except LeaseLostError:
             self.lease = None
-            self.fold.resume()
+            self.replica.resume()
             return False
         except StepConflictError:
-            self.fold.resume()
+            self.replica.resume()
             return False
         if arms is not None:
             self._saved()
         return True
 
     def _write_snapshot(self, lease: int) -> None:
-        state = self.fold.view.state
+        state = self.replica.view.state
         self._store.learning.write_snapshot(
             self._model_id,
             lease=lease,
-            step=self.fold.step,
+            step=self.replica.step,
             state=snapshot_to_bytes(state),
-            arm_states=self.fold.arm_states(state),
+            arm_states=self.replica.arm_states(state),
             created_at=self._clock(),
         )
         self._saved()
 
     def _saved(self) -> None:
-        self.fold.touched.clear()
+        self.replica.touched.clear()
         self._saved_at = time.monotonic()
 
 
@@ -377,7 +377,7 @@ def batch_limit(n_learnt: int, n_before: int) -> int:
     return max(BATCH, min(n_learnt // 4, n_before + n_before // 2, BACKLOG))
 
 
-def _told(state: State, info: SiteInfo | RefitInfo | None = None) -> dict[str, Any]:
+def _step_info(state: State, info: SiteInfo | RefitInfo | None = None) -> dict[str, Any]:
     """Return what a step reports about itself: numbers, and the scales that are in force after it.
 
     The smallest pivot of the weights' precision says how far it is from losing its positive definiteness:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from bandit.features.content_tables import Tables
+from bandit.features.content_tables import ContentTables
 from bandit.features.design import scale_groups
 from bandit.jax_runtime import YIELD_S, double_precision
 from bandit.learning.kernels import CountedRows, designed
@@ -17,7 +17,7 @@ from bandit.posterior import Fit, Prior, RefitInfo, State, begin, fitted, is_uns
 
 def fit_counts(
     prior: Prior,
-    tables: Tables,
+    tables: ContentTables,
     rows: CountedRows,
     arm_campaign: np.ndarray,
     n_campaigns: int,
@@ -58,18 +58,20 @@ _is_unsettled = jax.jit(is_unsettled)
 
 
 @partial(jax.jit, static_argnames="learns_scales")
-def _begun(prior: Prior, tables: Tables, rows: CountedRows, learns_scales: bool) -> Fit:
+def _begun(prior: Prior, tables: ContentTables, rows: CountedRows, learns_scales: bool) -> Fit:
     return begin(prior, rows, partial(designed, tables), learns_scales=learns_scales)
 
 
 @partial(jax.jit, static_argnames="n_campaigns")
-def _fitted(tables: Tables, rows: CountedRows, fit: Fit, arm_campaign: Array, n_campaigns: int) -> State:
+def _fitted(
+    tables: ContentTables, rows: CountedRows, fit: Fit, arm_campaign: Array, n_campaigns: int
+) -> State:
     return fitted(rows, fit, arm_campaign, n_campaigns, partial(designed, tables))
 
 
 @jax.jit
 def _moved(
-    state: State, tables: Tables, rows: CountedRows, fit: Fit, initial: Prior, arm_campaign: Array
+    state: State, tables: ContentTables, rows: CountedRows, fit: Fit, initial: Prior, arm_campaign: Array
 ) -> Fit:
     fit = moved(state, rows, fit, partial(designed, tables))
     return rescaled(state, fit, initial, jnp.asarray(scale_groups()), arm_campaign)

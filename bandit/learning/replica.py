@@ -14,13 +14,13 @@ import jax
 import numpy as np
 
 from bandit.jax_runtime import double_precision
-from bandit.learning.aggregation import Counted, count_learnt, pool, room_to_fit, tallied
+from bandit.learning.aggregation import BinomialCount, aggregate, count_distinct, count_learnt, room_to_fit
 from bandit.learning.kernels import CountedRows, apply_change, arm_rows, fade, learn_batch
 from bandit.learning.refit import fit_counts
-from bandit.learning.schedule import Upkeep, kept_since, scales_kept
+from bandit.learning.schedule import MaintenanceSchedule, decay_since, fixed_scales
 from bandit.learning.snapshots import all_arms, forgets_of, restored, steps_to_fold
-from bandit.learning.view import View
-from bandit.model.catalog import Roster
+from bandit.learning.view import PosteriorView
+from bandit.model.catalog import Catalog
 from bandit.model.model import Model
 from bandit.padding import padded_size, room_for
 from bandit.posterior import Change, RefitInfo, SiteInfo, State, grow, initial_state
@@ -32,13 +32,13 @@ ROWS = (8, 32, 64, 128, BATCH)
 SNAPSHOT_TRIES = 5  # a snapshot is read in two steps; a learner elsewhere may write the next one between them
 
 
-class Fold:
+class PosteriorReplica:
     """One model's posterior, as it follows from the log. Not thread-safe.
 
     Args:
         store: The database.
         model: Campaigns, contents and contexts.
-        upkeep: Does the steps that need no data.
+        schedule: Does the steps that need no data.
         from_prior: Whether to begin at the prior and fold the whole log, whatever snapshots there are.
 
     Attributes:
@@ -51,11 +51,13 @@ class Fold:
         unread: Campaigns of which what people read must be written anew.
     """
 
-    def __init__(self, store: Store, model: Model, upkeep: Upkeep, *, from_prior: bool = False) -> None:
+    def __init__(
+        self, store: Store, model: Model, schedule: MaintenanceSchedule, *, from_prior: bool = False
+    ) -> None:
         self._store = store
         self._model = model
         self._model_id = model.record.model_id
-        self._upkeep = upkeep
+        self._schedule = schedule
         self._from_prior = from_prior
         self._is_distrusted = False
         self.step = self.n_learnt = self.n_at_refit = 0
@@ -71,15 +73,15 @@ class Fold:
             n_arms, n_campaigns = self._model.capacity()
             self.forgot_at = None
             if stored is None:
-                state = initial_state(self._upkeep.prior(), n_arms, n_campaigns)
+                state = initial_state(self._schedule.prior(), n_arms, n_campaigns)
             else:
                 snapshot, arms = stored
-                index = np.array([self._model.roster.arm[int(i)] for i in arms.creative_ids], np.int64)
+                index = np.array([self._model.catalog.arm[int(i)] for i in arms.creative_ids], np.int64)
                 arm_campaign = self._model.arm_campaign(n_arms)
                 forgets = self._store.learning.forgets(self._model_id, up_to_step=snapshot.step)
                 self.forgot_at = forgets[-1].logged_at if forgets else None
-                kept = kept_since(arms, forgets)
-                state = restored(snapshot.state, arms, index, kept, arm_campaign, n_campaigns)
+                decay = decay_since(arms, forgets)
+                state = restored(snapshot.state, arms, index, decay, arm_campaign, n_campaigns)
             self.step = 0 if stored is None else stored[0].step
             self.touched.clear()
             self.publish(state)
@@ -112,31 +114,31 @@ class Fold:
         self._is_distrusted = True
 
     def republish(self) -> None:
-        """Let selection see the roster as it is now."""
+        """Let selection see the catalog as it is now."""
         with double_precision():
             self.publish(self.view.state)
 
-    def mark_unread(self, before: Roster | None = None) -> None:
+    def mark_unread(self, before: Catalog | None = None) -> None:
         """Note campaigns of which what people read must be written anew.
 
         Args:
-            before: The roster before a change; marks campaigns whose creatives differ. None marks all.
+            before: The catalog before a change; marks campaigns whose creatives differ. None marks all.
         """
         known = {} if before is None else before.campaigns
         self.unread |= {
             entry.record.campaign_id
-            for name, entry in self._model.roster.campaigns.items()
+            for name, entry in self._model.catalog.campaigns.items()
             if name not in known or known[name].creatives != entry.creatives
         }
 
-    def learnt(self, counted: Sequence[Counted]) -> tuple[Change, SiteInfo]:
+    def learnt(self, counted: Sequence[BinomialCount]) -> tuple[Change, SiteInfo]:
         """Return what a batch changes, and how learning it went; called in double precision."""
-        roster = self._model.roster
+        catalog = self._model.catalog
         capacity = len(self.view.state.arm_precision)
-        if any(roster.arm[each.creative_id] >= capacity for each in counted):
+        if any(catalog.arm[each.creative_id] >= capacity for each in counted):
             self.republish()
         size = partial(padded_size, sizes=ROWS)
-        data = pool(counted, self._model.schema, roster.arm, roster.arm_campaign, size)
+        data = aggregate(counted, self._model.schema, catalog.arm, catalog.arm_campaign, size)
         learnt: tuple[Change, SiteInfo] = learn_batch(self.view.state, self.view.tables, data)
         return learnt
 
@@ -173,14 +175,14 @@ class Fold:
             self.resume()
             raise
 
-    def kept_up(self, kind: StepKind, parameters: Mapping[str, Any]) -> State:
+    def maintained(self, kind: StepKind, parameters: Mapping[str, Any]) -> State:
         """Return the posterior after a step that needs no data; called in double precision."""
         state = self.view.state
         if kind == "correction":  # it is for the refits after it
             return state
         arm_campaign = self._model.arm_campaign(len(state.arm_precision))
         if kind == "scales":
-            return self._upkeep.rescaled(state, parameters, arm_campaign)
+            return self._schedule.rescaled(state, parameters, arm_campaign)
         faded: State = fade(state, parameters["kept"], arm_campaign)
         return faded
 
@@ -188,7 +190,7 @@ class Fold:
         self,
         rows: CountedRows,
         scales: Mapping[str, float] | None = None,
-        roster: Roster | None = None,
+        catalog: Catalog | None = None,
     ) -> tuple[State, RefitInfo]:
         """Return the posterior fitted to counts, and how the search went; called outside double precision.
 
@@ -196,23 +198,25 @@ class Fold:
             rows: All counts.
             scales: The prior's scales, by name, where they are not to be learnt from the counts; those that
                 are not named are the initial ones.
-            roster: With other contents than those in use; None for these.
+            catalog: With other contents than those in use; None for these.
         """
         n_arms, n_campaigns = self._model.capacity()
         with double_precision():
-            tables = self._model.tables(n_arms, n_campaigns, roster)
-            prior, tables = jax.block_until_ready((self._upkeep.prior(scales), tables))
+            tables = self._model.tables(n_arms, n_campaigns, catalog)
+            prior, tables = jax.block_until_ready((self._schedule.prior(scales), tables))
         arm_campaign = self._model.arm_campaign(n_arms)
         return fit_counts(prior, tables, rows, arm_campaign, n_campaigns, scales is None)
 
     def publish(self, state: State) -> None:
-        """Let selection see a posterior, with the roster as it is now; called in double precision."""
+        """Let selection see a posterior, with the catalog as it is now; called in double precision."""
         n_arms, n_campaigns = self._model.capacity()
         if (n_arms, n_campaigns) != (len(state.arm_precision), len(state.campaign_precision)):
             state = grow(state, n_arms, n_campaigns)
         # Waited for here: nothing of a block in double precision may still run after it.
         state, tables = jax.block_until_ready((state, self._model.tables(n_arms, n_campaigns)))
-        self.view = View(state, tables, self._model.roster, self.step, dict(self._model.activated), {})
+        self.view = PosteriorView(
+            state, tables, self._model.catalog, self.step, dict(self._model.activated), {}
+        )
 
     def note(self, rows: LearnRows) -> None:
         """Note whose state, and what people read, some decisions change."""
@@ -230,9 +234,9 @@ class Fold:
         with double_precision():
             state = self.view.state
             arm_campaign = self._model.arm_campaign(len(state.arm_precision))
-            scales = self._upkeep.learnt_scales(state, arm_campaign)
+            scales = self._schedule.learnt_scales(state, arm_campaign)
             others = {**scales, "arm": 2 * scales["arm"]}  # another τ is another program
-            jax.block_until_ready([self._upkeep.rescaled(state, s, arm_campaign) for s in (scales, others)])
+            jax.block_until_ready([self._schedule.rescaled(state, s, arm_campaign) for s in (scales, others)])
         yield
         self.fit(self._nothing(room_to_fit))
         yield
@@ -242,7 +246,7 @@ class Fold:
                 jax.block_until_ready(arm_rows(self.view.state, arms))
 
     def _nothing(self, padded: Callable[[int], int]) -> CountedRows:
-        return pool([], self._model.schema, {}, self._model.roster.arm_campaign, padded)
+        return aggregate([], self._model.schema, {}, self._model.catalog.arm_campaign, padded)
 
     def arm_states(self, state: State, change: Change | None = None) -> ArmStates:
         """Return the states of the arms touched since the last snapshot, as a change will leave them.
@@ -250,7 +254,7 @@ class Fold:
         Called in double precision.
         """
         ids = np.array(sorted(self.touched), np.int64)
-        arms = np.array([self._model.roster.arm[creative_id] for creative_id in ids], np.int64)
+        arms = np.array([self._model.catalog.arm[creative_id] for creative_id in ids], np.int64)
         padding = room_for(len(arms), ROWS[0]) - len(arms)
         columns = [np.array(column)[: len(arms)] for column in arm_rows(state, np.pad(arms, (0, padding)))]
         if change is not None:
@@ -283,11 +287,11 @@ class Fold:
             state = self.view.state
             if n_arms > len(state.arm_precision):
                 state = grow(state, n_arms, n_campaigns)
-            index = np.array([self._model.roster.arm[int(i)] for i in arms.creative_ids], np.int64)
-            everything, kept = all_arms(state, arms, index, forgets)
+            index = np.array([self._model.catalog.arm[int(i)] for i in arms.creative_ids], np.int64)
+            everything, decay = all_arms(state, arms, index, forgets)
             arm_campaign = self._model.arm_campaign(n_arms)
             followed = restored(
-                snapshot.state, everything, everything.creative_ids, kept, arm_campaign, n_campaigns
+                snapshot.state, everything, everything.creative_ids, decay, arm_campaign, n_campaigns
             )
             self.step = snapshot.step
             self.touched.clear()
@@ -318,19 +322,19 @@ class Fold:
         for row in log:
             if row.kind == "refit":
                 counts = count_learnt(self._store, self._model, row.step)
-                state, _ = self.fit(counts, scales_kept(row.parameters))
-                self.touched.update(self._model.roster.arm)
+                state, _ = self.fit(counts, fixed_scales(row.parameters))
+                self.touched.update(self._model.catalog.arm)
                 with double_precision():
                     self.take(state, row.step, row.kind, row.logged_at)
             elif row.kind == "batch":
                 rows = self._store.learning.rows_of_batch(self._model_id, row.step)
                 with double_precision():
-                    change, _ = self.learnt(tallied(rows))
+                    change, _ = self.learnt(count_distinct(rows))
                     self.note(rows)
                     self.apply(change, row.step)
             else:
                 with double_precision():
-                    state = self.kept_up(row.kind, row.parameters)
+                    state = self.maintained(row.kind, row.parameters)
                     self.take(state, row.step, row.kind, row.logged_at)
 
     def _reread(self) -> tuple[Snapshot, ArmStates] | None:

@@ -34,19 +34,19 @@ def scales_of(prior: Prior) -> dict[str, float]:
     return {**groups, "campaign": float(prior.campaign_scale), "arm": float(prior.arm_scale)}
 
 
-def scales_kept(parameters: Mapping[str, Any]) -> Mapping[str, float] | None:
+def fixed_scales(parameters: Mapping[str, Any]) -> Mapping[str, float] | None:
     """Return the scales that a refit of the log kept, beside the initial ones; None when it learnt them."""
     # Refits of older logs that learnt none went back to those of the beginning.
     return None if parameters.get("learns_scales", False) else parameters.get("scales", {})
 
 
-def kept_since(arms: ArmStates, forgets: Sequence[ForgetRow]) -> Float[np.ndarray, "arms"]:
+def decay_since(arms: ArmStates, forgets: Sequence[ForgetRow]) -> Float[np.ndarray, "arms"]:
     """Return the part of each arm's state that was not forgotten by steps after its own."""
     assert arms.steps is not None  # noqa: S101  stored states have them
-    kept = np.ones(len(arms.creative_ids))
+    decay = np.ones(len(arms.creative_ids))
     for forgotten in forgets:
-        kept *= np.where(arms.steps < forgotten.step, forgotten.kept, 1.0)
-    return kept
+        decay *= np.where(arms.steps < forgotten.step, forgotten.decay, 1.0)
+    return decay
 
 
 class Stretch(NamedTuple):
@@ -54,7 +54,7 @@ class Stretch(NamedTuple):
 
     after_step: int
     up_to_step: int
-    kept: float
+    decay: float
 
 
 def stretches(forgets: Sequence[ForgetRow], up_to_step: int) -> list[Stretch]:
@@ -62,26 +62,26 @@ def stretches(forgets: Sequence[ForgetRow], up_to_step: int) -> list[Stretch]:
 
     Example:
         >>> from datetime import UTC, datetime
-        >>> halved = ForgetRow(step=7, kept=0.5, logged_at=datetime(2026, 1, 1, tzinfo=UTC))
+        >>> halved = ForgetRow(step=7, decay=0.5, logged_at=datetime(2026, 1, 1, tzinfo=UTC))
         >>> stretches([halved], 9)
         [Stretch(after_step=7, up_to_step=9, kept=1.0), Stretch(after_step=0, up_to_step=7, kept=0.5)]
     """
-    found, end, kept = [], up_to_step, 1.0
+    found, end, decay = [], up_to_step, 1.0
     since = 1.0  # what was kept since the cut before
     for forgotten in reversed(forgets):
-        since *= forgotten.kept
+        since *= forgotten.decay
         if since <= ALIKE:
-            found.append(Stretch(forgotten.step, end, kept))
-            end, kept, since = forgotten.step, kept * since, 1.0
-    return [*found, Stretch(0, end, kept)]
+            found.append(Stretch(forgotten.step, end, decay))
+            end, decay, since = forgotten.step, decay * since, 1.0
+    return [*found, Stretch(0, end, decay)]
 
 
-def kept_after(at: datetime | None, forgets: Sequence[ForgetRow]) -> float:
+def decay_after(at: datetime | None, forgets: Sequence[ForgetRow]) -> float:
     """Return the part of what was known at a time that was not forgotten since."""
-    return math.prod(forgotten.kept for forgotten in forgets if at is None or forgotten.logged_at > at)
+    return math.prod(forgotten.decay for forgotten in forgets if at is None or forgotten.logged_at > at)
 
 
-class Upkeep:
+class MaintenanceSchedule:
     """Knows when such a step is due, what it does, and how it is done again from the log.
 
     Args:
@@ -132,7 +132,7 @@ class Upkeep:
             return set_weight_scales(state, prior.scale)
         return set_prior(state, prior, arm_campaign)
 
-    def kept(self, now: datetime, forgot_at: datetime | None) -> float | None:
+    def decay(self, now: datetime, forgot_at: datetime | None) -> float | None:
         """Return γ, the part of what the data taught that is kept now; None when no forgetting is due.
 
         Args:

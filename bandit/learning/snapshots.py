@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from safetensors.numpy import load, save
 
-from bandit.learning.schedule import kept_since
+from bandit.learning.schedule import decay_since
 from bandit.posterior import Prior, State, eliminate, initial_state
 from storage import ArmStates, ForgetRow, LogRow
 
@@ -32,7 +32,7 @@ def restored(
     snapshot: bytes,
     arms: ArmStates,
     index: np.ndarray,
-    kept: np.ndarray,
+    decay: np.ndarray,
     arm_campaign: np.ndarray,
     n_campaigns: int,
 ) -> State:
@@ -42,7 +42,7 @@ def restored(
         snapshot: From `snapshot_to_bytes`.
         arms: The states of all arms that have learnt.
         index: Their places in the arrays, [arms].
-        kept: The part of each that was not forgotten between its own step and the snapshot's, [arms].
+        decay: The part of each that was not forgotten between its own step and the snapshot's, [arms].
         arm_campaign: The campaign's index of every place, [capacity].
         n_campaigns: The capacity for campaigns.
 
@@ -55,8 +55,8 @@ def restored(
     cross, information = np.zeros((n_arms, len(stored["information"]))), np.zeros(n_arms)
     precision = np.full(n_arms, float(prior.arm_scale) ** -2)
     if len(index):
-        cross[index], information[index] = kept[:, None] * arms.u, kept * arms.k
-        precision[index] += kept * arms.q
+        cross[index], information[index] = decay[:, None] * arms.u, decay * arms.k
+        precision[index] += decay * arms.q
     # One place for arms, for the big array is made here once.
     state = initial_state(prior, 1, n_campaigns)._replace(
         precision=stored["precision"],
@@ -72,7 +72,7 @@ _eliminate = jax.jit(eliminate)
 
 
 def steps_to_fold(log: Sequence[LogRow]) -> int:
-    """Return how many steps from where we are are cheaper to fold than a snapshot is to read.
+    """Return how many steps from where we are are cheaper to fold in than a snapshot is to read.
 
     A refit takes seconds, and whoever made it wrote a snapshot with it.
     """
@@ -82,7 +82,7 @@ def steps_to_fold(log: Sequence[LogRow]) -> int:
 def forgets_of(log: Sequence[LogRow]) -> list[ForgetRow]:
     """Return the steps of the log that forgot."""
     return [
-        ForgetRow(step=row.step, kept=row.parameters["kept"], logged_at=row.logged_at)
+        ForgetRow(step=row.step, decay=row.parameters["kept"], logged_at=row.logged_at)
         for row in log
         if row.kind == "forget"
     ]
@@ -108,9 +108,9 @@ def all_arms(
         np.array(state.arm_precision) - prior,
         np.array(state.arm_information),
     ]
-    kept = np.full(len(columns[0]), np.prod([forgotten.kept for forgotten in forgets]))
+    decay = np.full(len(columns[0]), np.prod([forgotten.decay for forgotten in forgets]))
     if len(index):
         for column, values in zip(columns, (stored.u, stored.q, stored.k), strict=True):
             column[index] = values
-        kept[index] = kept_since(stored, forgets)
-    return ArmStates(np.arange(len(kept)), *columns), kept
+        decay[index] = decay_since(stored, forgets)
+    return ArmStates(np.arange(len(decay)), *columns), decay

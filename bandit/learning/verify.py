@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from bandit.jax_runtime import double_precision
-from bandit.learning.replica import Fold
-from bandit.learning.schedule import Upkeep
-from bandit.learning.view import View
+from bandit.learning.replica import PosteriorReplica
+from bandit.learning.schedule import MaintenanceSchedule
+from bandit.learning.view import PosteriorView
 from bandit.model.model import Model
 from bandit.posterior import effects
 from encoders import Encoder
@@ -51,9 +51,9 @@ def replay(
     views = []
     for from_prior in (False, True):
         model = Model(store, clock, 0, encoder)
-        views.append(Fold(store, model, Upkeep(model), from_prior=from_prior).view)
+        views.append(PosteriorReplica(store, model, MaintenanceSchedule(model), from_prior=from_prior).view)
     resumed, replayed = views
-    creatives = sorted(resumed.roster.arm.keys() & replayed.roster.arm.keys())
+    creatives = sorted(resumed.catalog.arm.keys() & replayed.catalog.arm.keys())
     with double_precision():
         (mean, deviation), (again, _) = (_believed(view, creatives) for view in views)
     # NumPy's maximum, for a NaN comes through it.
@@ -61,14 +61,14 @@ def replay(
 
 
 def _believed(
-    view: View, creatives: Sequence[int]
+    view: PosteriorView, creatives: Sequence[int]
 ) -> tuple[Float[np.ndarray, "unknowns"], Float[np.ndarray, "unknowns"]]:
     """Return means and deviations of the weights, then of each creative's campaign and of itself."""
-    state, roster = jax.device_get(view.state), view.roster
-    arms = np.array([roster.arm[creative] for creative in creatives], np.int64)
-    found = jax.device_get(effects(state, jnp.asarray(arms), jnp.asarray(roster.arm_campaign[arms])))
+    state, catalog = jax.device_get(view.state), view.catalog
+    arms = np.array([catalog.arm[creative] for creative in creatives], np.int64)
+    found = jax.device_get(effects(state, jnp.asarray(arms), jnp.asarray(catalog.arm_campaign[arms])))
     weight_sd = np.sqrt((np.linalg.inv(state.factor) ** 2).sum(axis=0))
-    campaign_sd = state.campaign_precision[roster.arm_campaign[arms]] ** -0.5
+    campaign_sd = state.campaign_precision[catalog.arm_campaign[arms]] ** -0.5
     arm_sd = state.arm_precision[arms] ** -0.5
     return (
         np.concatenate([state.weights, found.campaign, found.arm]),

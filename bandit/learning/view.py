@@ -1,14 +1,14 @@
-"""What selection, readouts and explanations read of the model at one moment."""
+"""What selection, summaries and explanations read of the model at one moment."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from bandit.features.content_tables import Tables
-from bandit.model.catalog import Roster
+from bandit.features.content_tables import ContentTables
+from bandit.model.catalog import Catalog
 from bandit.posterior import State
 
 
-class View(NamedTuple):
+class PosteriorView(NamedTuple):
     """The posterior with its contents, replaced as a whole.
 
     Learning reuses the arrays of an old one: take it anew inside each block of double precision.
@@ -16,15 +16,15 @@ class View(NamedTuple):
     Attributes:
         state: The posterior.
         tables: Contents on the device.
-        roster: The campaigns and creatives that the tables hold.
+        catalog: The campaigns and creatives that the tables hold.
         step: The learning step at which the posterior stands.
         so_far: Decisions that each campaign had had by then, by campaign id.
         memo: What selection has computed from it; read and written in double precision only.
     """
 
     state: State
-    tables: Tables
-    roster: Roster
+    tables: ContentTables
+    catalog: Catalog
     step: int
     so_far: Mapping[int, int]
     memo: dict[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 logger = logging.getLogger(__name__)
 
 GATHER_S = 0.2  # how long the first settled outcome waits for others
-HEARD_S = 0.05  # how long the first step of another process that was told of waits for others
+NOTIFIED_S = 0.05  # how long the first step of another process that was told of waits for others
 RENEW_S = 2.0
 IDLE_S = 1.0  # how often settling is looked for without any report
 FOLLOW_EVERY_S = 0.5  # half of the second in which changes are to be seen: looking and folding take time too
@@ -17,9 +17,10 @@ class Background:
     """Calls the engine's work from threads of its own until it is stopped.
 
     Args:
-        follow: Sees what other processes have changed; called every half a second, and soon after `hear`.
-        hear: Waits at most so many seconds for a step of another process, and returns whether one came. None
-            where nobody tells.
+        follow: Sees what other processes have changed; called every half a second, and soon after
+            `wait_for_notification`.
+        wait_for_notification: Waits at most so many seconds for a step of another process, and returns
+            whether one came. None where nobody tells.
         learn: Settles and learns all there is; called soon after `wake`, and once a second.
         renew: Renews the lease.
         begin: Called once.
@@ -29,7 +30,7 @@ class Background:
         self,
         *,
         follow: Callable[[], object] | None,
-        hear: Callable[[float], bool] | None,
+        wait_for_notification: Callable[[float], bool] | None,
         learn: Callable[[], object] | None,
         renew: Callable[[], object],
         begin: Callable[[], object] | None,
@@ -37,7 +38,7 @@ class Background:
         self._stop = threading.Event()
         self._stop_renewing = threading.Event()
         self._wake = threading.Event()
-        self._hear = hear
+        self._wait_for_notification = wait_for_notification
         works = [(self._following, follow), (self._learning, learn), (_attempt, begin)]
         self._working = [_thread(target, work) for target, work in works if work is not None]
         self._renewer = _thread(self._renewing, renew)
@@ -69,16 +70,16 @@ class Background:
 
     def _following(self, work: Callable[[], object]) -> None:
         while not self._stop.is_set():
-            if self._hears():
-                self._stop.wait(HEARD_S)
+            if self._is_notified():
+                self._stop.wait(NOTIFIED_S)
             if not self._stop.is_set():
                 _attempt(work)
 
-    def _hears(self) -> bool:
+    def _is_notified(self) -> bool:
         """Wait for a step of another process, or until it is time to look; return whether one came."""
-        if self._hear is not None:
+        if self._wait_for_notification is not None:
             try:
-                return self._hear(FOLLOW_EVERY_S)
+                return self._wait_for_notification(FOLLOW_EVERY_S)
             except Exception as error:
                 logger.warning("nobody tells of other processes' steps, they are looked for: %s", error)
         self._stop.wait(FOLLOW_EVERY_S)

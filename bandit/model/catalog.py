@@ -32,7 +32,7 @@ class CampaignEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Roster:
+class Catalog:
     """All campaigns of a model at one moment; replaced, never changed.
 
     Attributes:
@@ -66,22 +66,22 @@ def current_mean(
     return mean
 
 
-def build_roster(
+def build_catalog(
     campaigns: Sequence[CampaignRecord],
     creatives: Sequence[CreativeRecord],
     contents: Mapping[int, np.ndarray],
-    before: Roster | None = None,
-) -> Roster:
-    """Build the roster from rows.
+    before: Catalog | None = None,
+) -> Catalog:
+    """Build the catalog from rows.
 
     Args:
         campaigns: All campaigns of the model.
         creatives: All their creatives.
         contents: Content features by creative id.
-        before: The last roster: what it knows keeps its index, whatever order rows became visible in.
+        before: The last catalog: what it knows keeps its index, whatever order rows became visible in.
 
     Returns:
-        The roster.
+        The catalog.
     """
     arm = dict(before.arm) if before else {}
     for creative in creatives:
@@ -112,7 +112,7 @@ def build_roster(
         elif entry.creatives:
             mean_content[entry.index] = current_mean(entry, arm, content)
     names = {creative.creative_id: creative.external_id for creative in creatives}
-    return Roster(
+    return Catalog(
         campaigns=entries,
         arm=arm,
         arm_campaign=arm_campaign,

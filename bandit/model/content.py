@@ -19,7 +19,7 @@ from bandit.features.content_pca import (
     random_components,
     shipped_components,
 )
-from bandit.model.catalog import Roster, build_roster
+from bandit.model.catalog import Catalog, build_catalog
 from bandit.model.embeddings import LazyEncoder, SqlVectors
 from bandit.types import TEXT_FIELDS
 from encoders import Encoder, encode_cached, encode_fields, fill_cache
@@ -49,13 +49,13 @@ class Features(NamedTuple):
         encoder: The encoder.
         components: The components.
         origin: Where they come from: "shipped", "fitted" or "random".
-        roster: All campaigns and creatives by them, with the mean contents of today.
+        catalog: All campaigns and creatives by them, with the mean contents of today.
     """
 
     encoder: LazyEncoder
     components: Components
     origin: str
-    roster: Roster
+    catalog: Catalog
 
 
 class Contents:
@@ -128,14 +128,14 @@ class Contents:
         """Encode all texts of creatives into the database by another encoder."""
         fill_cache(encoder, _distinct_texts(creatives), self._vectors)
 
-    def better(self, roster: Roster) -> Features | None:
+    def better(self, catalog: Catalog) -> Features | None:
         """Return the features by components of the creatives' own texts; None while these are too few."""
-        fitted = self._fitted_components(self._encoder, _creatives(roster))
-        return None if fitted is None else self._features(self._encoder, fitted, "fitted", roster)
+        fitted = self._fitted_components(self._encoder, _creatives(catalog))
+        return None if fitted is None else self._features(self._encoder, fitted, "fitted", catalog)
 
-    def by(self, encoder: LazyEncoder, roster: Roster) -> Features:
-        """Return the features of a roster by another encoder; see `fill`."""
-        return self._features(encoder, *self._new_components(encoder, _creatives(roster)), roster)
+    def by(self, encoder: LazyEncoder, catalog: Catalog) -> Features:
+        """Return the features of a catalog by another encoder; see `fill`."""
+        return self._features(encoder, *self._new_components(encoder, _creatives(catalog)), catalog)
 
     def use(self, encoder: LazyEncoder) -> None:
         """Encode by another encoder from now on; what is stored must be taken next."""
@@ -171,15 +171,15 @@ class Contents:
         return encode_fields(self._encoder, texts, cache=self._vectors)
 
     def _features(
-        self, encoder: LazyEncoder, components: Components, origin: str, roster: Roster
+        self, encoder: LazyEncoder, components: Components, origin: str, catalog: Catalog
     ) -> Features:
-        creatives = _creatives(roster)
+        creatives = _creatives(catalog)
         vectors = encode_fields(encoder, list(map(texts_of, creatives)), cache=self._vectors)
         contents = zip((c.creative_id for c in creatives), components.project(vectors), strict=True)
         # Without their stored means campaigns get those of the creatives that they have now.
-        campaigns = [replace(entry.record, mean_content=None) for entry in roster.campaigns.values()]
+        campaigns = [replace(entry.record, mean_content=None) for entry in catalog.campaigns.values()]
         return Features(
-            encoder, components, origin, build_roster(campaigns, creatives, dict(contents), roster)
+            encoder, components, origin, build_catalog(campaigns, creatives, dict(contents), catalog)
         )
 
     def _new_components(
@@ -205,17 +205,17 @@ class Contents:
 
 def new_features(features: Features, step: int) -> NewFeatures:
     """Return features as the learning step that brings them stores them."""
-    roster = features.roster
+    catalog = features.catalog
     return NewFeatures(
         encoder_fingerprint=features.encoder.fingerprint,
         components=components_to_bytes(features.components),
         settings={"components": features.origin, "features_step": step},
         mean_contents={
-            entry.record.campaign_id: roster.mean_content[entry.index].astype("<f4").tobytes()
-            for entry in roster.campaigns.values()
+            entry.record.campaign_id: catalog.mean_content[entry.index].astype("<f4").tobytes()
+            for entry in catalog.campaigns.values()
             if entry.creatives
         },
-        creative_ids=frozenset(roster.names),
+        creative_ids=frozenset(catalog.names),
     )
 
 
@@ -229,8 +229,8 @@ def texts_of(creative: CreativeRecord) -> dict[str, str]:
     return {name: creative.content[name] for name in TEXT_FIELDS if creative.content.get(name)}
 
 
-def _creatives(roster: Roster) -> list[CreativeRecord]:
-    return [creative for entry in roster.campaigns.values() for creative in entry.creatives]
+def _creatives(catalog: Catalog) -> list[CreativeRecord]:
+    return [creative for entry in catalog.campaigns.values() for creative in entry.creatives]
 
 
 def _distinct_texts(creatives: Sequence[CreativeRecord]) -> list[str]:

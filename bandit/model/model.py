@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float
 
 from bandit.errors import ContextError
-from bandit.features.content_tables import Tables
+from bandit.features.content_tables import ContentTables
 from bandit.features.context import check_context, distinct_contexts, give_slots
 from bandit.features.context_policy import check_policy, new_secret
 from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales
-from bandit.model.catalog import CampaignEntry, Roster, build_roster
+from bandit.model.catalog import CampaignEntry, Catalog, build_catalog
 from bandit.model.content import Contents, Features, Reading, features_step
 from bandit.model.embeddings import LazyEncoder
 from bandit.padding import room_for
@@ -48,7 +48,7 @@ class Model:
     Attributes:
         record: The stored settings.
         scales: Prior scales.
-        roster: Campaigns and creatives; replaced as a whole.
+        catalog: Campaigns and creatives; replaced as a whole.
         schema: The context schema; replaced as a whole.
         activated: Decisions that each campaign has had, by campaign id.
     """
@@ -64,9 +64,9 @@ class Model:
         )
         self.scales = PriorScales(**self.record.settings["scales"])
         self._contents = Contents(store, clock, self.record, encoder, self.reread_features)
-        self._tables: tuple[Roster, tuple[int, int], Tables] | None = None
+        self._tables: tuple[Catalog, tuple[int, int], ContentTables] | None = None
         self._count_lock = threading.Lock()
-        self.roster = build_roster([], [], {})
+        self.catalog = build_catalog([], [], {})
         self.schema: ContextRecord = store.models.context(self.record.model_id)
         self.activated = store.learning.impressions(self.record.model_id)
         while not self.reload():
@@ -87,7 +87,7 @@ class Model:
             # Asked last: what was read before a swap is as it was before.
             if features_step(self._store.models.settings(self.record.model_id)) != self.features_step:
                 return False
-            self.roster = build_roster(campaigns, creatives, self._contents.of(creatives), self.roster)
+            self.catalog = build_catalog(campaigns, creatives, self._contents.of(creatives), self.catalog)
             self.schema = self._store.models.context(self.record.model_id)
             return True
 
@@ -149,9 +149,9 @@ class Model:
 
     def knows(self, rows: LearnRows) -> bool:
         """Whether all that the features of decisions depend on has been read, whichever process made them."""
-        campaigns = {entry.record.campaign_id: entry.record for entry in self.roster.campaigns.values()}
+        campaigns = {entry.record.campaign_id: entry.record for entry in self.catalog.campaigns.values()}
         return all(
-            creative_id in self.roster.arm
+            creative_id in self.catalog.arm
             and slots_version <= self.schema.version
             # A campaign that has decisions has a mean content.
             and campaigns[campaign_id].mean_content is not None
@@ -186,9 +186,9 @@ class Model:
         Raises:
             UnknownCampaignError: This model has none of this name.
         """
-        if campaign not in self.roster.campaigns:
+        if campaign not in self.catalog.campaigns:
             raise UnknownCampaignError(f"campaign {campaign!r} belongs to another model of this database")
-        return self.roster.campaigns[campaign]
+        return self.catalog.campaigns[campaign]
 
     def fix_mean_content(self, entry: CampaignEntry, *, reload: bool = True) -> CampaignEntry:
         """Store the mean content of a campaign at its first decision; later ones use what is stored.
@@ -203,11 +203,11 @@ class Model:
         if entry.record.mean_content is not None:
             return entry
         with self._lock:
-            mean = self.roster.current_mean(entry).astype("<f4")
+            mean = self.catalog.current_mean(entry).astype("<f4")
             self._store.campaigns.set_mean_content(entry.record.campaign_id, mean.tobytes())
             if reload:
                 self.reload()
-        return self.roster.campaigns[entry.record.name]
+        return self.catalog.campaigns[entry.record.name]
 
     def check_contexts(self, contexts: Sequence[Mapping[str, object]]) -> dict[str, ContextKind]:
         """Check contexts of requests.
@@ -252,26 +252,26 @@ class Model:
         with self._lock:
             self.schema = give_slots(self._store, self.record.model_id, self.schema, more)
 
-    def tables(self, n_arms: int, n_campaigns: int, roster: Roster | None = None) -> Tables:
+    def tables(self, n_arms: int, n_campaigns: int, catalog: Catalog | None = None) -> ContentTables:
         """Return contents on the device, padded to a capacity; call it in double precision."""
-        roster, known = roster or self.roster, self._tables
-        if known is not None and known[0] is roster and known[1] == (n_arms, n_campaigns):
+        catalog, known = catalog or self.catalog, self._tables
+        if known is not None and known[0] is catalog and known[1] == (n_arms, n_campaigns):
             return known[2]
         content = np.zeros((n_arms, N_CONTENT))
-        content[: len(roster.content)] = roster.content
+        content[: len(catalog.content)] = catalog.content
         mean_content = np.zeros((n_campaigns, N_CONTENT))
-        mean_content[: len(roster.mean_content)] = roster.mean_content
-        tables = Tables(jnp.asarray(content), jnp.asarray(mean_content))
-        self._tables = (roster, (n_arms, n_campaigns), tables)
+        mean_content[: len(catalog.mean_content)] = catalog.mean_content
+        tables = ContentTables(jnp.asarray(content), jnp.asarray(mean_content))
+        self._tables = (catalog, (n_arms, n_campaigns), tables)
         return tables
 
     def arm_campaign(self, n_arms: int) -> np.ndarray:
         """Return the campaign's index of every arm, padded to a capacity."""
-        return np.pad(self.roster.arm_campaign, (0, n_arms - len(self.roster.arm_campaign)))
+        return np.pad(self.catalog.arm_campaign, (0, n_arms - len(self.catalog.arm_campaign)))
 
     def capacity(self) -> tuple[int, int]:
         """Return padded numbers of arms and campaigns; they only grow."""
-        return room_for(len(self.roster.arm), 256), room_for(len(self.roster.mean_content), 16)
+        return room_for(len(self.catalog.arm), 256), room_for(len(self.catalog.mean_content), 16)
 
     def better_features(self) -> Features | None:
         """Return the features by components of the database's own texts, once there are enough of them.
@@ -283,13 +283,13 @@ class Model:
             return None
         with self._lock:
             self.reload()
-            return self._contents.better(self.roster)
+            return self._contents.better(self.catalog)
 
     def features_by(self, encoder: LazyEncoder) -> Features:
         """Return the features by another encoder; see `prepare_encoder`."""
         with self._lock:
             self.reload()
-            return self._contents.by(encoder, self.roster)
+            return self._contents.by(encoder, self.catalog)
 
     def adopt(self, features: Features) -> None:
         """Use features that a learning step has just stored."""

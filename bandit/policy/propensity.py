@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 
 
 class Limits(NamedTuple):
@@ -28,23 +28,25 @@ class Limits(NamedTuple):
     cap: Float[Array, "candidates"] | None = None
 
 
-class Odds(NamedTuple):
+class Propensities(NamedTuple):
     """What a draw follows.
 
     Attributes:
         floors: f of each candidate; sums to `floor_share`.
         floor_share: Σf.
         uncapped: π' of each candidate.
-        propensities: π of each candidate; sums to 1, exactly 0 for the ineligible.
+        capped: π of each candidate; sums to 1, exactly 0 for the ineligible.
     """
 
     floors: Float[Array, "candidates"]
     floor_share: Float[Array, ""]
     uncapped: Float[Array, "candidates"]
-    propensities: Float[Array, "candidates"]
+    capped: Float[Array, "candidates"]
 
 
-def odds_of(shares: Array, eligible: Array, even_share: Array | float, limits: Limits | None = None) -> Odds:
+def propensities_of(
+    shares: Array, eligible: Array, even_share: Array | float, limits: Limits | None = None
+) -> Propensities:
     """Return the propensities that keep to the limits.
 
     Floors that sum to more than 1 with the even share are scaled down, their parts above ε/K all alike, and
@@ -67,11 +69,13 @@ def odds_of(shares: Array, eligible: Array, even_share: Array | float, limits: L
         floor_share = even_share + scale * wanted
     uncapped = floors + (1 - floor_share) * shares
     if limits is None or limits.cap is None:
-        return Odds(floors, floor_share, uncapped, uncapped)
-    return Odds(floors, floor_share, uncapped, cap_odds(uncapped, floors, shares, limits.cap, eligible))
+        return Propensities(floors, floor_share, uncapped, uncapped)
+    return Propensities(
+        floors, floor_share, uncapped, apply_caps(uncapped, floors, shares, limits.cap, eligible)
+    )
 
 
-def cap_odds(uncapped: Array, floors: Array, shares: Array, cap: Array, eligible: Array) -> Array:
+def apply_caps(uncapped: Array, floors: Array, shares: Array, cap: Array, eligible: Array) -> Array:
     """Return π_a = min(cap_a, f_a + λ p̂_a) with the λ at which they sum to 1.
 
     Where all with p̂ > 0 are at their caps, what is left goes to the others in even parts. A round finds who
@@ -94,8 +98,8 @@ def cap_odds(uncapped: Array, floors: Array, shares: Array, cap: Array, eligible
         return jnp.any(carry[0] > cap)
 
     def take_out(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        odds, is_capped = carry
-        is_capped = is_capped | (odds > cap)
+        propensities, is_capped = carry
+        is_capped = is_capped | (propensities > cap)
         is_open = eligible & ~is_capped
         likely = jnp.where(is_open, shares, 0.0)
         parts = jnp.where(jnp.sum(likely) > 0, likely, is_open.astype(likely.dtype))
@@ -107,7 +111,13 @@ def cap_odds(uncapped: Array, floors: Array, shares: Array, cap: Array, eligible
 
 
 def draw(
-    odds: Odds, winners: Array, eligible: Array, control_share: Array | float, luck: Luck, *, has_caps: bool
+    propensities: Propensities,
+    winners: Array,
+    eligible: Array,
+    control_share: Array | float,
+    uniforms: Uniforms,
+    *,
+    has_caps: bool,
 ) -> tuple[Array, Array]:
     """Draw a candidate with exactly its propensity, from the best at one point.
 
@@ -116,26 +126,28 @@ def draw(
     π'_a > π_a is kept with probability π_a/π'_a, else one is drawn from (π − π')₊.
 
     Args:
-        odds: from `odds_of`.
+        propensities: from `propensities_of`.
         winners: the best at the point drawn, [candidates]; ties all.
         eligible: which candidates may be chosen, [candidates].
         control_share: share of the control.
-        luck: the decision's.
+        uniforms: the decision's.
         has_caps: whether propensities may differ from the uncapped ones.
 
     Returns:
         The candidate's index, and whether it was drawn as a control.
     """
-    is_control = luck.branch < control_share
-    above = jnp.maximum(odds.floors - jnp.where(eligible, control_share / jnp.sum(eligible), 0.0), 0.0)
-    is_floor = (luck.branch < odds.floor_share) & jnp.any(above > 0)
+    is_control = uniforms.branch < control_share
+    above = jnp.maximum(
+        propensities.floors - jnp.where(eligible, control_share / jnp.sum(eligible), 0.0), 0.0
+    )
+    is_floor = (uniforms.branch < propensities.floor_share) & jnp.any(above > 0)
     parts = jnp.where(is_control, eligible, jnp.where(is_floor, above, winners))
-    chosen = _pick(parts, luck.order)
+    chosen = _pick(parts, uniforms.order)
     if not has_caps:
         return chosen, is_control
-    before, after = odds.uncapped[chosen], odds.propensities[chosen]
-    is_moved = luck.keep * before >= after
-    spilled = _pick(jnp.maximum(odds.propensities - odds.uncapped, 0.0), luck.spill)
+    before, after = propensities.uncapped[chosen], propensities.capped[chosen]
+    is_moved = uniforms.keep * before >= after
+    spilled = _pick(jnp.maximum(propensities.capped - propensities.uncapped, 0.0), uniforms.spill)
     return jnp.where(is_moved, spilled, chosen), is_control & ~is_moved
 
 

@@ -10,13 +10,13 @@ from jaxtyping import Float, Int
 _N_WORDS = 6  # of 64 bits: one for the point set, one for each uniform number
 
 
-class Luck(NamedTuple):
+class Uniforms(NamedTuple):
     """What chance decides in one draw; the numbers are uniform in [0, 1) and independent.
 
     Attributes:
         point_set: uint32; its remainder by the number of sets names the set of points.
         branch: which stage draws: control, floors, or the best at a point.
-        place: the point at which the best one is drawn.
+        point: the point at which the best one is drawn.
         order: which of several that a stage may draw.
         keep: whether a creative whose propensity a cap has lowered is kept.
         spill: which of the others is shown if it is not.
@@ -24,14 +24,14 @@ class Luck(NamedTuple):
 
     point_set: Int[Any, "..."]
     branch: Float[Any, "..."]
-    place: Float[Any, "..."]
+    point: Float[Any, "..."]
     order: Float[Any, "..."]
     keep: Float[Any, "..."]
     spill: Float[Any, "..."]
 
 
-def draw_luck(decision_ids: Sequence[str], seed: int) -> Luck:
-    """Return the luck of decisions, from blake2b hashes of their ids under the model's seed.
+def uniforms_of_ids(decision_ids: Sequence[str], seed: int) -> Uniforms:
+    """Return the uniform numbers of decisions, from blake2b hashes of their ids under the model's seed.
 
     Numbers have 52 bits, so that number × total < total holds after rounding too.
 
@@ -43,7 +43,7 @@ def draw_luck(decision_ids: Sequence[str], seed: int) -> Luck:
         NumPy arrays, [decisions]; the same id and seed always give the same.
 
     Example:
-        >>> draw_luck(["a", "b"], 0).place[0] == draw_luck(["a"], 0).place[0]
+        >>> uniforms_of_ids(["a", "b"], 0).point[0] == uniforms_of_ids(["a"], 0).point[0]
         np.True_
 
     References:
@@ -54,4 +54,4 @@ def draw_luck(decision_ids: Sequence[str], seed: int) -> Luck:
     hashes = [blake2b(name.encode(), digest_size=size, key=key).digest() for name in decision_ids]
     words = np.frombuffer(b"".join(hashes), "<u8").reshape(-1, _N_WORDS)
     uniform = (words[:, 1:] >> np.uint64(12)).astype(np.float64) * 2.0**-52
-    return Luck((words[:, 0] & np.uint64(0xFFFFFFFF)).astype(np.uint32), *uniform.T)
+    return Uniforms((words[:, 0] & np.uint64(0xFFFFFFFF)).astype(np.uint32), *uniform.T)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from bandit.policy.propensity import Limits, Odds, draw, odds_of
+from bandit.policy.propensity import Limits, Propensities, draw, propensities_of
 from bandit.policy.quasi_random import N_POINTS, N_SETS
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from bandit.posterior import Gaussian
 from bandit.posterior.linalg import cholesky, solve_lower
 
@@ -61,7 +61,7 @@ class Choice(NamedTuple):
     is_control: Bool[Array, ""] | bool = False
 
 
-class Belief(NamedTuple):
+class Lookahead(NamedTuple):
     """What the points are laid over: θ = m + Vᵀ ζ.
 
     Attributes:
@@ -107,13 +107,13 @@ def lookahead(logits: Gaussian, remaining: Array, kappa: Array | float) -> Array
     return solve_lower(cholesky(inner), scaled)
 
 
-def believe(
+def look_ahead(
     logits: Gaussian,
     exploration: Exploration,
     eligible: Array,
     optimism: Array | float = OPTIMISM,
     noise: Array | float = NOISE,
-) -> Belief:
+) -> Lookahead:
     """Return mean and spread of the eligible; what the others hold does not matter.
 
         θ = m + z s + ρ Vᵀ ζ    s_a² = (VᵀV)_aa
@@ -141,7 +141,7 @@ def believe(
     spread = lookahead(known, remaining, exploration.kappa)
     is_endless = jnp.isinf(exploration.horizon)
     lift = jnp.where(is_endless, 0.0, optimism) * jnp.sqrt(jnp.sum(spread**2, axis=0))
-    return Belief(known.mean + lift, jnp.where(is_endless, 1.0, noise) * spread, remaining)
+    return Lookahead(known.mean + lift, jnp.where(is_endless, 1.0, noise) * spread, remaining)
 
 
 def is_best(mean: Array, spread: Array, points: Array, eligible: Array) -> Array:
@@ -172,9 +172,11 @@ def best_shares(best: Array) -> Array:
     return jnp.sum(jnp.where(best, each, 0.0), axis=1) / best.shape[1]
 
 
-def odds_at(best: Array, exploration: Exploration, eligible: Array, limits: Limits | None) -> Odds:
+def propensities_at(
+    best: Array, exploration: Exploration, eligible: Array, limits: Limits | None
+) -> Propensities:
     """Return the propensities that follow from who is best at the points of a set."""
-    return odds_of(best_shares(best), eligible, even_share(exploration), limits)
+    return propensities_of(best_shares(best), eligible, even_share(exploration), limits)
 
 
 def even_share(exploration: Exploration) -> Array:
@@ -187,7 +189,7 @@ def choose(
     exploration: Exploration,
     eligible: Array,
     points: Array,
-    luck: Luck,
+    uniforms: Uniforms,
     limits: Limits | None = None,
     *,
     optimism: Array | float = OPTIMISM,
@@ -204,27 +206,29 @@ def choose(
         exploration: the campaign's horizon, traffic so far, κ and ε.
         eligible: which candidates may be chosen, [candidates]; False for padding.
         points: all point sets, [sets, candidates, points].
-        luck: the decision's; the same luck draws the same.
+        uniforms: the decision's; the same ones draw the same.
         limits: floors and caps; None for none.
-        optimism: z, see `believe`.
-        noise: ρ, see `believe`.
+        optimism: z, see `look_ahead`.
+        noise: ρ, see `look_ahead`.
 
     Returns:
         π of all candidates, the index drawn from it, and H.
     """
-    belief = believe(logits, exploration, eligible, optimism, noise)
-    chosen_set = points[luck.point_set % N_SETS]
-    best = is_best(belief.mean, belief.spread, chosen_set, eligible)
-    odds = odds_at(best, exploration, eligible, limits)
-    place = (luck.place * N_POINTS).astype(int)
+    lookahead = look_ahead(logits, exploration, eligible, optimism, noise)
+    chosen_set = points[uniforms.point_set % N_SETS]
+    best = is_best(lookahead.mean, lookahead.spread, chosen_set, eligible)
+    propensities = propensities_at(best, exploration, eligible, limits)
+    point = (uniforms.point * N_POINTS).astype(int)
     has_caps = limits is not None and limits.cap is not None
     if has_caps:
-        winners = best[:, place]
+        winners = best[:, point]
     else:
-        point = jax.lax.dynamic_slice_in_dim(chosen_set, place, 1, axis=1)
-        winners = is_best(belief.mean, belief.spread, point, eligible)[:, 0]
-    chosen, is_control = draw(odds, winners, eligible, exploration.control_share, luck, has_caps=has_caps)
-    return Choice(odds.propensities, chosen, belief.remaining, is_control)
+        at_point = jax.lax.dynamic_slice_in_dim(chosen_set, point, 1, axis=1)
+        winners = is_best(lookahead.mean, lookahead.spread, at_point, eligible)[:, 0]
+    chosen, is_control = draw(
+        propensities, winners, eligible, exploration.control_share, uniforms, has_caps=has_caps
+    )
+    return Choice(propensities.capped, chosen, lookahead.remaining, is_control)
 
 
 class ListChoice(NamedTuple):
@@ -244,7 +248,7 @@ def choose_list(
     exploration: Exploration,
     eligible: Array,
     points: Array,
-    luck: Luck,
+    uniforms: Uniforms,
     limits: Limits | None = None,
 ) -> ListChoice:
     """Choose several candidates in order: each place from π of those that are left, with one point set.
@@ -254,16 +258,16 @@ def choose_list(
         exploration: as for `choose`.
         eligible: as for `choose`; places beyond their number hold nothing of use.
         points: as for `choose`.
-        luck: of each place, leaves [places]; the first one's point set serves all.
+        uniforms: of each place, leaves [places]; the first one's point set serves all.
         limits: as for `choose`, at every place.
     """
 
-    def place(left: Array, own: Luck) -> tuple[Array, Choice]:
-        own = own._replace(point_set=luck.point_set[0])
+    def place(left: Array, own: Uniforms) -> tuple[Array, Choice]:
+        own = own._replace(point_set=uniforms.point_set[0])
         choice = choose(logits, exploration, left, points, own, limits)
         after = left & (jnp.arange(left.shape[0]) != choice.chosen)
         return jnp.where(jnp.any(after), after, eligible), choice
 
-    _, places = jax.lax.scan(place, jnp.asarray(eligible), luck)
+    _, places = jax.lax.scan(place, jnp.asarray(eligible), uniforms)
     own = jnp.take_along_axis(places.propensities, places.chosen[:, None], axis=1)[:, 0]
     return ListChoice(places, jnp.cumprod(own))

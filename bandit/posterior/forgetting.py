@@ -7,14 +7,14 @@ from bandit.posterior.schur import eliminate
 from bandit.posterior.state import State
 
 
-def forget(state: State, kept: Array | float, arm_campaign: Array) -> State:
+def forget(state: State, decay: Array | float, arm_campaign: Array) -> State:
     """Forget a part of what the data taught; what the prior says stays.
 
         P ← γP + (1 − γ) P_prior        and likewise h, u, q, k
 
     Args:
         state: the posterior.
-        kept: γ, the part of all information from data that is kept, 0 to 1.
+        decay: γ, the part of all information from data that is decay, 0 to 1.
         arm_campaign: each arm's campaign, [arms].
 
     Returns:
@@ -28,11 +28,11 @@ def forget(state: State, kept: Array | float, arm_campaign: Array) -> State:
     prior_arm = state.prior.arm_scale**-2
     return eliminate(
         state._replace(
-            precision=kept * state.precision + (1 - kept) * jnp.diag(prior_precision),
-            information=kept * state.information + (1 - kept) * prior_precision * state.prior.mean,
-            arm_cross=kept * state.arm_cross,
-            arm_precision=kept * state.arm_precision + (1 - kept) * prior_arm,
-            arm_information=kept * state.arm_information,
+            precision=decay * state.precision + (1 - decay) * jnp.diag(prior_precision),
+            information=decay * state.information + (1 - decay) * prior_precision * state.prior.mean,
+            arm_cross=decay * state.arm_cross,
+            arm_precision=decay * state.arm_precision + (1 - decay) * prior_arm,
+            arm_information=decay * state.arm_information,
         ),
         arm_campaign,
     )

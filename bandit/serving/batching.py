@@ -13,15 +13,15 @@ from jaxtyping import Float
 from bandit.features.context import context_vector
 from bandit.features.design import N_CONTEXT
 from bandit.jax_runtime import double_precision
-from bandit.learning.view import View
+from bandit.learning.view import PosteriorView
 from bandit.model.catalog import CampaignEntry
 from bandit.model.model import Model
 from bandit.padding import BATCHES, CANDIDATES, batches_of, padded_size
 from bandit.policy.kernels import Batch, draw_from_table, select_batch, select_list, tabulate
 from bandit.policy.quasi_random import N_SETS
-from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from bandit.policy.thompson import KAPPA, Choice
-from bandit.serving.candidates import Prepared, kept_of, prepare
+from bandit.serving.candidates import Prepared, memo_of, prepare
 from bandit.serving.groups import device_points, grouped, tables_of
 from bandit.types import Request
 from storage import ContextRecord, NewDecision
@@ -29,7 +29,9 @@ from storage import ContextRecord, NewDecision
 PLACES = (2, 4, 8, 16, 32, 64)
 
 
-def choose_all(prepared: Sequence[Prepared], view: View, model: Model, now: datetime) -> list[NewDecision]:
+def choose_all(
+    prepared: Sequence[Prepared], view: PosteriorView, model: Model, now: datetime
+) -> list[NewDecision]:
     """Choose for all requests with one posterior; call it in double precision.
 
     Args:
@@ -42,7 +44,7 @@ def choose_all(prepared: Sequence[Prepared], view: View, model: Model, now: date
         Rows to be stored, in the order given. None depends on the others.
     """
     schema, seed = model.schema, model.record.seed
-    luck = draw_luck([item.decision_id for item in prepared], seed)
+    uniforms = uniforms_of_ids([item.decision_id for item in prepared], seed)
     chunks: defaultdict[int | tuple[int], list[int]] = defaultdict(list)
     contexts = [_vector(item.request.context, schema, view) for item in prepared]
     tables = tables_of(prepared, contexts, view, now)
@@ -55,7 +57,7 @@ def choose_all(prepared: Sequence[Prepared], view: View, model: Model, now: date
         for start in range(0, len(positions), most):
             chunk = positions[start : start + most]
             items = [prepared[i] for i in chunk]
-            own = Luck(*(numbers[chunk] for numbers in luck))
+            own = Uniforms(*(numbers[chunk] for numbers in uniforms))
             if isinstance(key, int):
                 choice = draw_from_table(tables[key], _padded(own, padded_size(len(chunk), BATCHES)))
             else:
@@ -66,7 +68,7 @@ def choose_all(prepared: Sequence[Prepared], view: View, model: Model, now: date
 
 
 def choose_places(
-    item: Prepared, n_places: int, view: View, model: Model, now: datetime
+    item: Prepared, n_places: int, view: PosteriorView, model: Model, now: datetime
 ) -> list[NewDecision]:
     """Choose an ordered list of distinct creatives for one request; call it in double precision.
 
@@ -83,15 +85,15 @@ def choose_places(
     n = min(n_places, len(item.candidates.creatives))
     ids = place_ids(item.decision_id, n)
     padded = place_ids(item.decision_id, padded_size(n, PLACES))
-    luck = draw_luck(padded, model.record.seed)
+    uniforms = uniforms_of_ids(padded, model.record.seed)
     context = np.tile(_vector(item.request.context, model.schema, view), (len(padded), 1))
     slots, maps, groups = grouped([item.candidates], view, now)
     rows: list[Any] = [context, np.zeros(len(padded), np.int64)]
-    batch = Batch(rows[0], rows[1], luck)
+    batch = Batch(rows[0], rows[1], uniforms)
     listed = jax.device_get(select_list(slots, maps, groups, batch, device_points(item.candidates.size)))
     list_propensity = float(listed.list_propensity[n - 1])
     items = [item._replace(decision_id=name) for name in ids]
-    first = luck._replace(point_set=np.repeat(luck.point_set[0], len(padded)))
+    first = uniforms._replace(point_set=np.repeat(uniforms.point_set[0], len(padded)))
     versions = (view.step, model.schema.version)
     return [
         replace(
@@ -115,7 +117,11 @@ def place_ids(decision_id: str, n_places: int) -> list[str]:
 
 
 def _choose_chunk(
-    items: Sequence[Prepared], contexts: Sequence[np.ndarray], luck: Luck, view: View, now: datetime
+    items: Sequence[Prepared],
+    contexts: Sequence[np.ndarray],
+    uniforms: Uniforms,
+    view: PosteriorView,
+    now: datetime,
 ) -> Choice:
     """Return choices of requests of one padded number of candidates, padded to a batch."""
     n_rows = padded_size(len(items), batches_of(items[0].candidates.size))
@@ -128,20 +134,22 @@ def _choose_chunk(
     slots, maps, groups = grouped(distinct, view, now)
     # NumPy arrays go in as they are: the compiled call moves them to the device faster than one by one.
     rows: list[Any] = [context, group]
-    batch = Batch(rows[0], rows[1], _padded(luck, n_rows))
+    batch = Batch(rows[0], rows[1], _padded(uniforms, n_rows))
     choice: Choice = select_batch(slots, maps, groups, batch, device_points(distinct[0].size))
     return choice
 
 
-def _padded(luck: Luck, n_rows: int) -> Luck:
-    if len(luck.order) == n_rows:
-        return luck
-    return Luck(*(np.pad(numbers, (0, n_rows - len(numbers))) for numbers in luck))
+def _padded(uniforms: Uniforms, n_rows: int) -> Uniforms:
+    if len(uniforms.order) == n_rows:
+        return uniforms
+    return Uniforms(*(np.pad(numbers, (0, n_rows - len(numbers))) for numbers in uniforms))
 
 
-def _vector(context: Mapping[str, Any], schema: ContextRecord, view: View) -> Float[np.ndarray, "16"]:
+def _vector(
+    context: Mapping[str, Any], schema: ContextRecord, view: PosteriorView
+) -> Float[np.ndarray, "16"]:
     """Return a context's vector; what a context means at one version of the schema never changes."""
-    kept = kept_of(view, "contexts")
+    kept = memo_of(view, "contexts")
     key = (schema.version, *context.items())
     if key not in kept:
         kept[key] = context_vector(context, schema)
@@ -150,11 +158,11 @@ def _vector(context: Mapping[str, Any], schema: ContextRecord, view: View) -> Fl
 
 
 def _decisions(
-    items: Sequence[Prepared], choice: Choice, luck: Luck, versions: tuple[int, int], now: datetime
+    items: Sequence[Prepared], choice: Choice, uniforms: Uniforms, versions: tuple[int, int], now: datetime
 ) -> list[NewDecision]:
     step, slots_version = versions
     columns = [np.asarray(column)[: len(items)].tolist() for column in choice]
-    point_sets = (luck.point_set % N_SETS).tolist()
+    point_sets = (uniforms.point_set % N_SETS).tolist()
     return [
         NewDecision(
             decision_id=item.decision_id,
@@ -180,7 +188,7 @@ def _decisions(
     ]
 
 
-def warm_up(newest: Callable[[], View], model: Model, now: datetime) -> Iterator[None]:
+def warm_up(newest: Callable[[], PosteriorView], model: Model, now: datetime) -> Iterator[None]:
     """Compile, or load, the programs for the sizes of the active campaigns; stop after each.
 
     Args:
@@ -189,13 +197,13 @@ def warm_up(newest: Callable[[], View], model: Model, now: datetime) -> Iterator
         now: The time.
     """
     entries: defaultdict[int, list[CampaignEntry]] = defaultdict(list)
-    for entry in newest().roster.campaigns.values():
+    for entry in newest().catalog.campaigns.values():
         if entry.record.status == "active" and entry.active:
             entries[padded_size(len(entry.active), CANDIDATES)].append(entry)
     for size, alike in entries.items():
         batches = batches_of(size)
         for n in batches:
-            luck = draw_luck([f"warm-up-{i}" for i in range(n)], model.record.seed)
+            uniforms = uniforms_of_ids([f"warm-up-{i}" for i in range(n)], model.record.seed)
             some = alike[:n]
             for n_groups in (m for m in batches if m <= padded_size(len(some), batches)):
                 with double_precision():
@@ -204,7 +212,7 @@ def warm_up(newest: Callable[[], View], model: Model, now: datetime) -> Iterator
                     requests = [Request(campaign=entry.record.name) for entry in some[:n_groups]]
                     kinds = [prepare(request, "warm-up", apart) for request in requests]
                     items = [kinds[i % len(kinds)] for i in range(n)]
-                    choice = _choose_chunk(items, [np.zeros(N_CONTEXT)] * n, luck, apart, now)
+                    choice = _choose_chunk(items, [np.zeros(N_CONTEXT)] * n, uniforms, apart, now)
                     table = tabulate(*grouped([kinds[0].candidates], apart, now), device_points(size))
-                    jax.block_until_ready((choice, draw_from_table(table, luck)))
+                    jax.block_until_ready((choice, draw_from_table(table, uniforms)))
                 yield

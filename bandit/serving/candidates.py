@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bandit.errors import CampaignInactiveError, NoCandidatesError
-from bandit.learning.view import View
+from bandit.learning.view import PosteriorView
 from bandit.model.catalog import CampaignEntry
 from bandit.padding import CANDIDATES, padded_size
 from bandit.types import Request
@@ -44,32 +44,32 @@ class Prepared(NamedTuple):
     decision_id: str
 
 
-def prepare(request: Request, decision_id: str, view: View) -> Prepared:
+def prepare(request: Request, decision_id: str, view: PosteriorView) -> Prepared:
     """Return a request with its candidates; raises as `candidates_of`."""
-    known = kept_of(view, "candidates")
+    known = memo_of(view, "candidates")
     key = (request.campaign, request.eligible, request.exclude)
     if key not in known:
-        entry = view.roster.campaigns[request.campaign]
+        entry = view.catalog.campaigns[request.campaign]
         creatives = candidates_of(request, entry)
         size = padded_size(len(creatives), CANDIDATES)
         arm = np.zeros(size, np.int64)
-        arm[: len(creatives)] = [view.roster.arm[creative.creative_id] for creative in creatives]
+        arm[: len(creatives)] = [view.catalog.arm[creative.creative_id] for creative in creatives]
         ids = tuple(creative.creative_id for creative in creatives)
         known[key] = Candidates(_next_number(view), entry, creatives, ids, size, arm)
     return Prepared(request, known[key], decision_id)
 
 
-def _next_number(view: View) -> int:
+def _next_number(view: PosteriorView) -> int:
     numbers: Iterator[int] = view.memo.setdefault("numbers", count())
     return next(numbers)
 
 
-def kept_of(view: View, kind: str) -> dict[Any, Any]:
+def memo_of(view: PosteriorView, kind: str) -> dict[Any, Any]:
     """Return what a view remembers of one kind; emptied when it is too much."""
-    kept: dict[Any, Any] = view.memo.setdefault(kind, {})
-    if len(kept) >= MOST_KEPT:
-        kept.clear()
-    return kept
+    memo: dict[Any, Any] = view.memo.setdefault(kind, {})
+    if len(memo) >= MOST_KEPT:
+        memo.clear()
+    return memo
 
 
 def candidates_of(request: Request, entry: CampaignEntry) -> tuple[CreativeRecord, ...]:

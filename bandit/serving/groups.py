@@ -11,29 +11,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bandit.learning.view import View
+from bandit.learning.view import PosteriorView
 from bandit.model.catalog import CampaignEntry
 from bandit.padding import batches_of, padded_size
 from bandit.policy.horizon import expected_horizon
-from bandit.policy.kernels import Groups, Table, maps_of, slots_of, tabulate
+from bandit.policy.kernels import CandidateGroups, ChoiceTable, maps_of, slots_of, tabulate
 from bandit.policy.predictive import LogitMap, SlotMap
 from bandit.policy.propensity import Limits
 from bandit.policy.quasi_random import normal_points
 from bandit.policy.thompson import KAPPA, Exploration
-from bandit.serving.candidates import Candidates, Prepared, kept_of
+from bandit.serving.candidates import Candidates, Prepared, memo_of
 
 TABLE_AFTER = 64  # requests without context after which a group's table pays: it costs as much as 64 of them
 TABLE_PART = 32  # of a chunk: a group with fewer is drawn with all others in one call
 
 
-def grouped(distinct: Sequence[Candidates], view: View, now: datetime) -> tuple[SlotMap, LogitMap, Groups]:
+def grouped(
+    distinct: Sequence[Candidates], view: PosteriorView, now: datetime
+) -> tuple[SlotMap, LogitMap, CandidateGroups]:
     """Return the maps and settings of groups of one size, padded by the first one; most of it is kept."""
     n_groups = padded_size(len(distinct), batches_of(distinct[0].size))
     padded = [*distinct, *[distinct[0]] * (n_groups - len(distinct))]
     if "slots" not in view.memo:
         view.memo["slots"] = slots_of(view.state)
     slots: SlotMap = view.memo["slots"]
-    kept = kept_of(view, "maps")
+    kept = memo_of(view, "maps")
     key = tuple(candidates.number for candidates in padded)
     if key not in kept:
         arm = np.stack([candidates.arm for candidates in padded])
@@ -42,7 +44,7 @@ def grouped(distinct: Sequence[Candidates], view: View, now: datetime) -> tuple[
         kept[key] = (maps, *jax.device_put(_limits(padded)))
     maps, eligible, limits = kept[key]
     numbers: list[Any] = list(np.array([_exploration(one.entry, view, now) for one in padded]).T)
-    return slots, maps, Groups(eligible, Exploration(*numbers), limits)
+    return slots, maps, CandidateGroups(eligible, Exploration(*numbers), limits)
 
 
 def _limits(padded: Sequence[Candidates]) -> tuple[np.ndarray, Limits]:
@@ -58,7 +60,7 @@ def _limits(padded: Sequence[Candidates]) -> tuple[np.ndarray, Limits]:
     return eligible, Limits(*limits)
 
 
-def _exploration(entry: CampaignEntry, view: View, now: datetime) -> tuple[float, ...]:
+def _exploration(entry: CampaignEntry, view: PosteriorView, now: datetime) -> tuple[float, ...]:
     record = entry.record
     so_far, n_active = view.so_far.get(record.campaign_id, 0), len(entry.active)
     horizon = expected_horizon(record, so_far, n_active, now)
@@ -66,8 +68,8 @@ def _exploration(entry: CampaignEntry, view: View, now: datetime) -> tuple[float
 
 
 def tables_of(
-    prepared: Sequence[Prepared], contexts: Sequence[np.ndarray], view: View, now: datetime
-) -> dict[int, Table]:
+    prepared: Sequence[Prepared], contexts: Sequence[np.ndarray], view: PosteriorView, now: datetime
+) -> dict[int, ChoiceTable]:
     """Return the tables of groups that are asked for often without context, by their number."""
     asked: Counter[int] = Counter()
     groups: dict[int, Candidates] = {}
@@ -76,7 +78,7 @@ def tables_of(
             asked[item.candidates.number] += 1
             groups[item.candidates.number] = item.candidates
     is_alone = len({item.candidates.number for item in prepared}) == 1
-    counts, kept = kept_of(view, "asked"), kept_of(view, "tables")
+    counts, kept = memo_of(view, "asked"), memo_of(view, "tables")
     tables = {}
     for number, n in asked.items():
         exploration = _exploration(groups[number].entry, view, now)

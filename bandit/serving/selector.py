@@ -18,7 +18,7 @@ from bandit.serving.batching import choose_all, choose_places, place_ids, warm_u
 from bandit.serving.candidates import candidates_of, prepare
 from bandit.types import Decision, Request
 from storage import DecisionConflictError, DecisionRecord, NewDecision, StorageError, Store
-from storage.database.group_commit import Grouping
+from storage.database.group_commit import GroupCommit
 from storage.records import ContextKind
 from storage.validation import check_decision_ids
 
@@ -74,7 +74,7 @@ class Selector:
         self._learner = learner
         self._lock = lock
         self._clock = clock
-        self._choosing: Grouping[_Call, list[Stored]] = Grouping(
+        self._choosing: GroupCommit[_Call, list[Stored]] = GroupCommit(
             self._choose, size=lambda call: len(call.requests)
         )
         self._followed_at = self._counted_at = time.monotonic()
@@ -119,7 +119,7 @@ class Selector:
         now = self._clock()
         # The view is read inside: learning, which also computes there, may give an old one's arrays away.
         with double_precision():
-            view = self._learner.fold.view
+            view = self._learner.replica.view
             prepared = [prepare(request, i, view) for request, i in new]
             rows = choose_all(prepared, view, self._model, now)
         given = {request.decision_id for request in requests}
@@ -148,7 +148,7 @@ class Selector:
             if new_fields:
                 self._model.add_context_fields(new_fields)
             with double_precision():
-                view = self._learner.fold.view
+                view = self._learner.replica.view
                 rows = choose_places(prepare(request, name, view), n_places, view, self._model, now)
             given = () if request.decision_id is None else {row.decision_id for row in rows}
             self._store_new(rows, stored, given)
@@ -191,7 +191,7 @@ class Selector:
 
     def warm_up(self) -> Iterator[None]:
         """Compile, or load, the programs of selection; stop after each."""
-        yield from warm_up(lambda: self._learner.fold.view, self._model, self._clock())
+        yield from warm_up(lambda: self._learner.replica.view, self._model, self._clock())
 
     def follow(self) -> None:
         """See, at most once a second, what other processes have changed, where no thread does."""
@@ -219,35 +219,35 @@ class Selector:
             self._roster_version = version
         self._model.reread_settings()
         if self._learner.lease is None:
-            self._learner.fold.catch_up()
+            self._learner.replica.catch_up()
         if self._followed_at - self._counted_at >= RECOUNT_EVERY_S:
             self._counted_at = self._followed_at
             self._model.recount()
-            self._learner.fold.republish()
+            self._learner.replica.republish()
 
     def reload(self) -> None:
         """Reread campaigns and creatives, and let selection see them."""
-        before = self._learner.fold.view.roster
+        before = self._learner.replica.view.catalog
         if not self._model.reload():  # another process has changed the features, and the posterior with them
-            self._learner.fold.catch_up()
+            self._learner.replica.catch_up()
             self._model.reload()
-        self._learner.fold.republish()
-        self._learner.fold.mark_unread(before)
+        self._learner.replica.republish()
+        self._learner.replica.mark_unread(before)
 
     def entry(self, campaign: str) -> CampaignEntry:
         """Return a campaign as selection sees it; one that is unknown or empty here is reread."""
-        known = self._learner.fold.view.roster.campaigns.get(campaign)
+        known = self._learner.replica.view.catalog.campaigns.get(campaign)
         if known is not None and known.creatives:
             return known
         with self._lock:
             if known is not None:  # read between a campaign and its first creatives, of another process
                 self.reload()
-                return self._learner.fold.view.roster.campaigns[campaign]
-            if campaign not in self._model.roster.campaigns:
+                return self._learner.replica.view.catalog.campaigns[campaign]
+            if campaign not in self._model.catalog.campaigns:
                 self._store.campaigns.get(campaign)  # raises when there is none
                 self.reload()
             entry = self._model.entry(campaign)
-            self._learner.fold.republish()
+            self._learner.replica.republish()
         return entry
 
     def _check_all(self, requests: Iterable[Request]) -> None:
@@ -268,7 +268,7 @@ class Selector:
             if entry.record.mean_content is None:
                 with self._lock:
                     self._model.fix_mean_content(entry)
-                    self._learner.fold.republish()
+                    self._learner.replica.republish()
 
     def _repeated(self, requests: Sequence[Request]) -> dict[str, DecisionRecord]:
         """Return the stored decisions of ids that are there already.
@@ -310,12 +310,12 @@ class Selector:
 
     def _names_of(self, records: Iterable[Stored]) -> Mapping[int, str]:
         """Return the names of creatives; rereads once when another process has just added one of these."""
-        names = self._learner.fold.view.roster.names
+        names = self._learner.replica.view.catalog.names
         lists = {record.candidate_creative_ids for record in records}
         if any(creative not in names for creatives in lists for creative in creatives):
             with self._lock:
                 self.reload()
-            names = self._learner.fold.view.roster.names
+            names = self._learner.replica.view.catalog.names
         return names
 
 

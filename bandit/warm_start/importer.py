@@ -113,7 +113,7 @@ def import_history(store: Store, model: Model, history: History, *, now: datetim
         return imported
     _add_creatives(store, model, history, creatives, now)
     for name in creatives:
-        model.fix_mean_content(model.roster.campaigns[name], reload=False)
+        model.fix_mean_content(model.catalog.campaigns[name], reload=False)
     model.reload()
     contexts = [row.context for row in history.rows]
     impressions = [row.impressions for row in history.rows]
@@ -123,7 +123,7 @@ def import_history(store: Store, model: Model, history: History, *, now: datetim
     ids = {
         (name, creative.external_id): creative.creative_id
         for name in creatives
-        for creative in model.roster.campaigns[name].creatives
+        for creative in model.catalog.campaigns[name].creatives
     }
     store.learning.add_history(
         model_id,
@@ -181,7 +181,7 @@ def _add_creatives(
     """Add the campaigns and creatives that are not there; those that are must have the same texts."""
     known = {
         name: {creative.external_id: creative for creative in entry.creatives}
-        for name, entry in model.roster.campaigns.items()
+        for name, entry in model.catalog.campaigns.items()
     }
     refuse(
         [

@@ -22,7 +22,7 @@ from .tune import AddFiles, task_of, tune
 
 STUDY = "search.db"  # in the tuned encoder's folder; beside it until that is there
 # Share of the campaigns that are not held out by which trials are judged. A tenth, which stops a training,
-# would choose among many by luck.
+# would choose among many by uniform numbers.
 _JUDGING = 0.3
 _NAME = "tuning"
 _FIRST_PRUNED = 5  # trials that are finished before one is given up for being below their median

@@ -157,7 +157,7 @@ def play_labelled(
         table: the table.
         setting: the policy.
         impressions: rows of each run, in whole batches; also the horizon that the policy is told.
-        seeds: one per run; the same one gives every policy the same rows and luck.
+        seeds: one per run; the same one gives every policy the same rows and uniform numbers.
         batch: rows between two updates.
         advance: told the number of finished runs now and then.
 

@@ -60,7 +60,7 @@ def learning_policy(engine: Policy) -> Policy:
     return Policy(
         engine.name,
         Learning(engine.start, nothing),
-        lambda state, request, luck: engine.choose(state.belief, request, luck),
+        lambda state, request, uniforms: engine.choose(state.belief, request, uniforms),
         learn,
     )
 
@@ -144,8 +144,8 @@ def play_cold(
         advance: told the number of finished runs of scored tests now and then.
 
     Returns:
-        Expected clicks of the scored tests, in the order of `replay.split`; a test is met with the same luck
-        as by the other policies.
+        Expected clicks of the scored tests, in the order of `replay.split`; a test is met with the same
+        uniform numbers as by the other policies.
     """
     before, scored = split(tests, part)
     history = [test for test in before if len(test.headlines) > 1]
@@ -163,7 +163,7 @@ def play_cold(
             jnp.asarray(np.arange(size) < k),
             jnp.asarray(np.pad(design(test, vectors, components).astype(float), ((0, padding), (0, 0)))),
         )
-        # Tests before the scored ones have luck of their own.
+        # Tests before the scored ones have uniform numbers of their own.
         index = place if place >= 0 else len(tests) + number
         states, step = _compiled(BATCHES[per_arm])(states, contest, jnp.asarray(per_arm), index)
         if is_learning_scales and (number + 1) % TESTS_PER_LEARNING == 0:

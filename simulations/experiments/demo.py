@@ -185,7 +185,7 @@ def _play(
             )
             for i, decision in zip(part, decisions, strict=True):
                 shown[i] = places[traffic.campaign[i]][decision.creative_id]
-            clicks = traffic.luck[part] < traffic.rates[part, shown[part]]
+            clicks = traffic.uniforms[part] < traffic.rates[part, shown[part]]
             engine.update_many(
                 [
                     Outcome(decision_id=decision.id, click=bool(click))
@@ -201,7 +201,7 @@ def _creative(ad: Ad) -> Creative:
 
 
 def _compare(shop: Sequence[Campaign], impressions: int, advance: Callable[[int], None]) -> list[Played]:
-    """Play the same campaigns by the compiled loop, each on its own, with other luck for every seed."""
+    """Play the same campaigns by the compiled loop, each on its own, with other randomness for every seed."""
     worlds = [one.world for one in shop for _ in range(N_SEEDS)]
     own = impressions // ROUND * PER_CAMPAIGN
     return [

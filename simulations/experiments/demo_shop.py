@@ -40,13 +40,13 @@ class Impressions(NamedTuple):
         campaign: index into `CAMPAIGNS`; the campaigns take turns.
         contexts: what the engine is told.
         rates: true click rate of each creative of the request's campaign.
-        luck: uniform numbers; a shown creative is clicked when its rate is above.
+        uniforms: uniform numbers; a shown creative is clicked when its rate is above.
     """
 
     campaign: np.ndarray
     contexts: list[dict[str, str | float | bool]]
     rates: np.ndarray
-    luck: np.ndarray
+    uniforms: np.ndarray
 
 
 def open_shop(seed: int, encoder: Encoder) -> tuple[Campaign, ...]:
@@ -77,7 +77,7 @@ def open_shop(seed: int, encoder: Encoder) -> tuple[Campaign, ...]:
 
 
 def draw_impressions(shop: Sequence[Campaign], n_impressions: int, seed: int) -> Impressions:
-    """Draw requests, their true click rates, and their luck."""
+    """Draw requests, their true click rates, and their uniform numbers."""
     with double_precision():
         key = jax.random.fold_in(jax.random.key(seed), 1)
         contexts = as_mappings(jax.jit(draw_visits, static_argnames="size")(key, n_impressions))

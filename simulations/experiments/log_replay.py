@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Int
 from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales, design_row, weight_prior
 from bandit.jax_runtime import double_precision
 from bandit.policy.quasi_random import normal_points
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from bandit.policy.thompson import KAPPA
 from bandit.posterior import initial_state
 from simulations.errors import unknown
-from simulations.loop import draw_luck
+from simulations.loop import uniforms_of_key
 from simulations.ope.logs import Log, LogError
 from simulations.policies.base import (
     Outcomes,
@@ -117,7 +117,7 @@ def replay_log(
     Args:
         log: whose choices were uniform.
         setting: the policy.
-        seeds: each draws an order of the lines, the same for every policy, and the policy's luck.
+        seeds: each draws an order of the lines, the same for every policy, and the policy's uniform numbers.
         advance: told the number of finished runs now and then.
 
     Raises:
@@ -157,10 +157,10 @@ def contexts_of(log: Log) -> Float[np.ndarray, "lines slots"]:
 def _compiled(name: str, horizon: int) -> Callable[..., Replayed]:
     def run(numbers: RivalNumbers, content: Array, lines: Lines, key: Array) -> Replayed:
         policy = POLICIES[name](content, numbers, horizon)
-        key_order, key_luck = jax.random.split(key)
+        key_order, key_uniforms = jax.random.split(key)
         n_lines = len(lines.action)
         order = jax.random.permutation(key_order, n_lines)
-        luck = draw_luck(key_luck, n_lines)
+        uniforms = uniforms_of_key(key_uniforms, n_lines)
         mean = content.mean(axis=0)
 
         def design(context: Array) -> Array:
@@ -173,7 +173,7 @@ def _compiled(name: str, horizon: int) -> Callable[..., Replayed]:
             rows = order[jnp.minimum(place, n_lines - 1)]
             here = jax.tree.map(lambda leaf: leaf[rows], lines)
             requests = Request(jax.vmap(design)(here.context), here.eligible)
-            own = Luck(*(leaf[jnp.minimum(place, n_lines - 1)] for leaf in luck))
+            own = Uniforms(*(leaf[jnp.minimum(place, n_lines - 1)] for leaf in uniforms))
             chosen = jax.vmap(policy.choose, in_axes=(None, 0, 0))(state, requests, own).chosen
             is_accepted = (chosen == here.action) & (place < n_lines)
             first = jnp.argmax(is_accepted)

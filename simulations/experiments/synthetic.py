@@ -177,7 +177,7 @@ def play_worlds(
 ) -> Played:
     """Let one policy play worlds from the engine's default prior.
 
-    The traffic of a run depends on its seed alone, so that policies meet the same requests and the same luck.
+    The traffic of a run depends on its seed alone, so that policies meet the same requests and uniforms.
 
     Args:
         worlds: one per run, with the same number of creatives and the same changes.

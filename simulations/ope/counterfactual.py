@@ -17,11 +17,11 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from bandit.features.content_pca import random_components, shipped_components
-from bandit.features.content_tables import Tables
+from bandit.features.content_tables import ContentTables
 from bandit.features.context import context_vectors
 from bandit.features.design import weight_prior
 from bandit.jax_runtime import double_precision
-from bandit.learning.aggregation import Counted, pool, room_to_fit
+from bandit.learning.aggregation import BinomialCount, aggregate, room_to_fit
 from bandit.learning.refit import fit_counts
 from bandit.model.catalog import CampaignEntry
 from bandit.model.model import Model
@@ -30,7 +30,7 @@ from bandit.policy.kernels import maps_of, slots_of
 from bandit.policy.predictive import LogitMap, SlotMap
 from bandit.policy.propensity import Limits
 from bandit.policy.quasi_random import normal_points
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from bandit.policy.thompson import KAPPA, NOISE, OPTIMISM, Exploration, choose
 from bandit.posterior import Gaussian, State
 from bandit.types import TEXT_FIELDS
@@ -105,7 +105,7 @@ def engine_probabilities(
     Returns:
         Probabilities of the creatives that occur in the log, in the order of their names; rows sum to 1.
     """
-    entry = model.roster.campaigns[decisions[0].campaign]
+    entry = model.catalog.campaigns[decisions[0].campaign]
     place = {creative.external_id: i for i, creative in enumerate(entry.creatives)}
     tables = _tables(model, entry, decisions[0].candidates, encoder)
     posterior = _fitted(model, decisions[:n_past], place, tables)
@@ -120,14 +120,16 @@ def engine_probabilities(
     return target[:, [place[name] for name in sorted({name for one in decisions for name in one.candidates})]]
 
 
-def _tables(model: Model, entry: CampaignEntry, first: Sequence[str], encoder: Encoder | None) -> Tables:
+def _tables(
+    model: Model, entry: CampaignEntry, first: Sequence[str], encoder: Encoder | None
+) -> ContentTables:
     """Return contents of a campaign's creatives, and their mean at its first decision.
 
     Components of another encoder are those that ship for it, or random ones, as in a new database.
     """
     if encoder is None:
-        arms = [model.roster.arm[creative.creative_id] for creative in entry.creatives]
-        content, mean = model.roster.content[arms], model.roster.mean_content[entry.index]
+        arms = [model.catalog.arm[creative.creative_id] for creative in entry.creatives]
+        content, mean = model.catalog.content[arms], model.catalog.mean_content[entry.index]
     else:
         texts = [
             {name: creative.content[name] for name in TEXT_FIELDS if creative.content.get(name)}
@@ -138,24 +140,28 @@ def _tables(model: Model, entry: CampaignEntry, first: Sequence[str], encoder: E
         content = components.project(encode_fields(encoder, texts))
         mean = content[[creative.external_id in first for creative in entry.creatives]].mean(axis=0)
     with double_precision():
-        return jax.block_until_ready(Tables(jnp.asarray(content, float), jnp.asarray(mean[None], float)))
+        return jax.block_until_ready(
+            ContentTables(jnp.asarray(content, float), jnp.asarray(mean[None], float))
+        )
 
 
-def _fitted(model: Model, past: Sequence[LoggedDecision], place: Mapping[str, int], tables: Tables) -> State:
+def _fitted(
+    model: Model, past: Sequence[LoggedDecision], place: Mapping[str, int], tables: ContentTables
+) -> State:
     """Return the posterior of these decisions alone; scales that are not learnt are the initial ones."""
     counted = [
-        Counted(place[one.creative], one.context, one.slots_version, 1.0, float(one.click or 0))
+        BinomialCount(place[one.creative], one.context, one.slots_version, 1.0, float(one.click or 0))
         for one in past
     ]
     arm_campaign = np.zeros(len(place), np.int64)
-    rows = pool(counted, model.schema, {i: i for i in range(len(place))}, arm_campaign, room_to_fit)
+    rows = aggregate(counted, model.schema, {i: i for i in range(len(place))}, arm_campaign, room_to_fit)
     with double_precision():
         prior = jax.block_until_ready(weight_prior(model.scales))
     return fit_counts(prior, tables, rows, arm_campaign, 1, model.learns_scales)[0]
 
 
 def _answerer(
-    posterior: State, tables: Tables, entry: CampaignEntry, settings: EngineSettings
+    posterior: State, tables: ContentTables, entry: CampaignEntry, settings: EngineSettings
 ) -> Callable[[_Requests, int], Float[np.ndarray, "requests candidates"]]:
     """Return what answers requests of one padded number of candidates; call it in double precision."""
     record = entry.record
@@ -196,9 +202,9 @@ def _propensities(
         own = jax.tree.map(lambda leaf: leaf[request.arm], limits)
         # H is of one candidate.
         exploration = Exploration(request.horizon, jnp.zeros(()), kappa, shares[0], jnp.ones(()), shares[1])
-        luck = Luck(request.point_set, *jnp.zeros(len(Luck._fields) - 1))
+        uniforms = Uniforms(request.point_set, *jnp.zeros(len(Uniforms._fields) - 1))
         chosen = choose(
-            *(logits, exploration, request.eligible, points, luck, own), optimism=optimism, noise=noise
+            *(logits, exploration, request.eligible, points, uniforms, own), optimism=optimism, noise=noise
         )
         return chosen.propensities
 

@@ -160,14 +160,14 @@ def marginalised_ips(batch: LoggedBatch) -> Terms:
     return _mean(target / jnp.sum(jnp.where(member, batch.logging, 0.0), axis=1) * batch.reward)
 
 
-def rejection_replay(batch: LoggedBatch, luck: Float[Array, "rows"]) -> Terms:
+def rejection_replay(batch: LoggedBatch, uniforms: Float[Array, "rows"]) -> Terms:
     """Keep each row with a probability that makes the kept ones a log of the target; the mean of those.
 
-        kept_i = 1{luck_i < w_i / M}    V = Σ kept_i r_i / Σ kept_i
+        kept_i = 1{u_i < w_i / M}    V = Σ kept_i r_i / Σ kept_i
 
     Args:
         batch: the log.
-        luck: uniform on [0, 1).
+        uniforms: independent, uniform on [0, 1).
 
     References:
         L. Li, W. Chu, J. Langford, X. Wang, "Unbiased offline evaluation of contextual-bandit-based news
@@ -176,7 +176,7 @@ def rejection_replay(batch: LoggedBatch, luck: Float[Array, "rows"]) -> Terms:
     """
     weights = weights_of(batch)
     bound = largest_weight(batch)
-    kept = (luck < weights / jnp.where(jnp.isnan(bound), jnp.max(weights), bound)).astype(weights.dtype)
+    kept = (uniforms < weights / jnp.where(jnp.isnan(bound), jnp.max(weights), bound)).astype(weights.dtype)
     return Terms(kept * batch.reward, kept)
 
 

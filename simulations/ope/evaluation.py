@@ -42,7 +42,7 @@ def _root(batch: LoggedBatch) -> Array:
     return jnp.sqrt(batch.reward.shape[0] * 1.0)
 
 
-# From the batch and each row's luck; the thresholds are √n, and λ = n has its largest weight at w = √n.
+# From the batch and each row's uniform; the thresholds are √n, and λ = n has its largest weight at w = √n.
 ESTIMATORS: dict[str, Estimator] = {
     "ips": lambda batch, _: ips(batch),
     "clipped-ips": lambda batch, _: ips(batch, _root(batch)),
@@ -187,9 +187,9 @@ def _asked(log: Log, names: Sequence[str] | None) -> tuple[list[str], tuple[str,
 
 
 def _evaluation(batch: LoggedBatch, names: Sequence[str], unsupported: float, key: Array) -> Evaluation:
-    key_luck, key_bootstrap = jax.random.split(key)
-    luck = jax.random.uniform(key_luck, batch.reward.shape)
-    each = [ESTIMATORS[name](batch, luck) for name in names]
+    key_uniforms, key_bootstrap = jax.random.split(key)
+    uniforms = jax.random.uniform(key_uniforms, batch.reward.shape)
+    each = [ESTIMATORS[name](batch, uniforms) for name in names]
     stacked = Terms(*(jnp.stack(leaves) for leaves in zip(*each, strict=True)))
     interval, errors = jax.device_get(bootstrap(stacked, key_bootstrap))
     bounds = [_bernstein(name, terms, batch) for name, terms in zip(names, each, strict=True)]

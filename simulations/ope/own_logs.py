@@ -56,8 +56,8 @@ def read_settled(store: Store, campaign: str) -> list[LoggedDecision]:
 
 def log_of_decisions(decisions: Sequence[LoggedDecision], model: Model) -> Log:
     """Return decisions of one campaign as a log with the contents of its creatives."""
-    roster = model.roster
-    creatives = roster.campaigns[decisions[0].campaign].creatives
+    catalog = model.catalog
+    creatives = catalog.campaigns[decisions[0].campaign].creatives
     return log_of(
         [
             Row(
@@ -66,7 +66,7 @@ def log_of_decisions(decisions: Sequence[LoggedDecision], model: Model) -> Log:
             )
             for one in decisions
         ],
-        {creative.external_id: roster.content[roster.arm[creative.creative_id]] for creative in creatives},
+        {creative.external_id: catalog.content[catalog.arm[creative.creative_id]] for creative in creatives},
     )
 
 

@@ -97,10 +97,10 @@ def cross_fitted(
         V. Chernozhukov et al., "Double/debiased machine learning for treatment and structural parameters",
         Econometrics Journal 21, 2018.
     """
-    fold = jnp.arange(action.shape[0]) % n_folds
+    replica = jnp.arange(action.shape[0]) % n_folds
 
     def one(number: Array) -> Array:
-        left_out = fold == number
+        left_out = replica == number
         weights = fit(context, action, reward, jnp.where(left_out, 0.0, 1.0), n_actions)
         return jnp.where(left_out[:, None], predict(weights, context), 0.0)
 

@@ -22,7 +22,7 @@ def greedy(past: Log, log: Log) -> Float[np.ndarray, "rows actions"]:
     """Return 1 for the eligible action that a reward model expects most of; ties are shared.
 
     Args:
-        past: what the model is fitted on; none of the rows that are evaluated, or it would know their luck.
+        past: what the model is fitted on; none of the rows that are evaluated, or it would know the outcomes.
         log: what is evaluated.
     """
     with double_precision():

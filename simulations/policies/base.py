@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from bandit.policy.thompson import KAPPA, NOISE, OPTIMISM, UNIFORM_SHARE, Choice, Exploration, choose
 from bandit.posterior import Gaussian, Rows, State, find_sites, predict, update
 from simulations.calibration import expected_rate
@@ -43,17 +43,17 @@ class Policy(NamedTuple):
     Attributes:
         name: what tables call it.
         start: its state before the first impression.
-        choose: (state, request, luck) -> Choice.
+        choose: (state, request, uniforms) -> Choice.
         learn: (state, outcomes) -> state.
-        tell: (state, request, luck) -> what `choose` gives, and the click rate expected of the chosen arm;
+        tell: (state, request, uniforms) -> what `choose` gives, and the chosen arm's expected click rate;
             None for a policy that expects none.
     """
 
     name: str
     start: Any
-    choose: Callable[[Any, Request, Luck], Choice]
+    choose: Callable[[Any, Request, Uniforms], Choice]
     learn: Callable[[Any, Outcomes], Any]
-    tell: Callable[[Any, Request, Luck], tuple[Choice, Array]] | None = None
+    tell: Callable[[Any, Request, Uniforms], tuple[Choice, Array]] | None = None
 
 
 class Counts(NamedTuple):
@@ -105,12 +105,12 @@ def thompson_on_logits(
         noise: ρ, the share of the lookahead that is drawn at random.
     """
 
-    def decide(state: LogitState, request: Request, luck: Luck) -> Choice:
+    def decide(state: LogitState, request: Request, uniforms: Uniforms) -> Choice:
         n_active = jnp.sum(request.eligible)
         settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
         exploration = Exploration(horizon, state.so_far, *settings)
         return choose(
-            state.logits, exploration, request.eligible, points, luck, optimism=optimism, noise=noise
+            state.logits, exploration, request.eligible, points, uniforms, optimism=optimism, noise=noise
         )
 
     def learn(state: LogitState, outcomes: Outcomes) -> LogitState:
@@ -138,13 +138,13 @@ def thompson_on_weights(
 ) -> Policy:
     """Return the engine's policy for one campaign with contexts: campaign 0, its arms 0, 1, …."""
 
-    def tell(state: ContextualState, request: Request, luck: Luck) -> tuple[Choice, Array]:
+    def tell(state: ContextualState, request: Request, uniforms: Uniforms) -> tuple[Choice, Array]:
         arms = jnp.arange(request.eligible.shape[0])
         logits = predict(state.posterior, request.features, arms, jnp.zeros_like(arms))
         n_active = jnp.sum(request.eligible)
         settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
         exploration = Exploration(horizon, state.so_far, *settings)
-        choice = choose(logits, exploration, request.eligible, points, luck)
+        choice = choose(logits, exploration, request.eligible, points, uniforms)
         return choice, expected_rate(logits, choice.chosen)
 
     def learn(state: ContextualState, outcomes: Outcomes) -> ContextualState:
@@ -161,8 +161,8 @@ def thompson_on_weights(
 def beta_thompson(n_arms: int) -> Policy:
     """Return Thompson sampling with an independent Beta(1, 1) prior on each arm's click rate."""
 
-    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
-        key = key_of(luck, 1)
+    def decide(state: Counts, request: Request, uniforms: Uniforms) -> Choice:
+        key = key_of(uniforms, 1)
         rates = _beta(key, 1 + state.clicks, 1 + state.impressions - state.clicks)
         return certain(rates, request.eligible)
 
@@ -172,7 +172,7 @@ def beta_thompson(n_arms: int) -> Policy:
 def ucb1(n_arms: int, scale: Array | float) -> Policy:
     """Return UCB1 with a scaled bonus: clicks/n + scale √(2 ln t / n); an arm never shown comes first."""
 
-    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
+    def decide(state: Counts, request: Request, uniforms: Uniforms) -> Choice:
         total = jnp.maximum(state.impressions.sum(), 2.0)
         shown = jnp.maximum(state.impressions, 1.0)
         index = state.clicks / shown + scale * jnp.sqrt(2 * jnp.log(total) / shown)
@@ -184,9 +184,9 @@ def ucb1(n_arms: int, scale: Array | float) -> Policy:
 def uniform(n_arms: int) -> Policy:
     """Return the policy that shows every candidate equally often."""
 
-    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
+    def decide(state: Counts, request: Request, uniforms: Uniforms) -> Choice:
         weights = request.eligible / request.eligible.sum()
-        chosen = jax.random.categorical(key_of(luck, 2), jnp.log(weights))
+        chosen = jax.random.categorical(key_of(uniforms, 2), jnp.log(weights))
         return Choice(weights, chosen, jnp.zeros(()))
 
     return Policy("uniform", no_counts(n_arms), decide, Counts.plus)
@@ -195,16 +195,16 @@ def uniform(n_arms: int) -> Policy:
 def oracle() -> Policy:
     """Return the policy that is shown the truth: the first feature of each candidate is its click rate."""
 
-    def decide(state: tuple[()], request: Request, luck: Luck) -> Choice:
+    def decide(state: tuple[()], request: Request, uniforms: Uniforms) -> Choice:
         return certain(request.features[:, 0], request.eligible)
 
     return Policy("oracle", (), decide, lambda state, outcomes: state)
 
 
-def key_of(luck: Luck, purpose: int) -> Array:
+def key_of(uniforms: Uniforms, purpose: int) -> Array:
     """Return a random key of a decision for policies that draw otherwise than the engine; from 64 bits."""
-    high = (luck.place * 2.0**32).astype(jnp.uint32)
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(purpose), luck.point_set), high)
+    high = (uniforms.point * 2.0**32).astype(jnp.uint32)
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(purpose), uniforms.point_set), high)
 
 
 def certain(score: Array, eligible: Array) -> Choice:

@@ -6,7 +6,7 @@ from jaxtyping import Float
 
 from bandit.features.design import N_CONTEXT
 from bandit.policy.predictive import map_logits, map_slots
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from bandit.policy.thompson import KAPPA, UNIFORM_SHARE, Choice, Exploration, choose
 from bandit.posterior import Gaussian, State
 from simulations.calibration import expected_rate
@@ -37,12 +37,12 @@ def thompson_on_contents(
         uniform_share: ε.
     """
 
-    def tell(state: ContextualState, request: Request, luck: Luck) -> tuple[Choice, Array]:
+    def tell(state: ContextualState, request: Request, uniforms: Uniforms) -> tuple[Choice, Array]:
         logits = _logits(state, request, content, mean_content)
         n_active = jnp.sum(request.eligible)
         settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
         exploration = Exploration(horizon, state.so_far, *settings)
-        choice = choose(logits, exploration, request.eligible, points, luck)
+        choice = choose(logits, exploration, request.eligible, points, uniforms)
         return choice, expected_rate(logits, choice.chosen)
 
     slow = thompson_on_weights(name, posterior, horizon, points, kappa, uniform_share)
@@ -59,7 +59,7 @@ def bayes_ucb_on_contents(
 ) -> Policy:
     """Return `archive_rivals.bayes_ucb` on the engine's posterior in a world with contexts; args as there."""
 
-    def decide(state: ContextualState, request: Request, luck: Luck) -> Choice:
+    def decide(state: ContextualState, request: Request, uniforms: Uniforms) -> Choice:
         logits = _logits(state, request, content, mean_content)
         return certain(upper_quantiles(logits, state.so_far, horizon, scale, power), request.eligible)
 

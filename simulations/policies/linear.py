@@ -20,7 +20,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from bandit.features.design import N_CONTENT, N_CONTEXT, design_row, group_mask
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from bandit.policy.thompson import Choice
 from bandit.posterior.linalg import cholesky, solve, solve_lower
 from simulations.policies.base import Outcomes, Policy, Request, certain, key_of
@@ -107,9 +107,9 @@ def slots_of(basis: Basis) -> int:
     return basis.loading.shape[1]
 
 
-def sampled(known: Lines, basis: Basis, context: Array, scale: Array | float, luck: Luck) -> Array:
+def sampled(known: Lines, basis: Basis, context: Array, scale: Array | float, uniforms: Uniforms) -> Array:
     """Return the arms' scores under weights drawn from N(w, scale² A⁻¹), [arms]."""
-    key = key_of(luck, 3)
+    key = key_of(uniforms, 3)
     n_arms, dim, _ = known.half.shape
     if (
         basis.n_groups == n_arms
@@ -136,7 +136,7 @@ def lin_ucb(basis: Basis, bonus: Array | float, ridge: Array | float, base_rate:
         base_rate: expected click rate before any data; the published algorithm has 0.
     """
 
-    def decide(state: LinearState, request: Request, luck: Luck) -> Choice:
+    def decide(state: LinearState, request: Request, uniforms: Uniforms) -> Choice:
         known, context = _lines(basis, state), augmented(request.features[0], slots_of(basis))
         return certain(known.mean @ context + bonus * spread(known, context), request.eligible)
 
@@ -153,9 +153,9 @@ def lin_ts(basis: Basis, scale: Array | float, ridge: Array | float, base_rate: 
         base_rate: expected click rate before any data; the published algorithm has 0.
     """
 
-    def decide(state: LinearState, request: Request, luck: Luck) -> Choice:
+    def decide(state: LinearState, request: Request, uniforms: Uniforms) -> Choice:
         context = augmented(request.features[0], slots_of(basis))
-        return certain(sampled(_lines(basis, state), basis, context, scale, luck), request.eligible)
+        return certain(sampled(_lines(basis, state), basis, context, scale, uniforms), request.eligible)
 
     return Policy("lin-ts", _start(basis, ridge, base_rate), decide, _learner(basis))
 
@@ -172,8 +172,8 @@ def epsilon_greedy(
         base_rate: expected click rate before any data.
     """
 
-    def decide(state: LinearState, request: Request, luck: Luck) -> Choice:
-        key = key_of(luck, 4)
+    def decide(state: LinearState, request: Request, uniforms: Uniforms) -> Choice:
+        key = key_of(uniforms, 4)
         key_branch, key_arm = jax.random.split(key)
         greedy = _lines(basis, state).mean @ augmented(request.features[0], slots_of(basis))
         anything = jax.random.uniform(key_arm, greedy.shape)

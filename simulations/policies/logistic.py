@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from bandit.policy.thompson import Choice
 from bandit.posterior.linalg import solve
 from simulations.policies.base import Outcomes, Policy, Request, certain
@@ -52,10 +52,10 @@ def logistic_ts(
     weights = jnp.zeros((n_arms, n_slots)).at[:, 0].set(jnp.log(base_rate) - jnp.log1p(-base_rate))
     start = LogisticState(weights, jnp.broadcast_to(ridge * jnp.eye(n_slots), (n_arms, n_slots, n_slots)))
 
-    def decide(state: LogisticState, request: Request, luck: Luck) -> Choice:
+    def decide(state: LogisticState, request: Request, uniforms: Uniforms) -> Choice:
         known = lines(basis, state.precision, state.weights)
         context = augmented(request.features[0], n_slots)
-        return certain(sampled(known, basis, context, scale, luck), request.eligible)
+        return certain(sampled(known, basis, context, scale, uniforms), request.eligible)
 
     def learn(state: LogisticState, outcomes: Outcomes) -> LogisticState:
         after = fit(state, augmented(outcomes.features, n_slots), outcomes.chosen, outcomes.clicks)

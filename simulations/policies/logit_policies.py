@@ -11,7 +11,7 @@ from jax import Array
 from jax.scipy.special import ndtri
 from jaxtyping import Float
 
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from bandit.policy.thompson import Choice
 from bandit.posterior import Gaussian
 from bandit.posterior.linalg import cholesky
@@ -38,9 +38,9 @@ def scaled_thompson(prior: Gaussian, scale: Array | float) -> Policy:
         scale: 1 is plain Thompson sampling, 0 greedy.
     """
 
-    def decide(state: LogitState, request: Request, luck: Luck) -> Choice:
+    def decide(state: LogitState, request: Request, uniforms: Uniforms) -> Choice:
         factor = cholesky(state.logits.covariance)
-        zeta = jax.random.normal(key_of(luck, 3), state.logits.mean.shape, float)
+        zeta = jax.random.normal(key_of(uniforms, 3), state.logits.mean.shape, float)
         return certain(state.logits.mean + scale * (factor @ zeta), request.eligible)
 
     return _on_logits("scaled-thompson", prior, decide)
@@ -62,7 +62,7 @@ def bayes_ucb(prior: Gaussian, scale: Array | float, power: Array | float, horiz
         AISTATS 2012, algorithm 1.
     """
 
-    def decide(state: LogitState, request: Request, luck: Luck) -> Choice:
+    def decide(state: LogitState, request: Request, uniforms: Uniforms) -> Choice:
         index = upper_quantiles(state.logits, state.so_far, horizon, scale, power)
         return certain(index, request.eligible)
 
@@ -85,11 +85,11 @@ def epsilon_greedy(prior: Gaussian, epsilon: Array | float) -> Policy:
         epsilon: share of the traffic that all arms share alike.
     """
 
-    def decide(state: LogitState, request: Request, luck: Luck) -> Choice:
-        greedy, random = certain(state.logits.mean, request.eligible), _any(luck.order, request.eligible)
+    def decide(state: LogitState, request: Request, uniforms: Uniforms) -> Choice:
+        greedy, random = certain(state.logits.mean, request.eligible), _any(uniforms.order, request.eligible)
         return Choice(
             epsilon * random.propensities + (1 - epsilon) * greedy.propensities,
-            jnp.where(luck.branch < epsilon, random.chosen, greedy.chosen),
+            jnp.where(uniforms.branch < epsilon, random.chosen, greedy.chosen),
             jnp.zeros(()),
         )
 
@@ -112,7 +112,7 @@ def lola(prior: Gaussian, strength: Array | float, scale: Array | float) -> Poli
     """
     predicted = jax.nn.sigmoid(prior.mean)
 
-    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
+    def decide(state: Counts, request: Request, uniforms: Uniforms) -> Choice:
         shown = strength + state.impressions
         total = jnp.maximum(jnp.sum(jnp.where(request.eligible, shown, 0.0)), 2.0)
         index = (strength * predicted + state.clicks) / shown + scale * jnp.sqrt(2 * jnp.log(total) / shown)
@@ -149,7 +149,7 @@ def kl_ucb(n_arms: int, scale: Array | float) -> Policy:
 
         return term(p, q) + term(1 - p, 1 - q)
 
-    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
+    def decide(state: Counts, request: Request, uniforms: Uniforms) -> Choice:
         n = jnp.maximum(state.impressions, 1.0)
         rate = state.clicks / n
         bound = scale * jnp.log(jnp.maximum(state.impressions.sum(), 2.0)) / n
@@ -174,8 +174,8 @@ def ab_then_commit(n_arms: int, share: Array | float, horizon: Array) -> Policy:
         horizon: impressions in all.
     """
 
-    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
-        random = _any(luck.order, request.eligible)
+    def decide(state: Counts, request: Request, uniforms: Uniforms) -> Choice:
+        random = _any(uniforms.order, request.eligible)
         best = certain(state.clicks / jnp.maximum(state.impressions, 1.0), request.eligible)
         is_test = state.impressions.sum() < share * horizon
         return jax.tree.map(lambda test, rest: jnp.where(is_test, test, rest), random, best)
@@ -183,7 +183,9 @@ def ab_then_commit(n_arms: int, share: Array | float, horizon: Array) -> Policy:
     return Policy("ab-then-commit", no_counts(n_arms), decide, Counts.plus)
 
 
-def _on_logits(name: str, prior: Gaussian, decide: Callable[[LogitState, Request, Luck], Choice]) -> Policy:
+def _on_logits(
+    name: str, prior: Gaussian, decide: Callable[[LogitState, Request, Uniforms], Choice]
+) -> Policy:
     """Return a policy that learns as the engine does."""
     engine = thompson_on_logits(name, prior, jnp.asarray(jnp.inf), jnp.zeros((1, prior.mean.shape[0], 1)))
     return engine._replace(choose=decide)

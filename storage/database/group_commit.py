@@ -1,4 +1,4 @@
-"""Grouping: what many threads ask for at the same time is done as one piece of work."""
+"""GroupCommit: what many threads ask for at the same time is done as one piece of work."""
 
 import threading
 from collections import deque
@@ -14,7 +14,7 @@ MOST_TOGETHER: Final = 1024  # units in one group; a call that has more is alone
 
 
 @final
-class Grouping(Generic[Call, Answer]):
+class GroupCommit(Generic[Call, Answer]):
     """Groups calls without a timer: one thread leads, takes what is queued, and does it for all.
 
     Who finds nobody leading leads at once, so a single thread never waits. The others queue meanwhile, and

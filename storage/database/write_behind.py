@@ -18,7 +18,7 @@ TRY_AGAIN_S: Final = 1.0
 
 
 @final
-class Backlog(Generic[Row]):
+class WriteBehindQueue(Generic[Row]):
     """Commits rows in the background, in the order in which they came.
 
     While the database fails, rows stay and are tried again once a second; every failure is logged, and raised

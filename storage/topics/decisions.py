@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple, final
 from sqlalchemy import Connection, RowMapping, bindparam, select, update
 
 from storage.database.dialect import in_chunks, insert_columns, insert_or_skip, is_among
-from storage.database.group_commit import Grouping
+from storage.database.group_commit import GroupCommit
 from storage.database.session import Database, allow_idling
-from storage.database.write_behind import Backlog
+from storage.database.write_behind import WriteBehindQueue
 from storage.errors import DecisionConflictError, UnknownCampaignError, UnknownDecisionError
 from storage.records import DecisionRecord, NewDecision
 from storage.schema.columns import canonical_json
@@ -75,10 +75,12 @@ class Decisions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.backlog: Backlog[_Checked] = Backlog(
+        self.backlog: WriteBehindQueue[_Checked] = WriteBehindQueue(
             lambda rows: self._record([rows]), lambda one: one.new.decision_id
         )
-        self._recording: Grouping[list[_Checked], list[DecisionRecord]] = Grouping(self._record, size=len)
+        self._recording: GroupCommit[list[_Checked], list[DecisionRecord]] = GroupCommit(
+            self._record, size=len
+        )
 
     def record(self, decisions: Sequence[NewDecision]) -> list[DecisionRecord]:
         """Store decisions, all or none; an id that is there already keeps its first decision.

@@ -12,9 +12,9 @@ from storage.database.dialect import fetch_raw
 from storage.database.session import Database, prefer_indexes
 from storage.errors import DatabaseDamagedError, StepConflictError
 from storage.learning_records import (
-    ArmReadout,
     ArmRow,
     ArmStates,
+    ArmSummary,
     CountRow,
     ForgetRow,
     HistoryCountRecord,
@@ -160,7 +160,7 @@ class Learning:
         )
         return self._database.read(
             lambda connection: [
-                ForgetRow(step=row.step, kept=row.parameters["kept"], logged_at=row.logged_at)
+                ForgetRow(step=row.step, decay=row.parameters["kept"], logged_at=row.logged_at)
                 for row in connection.execute(query)
             ]
         )
@@ -343,16 +343,16 @@ class Learning:
         """Return how many activated decisions each campaign has, learnt or pending."""
         return self._database.read(lambda connection: statistics.impressions(connection, model_id))
 
-    def refresh_statistics(self, readouts: Sequence[ArmReadout], *, refreshed_at: datetime) -> None:
+    def refresh_statistics(self, summaries: Sequence[ArmSummary], *, refreshed_at: datetime) -> None:
         """Store the posterior of arms as people read it, with pending counts and the share of the last 24 h.
 
         Args:
-            readouts: Rates as fractions.
+            summaries: Rates as fractions.
             refreshed_at: When.
         """
         # Counted before the write transaction: on SQLite every other writer would wait for the counting.
         rows = self._database.read(
-            lambda connection: statistics.readout_rows(connection, readouts, refreshed_at)
+            lambda connection: statistics.readout_rows(connection, summaries, refreshed_at)
         )
         self._database.write(lambda connection: statistics.write_readouts(connection, rows))
 

@@ -1,4 +1,4 @@
-"""Notices: on PostgreSQL a learning step tells those who listen that it is there, at its commit."""
+"""Notifications: on PostgreSQL a learning step tells those who listen that it is there, at its commit."""
 
 from typing import Any, Final, final
 
@@ -14,7 +14,7 @@ TELL: Final = select(func.pg_notify(CHANNEL, bindparam("model")))
 
 
 @final
-class Notices:
+class Notifications:
     """The topic `store.notices`: a connection that only listens. One thread at a time waits on it."""
 
     def __init__(self, database: Database) -> None:

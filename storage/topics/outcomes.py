@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, final
 from sqlalchemy import Connection, bindparam, select, update
 
 from storage.database.dialect import insert_columns, is_among
-from storage.database.group_commit import Grouping
+from storage.database.group_commit import GroupCommit
 from storage.database.session import Database, allow_idling, prefer_indexes
 from storage.records import NewOutcome, OutcomeRecord, OutcomeStatus
 from storage.schema.tables import ArmStatistics, Campaign, Decision, Outcome
@@ -74,7 +74,7 @@ class Outcomes:
     def __init__(self, database: Database, decisions: Decisions) -> None:
         self._database = database
         self._decisions = decisions
-        self._recording: Grouping[_Reports, list[OutcomeRecord]] = Grouping(
+        self._recording: GroupCommit[_Reports, list[OutcomeRecord]] = GroupCommit(
             self._record, size=lambda call: len(call.outcomes)
         )
 

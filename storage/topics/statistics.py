@@ -1,4 +1,4 @@
-"""The statements behind the arms' numbers: counts for refits, readouts, and what `Engine.arms` shows."""
+"""The statements behind the arms' numbers: counts for refits, summaries, and what `Engine.arms` shows."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from storage.database.dialect import in_chunks
-from storage.learning_records import ArmReadout, ArmRow, CountRow
+from storage.learning_records import ArmRow, ArmSummary, CountRow
 from storage.schema.columns import BigInt
 from storage.schema.tables import (
     ArmStatistics,
@@ -146,12 +146,12 @@ def impressions(connection: Connection, model_id: int) -> dict[int, int]:
 
 
 def readout_rows(
-    connection: Connection, readouts: Sequence[ArmReadout], refreshed_at: datetime
+    connection: Connection, summaries: Sequence[ArmSummary], refreshed_at: datetime
 ) -> list[dict[str, Any]]:
     """Return the posterior of arms as people read it, with pending counts and share; reads only."""
-    if not readouts:
+    if not summaries:
         return []
-    ids = [readout.creative_id for readout in readouts]
+    ids = [summary.creative_id for summary in summaries]
     pending = _pending(connection, ids)
     shares: dict[int, float] = {}
     for chunk in in_chunks(ids):
@@ -160,21 +160,21 @@ def readout_rows(
             shares |= _shares(connection, campaign_id, refreshed_at)
     return [
         {
-            "arm": readout.creative_id,
-            "pending_impressions": pending.get(readout.creative_id, (0, 0))[0],
-            "pending_clicks": pending.get(readout.creative_id, (0, 0))[1],
-            "ctr": readout.ctr,
-            "ctr_low": readout.ctr_low,
-            "ctr_high": readout.ctr_high,
-            "p_best": readout.p_best,
-            "expected_loss": readout.expected_loss,
-            "value_remaining": readout.value_remaining,
-            "share": shares.get(readout.creative_id),
-            "version": readout.version,
-            "as_of": readout.version,
+            "arm": summary.creative_id,
+            "pending_impressions": pending.get(summary.creative_id, (0, 0))[0],
+            "pending_clicks": pending.get(summary.creative_id, (0, 0))[1],
+            "ctr": summary.ctr,
+            "ctr_low": summary.ctr_low,
+            "ctr_high": summary.ctr_high,
+            "p_best": summary.p_best,
+            "expected_loss": summary.expected_loss,
+            "value_remaining": summary.value_remaining,
+            "share": shares.get(summary.creative_id),
+            "version": summary.version,
+            "as_of": summary.version,
             "refreshed_at": refreshed_at,
         }
-        for readout in sorted(readouts, key=lambda readout: readout.creative_id)
+        for summary in sorted(summaries, key=lambda summary: summary.creative_id)
     ]
 
 

@@ -100,9 +100,9 @@ def play(engine: Engine, n: int, *, campaign: str = "spring", start: int = 0, le
 
 def posterior(engine: Engine) -> dict[str, np.ndarray]:
     """Return the posterior in an order that does not depend on how rows were read."""
-    view = engine._learner.fold.view
-    arms = [view.roster.arm[creative_id] for creative_id in sorted(view.roster.arm)]
-    entries = sorted(view.roster.campaigns.values(), key=lambda entry: entry.record.campaign_id)
+    view = engine._learner.replica.view
+    arms = [view.catalog.arm[creative_id] for creative_id in sorted(view.catalog.arm)]
+    entries = sorted(view.catalog.campaigns.values(), key=lambda entry: entry.record.campaign_id)
     campaigns = [entry.index for entry in entries]
     state = named_arrays(view.state)
     for name in ("arm_cross", "arm_precision", "arm_information"):

@@ -34,14 +34,14 @@ class OneCampaign(NamedTuple):
         content: their 64 components, as the engine computes them for itself.
         contexts: what is known of each impression.
         rates: the true click rates.
-        luck: uniform numbers; a shown creative is clicked when its rate is above.
+        uniforms: uniform numbers; a shown creative is clicked when its rate is above.
     """
 
     ads: tuple[Ad, ...]
     content: Float[np.ndarray, "arms 64"]
     contexts: list[dict[str, str]]
     rates: Float[np.ndarray, "impressions arms"]
-    luck: Float[np.ndarray, "impressions"]
+    uniforms: Float[np.ndarray, "impressions"]
 
 
 def open_campaign(seed: int, impressions: int, encoder: TextEncoder) -> OneCampaign:

@@ -25,7 +25,7 @@ def regret(contender: Contender, campaign: OneCampaign) -> float:
         contexts = campaign.contexts[start : start + BATCH]
         batch = np.arange(start, start + len(contexts))
         earned[batch] = campaign.rates[batch, contender.choose(contexts)]
-        contender.learn(campaign.luck[batch] < earned[batch])
+        contender.learn(campaign.uniforms[batch] < earned[batch])
     contender.close()
     best = campaign.rates.max(axis=1)
     return float((best - earned).sum() / (best - campaign.rates.mean(axis=1)).sum())
@@ -41,7 +41,7 @@ def timed_turn(contender: Contender, campaign: OneCampaign, impressions: range) 
     began = time.perf_counter()
     chosen = contender.choose(contexts)
     choose_s = time.perf_counter() - began
-    clicks = campaign.luck[impressions] < campaign.rates[impressions, chosen]
+    clicks = campaign.uniforms[impressions] < campaign.rates[impressions, chosen]
     began = time.perf_counter()
     contender.learn(clicks)
     return choose_s, time.perf_counter() - began

@@ -18,14 +18,22 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from bandit.features.content_tables import Tables, design
+from bandit.features.content_tables import ContentTables, design
 from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales, design_row, weight_prior
 from bandit.jax_runtime import double_precision
 from bandit.learning.replica import ROWS
 from bandit.padding import CANDIDATES, padded_size
-from bandit.policy.kernels import Batch, Groups, draw_from_table, maps_of, select_batch, slots_of, tabulate
+from bandit.policy.kernels import (
+    Batch,
+    CandidateGroups,
+    draw_from_table,
+    maps_of,
+    select_batch,
+    slots_of,
+    tabulate,
+)
 from bandit.policy.propensity import Limits
-from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from bandit.policy.thompson import Choice, Exploration, choose
 from bandit.posterior import Rows, State, initial_state, learn, predict, update
 from bandit.serving.groups import device_points
@@ -38,20 +46,22 @@ SETTINGS = (100_000.0, 500.0, 0.3, 0.01, float(ARMS), 0.0)
 
 
 @jax.jit
-def predict_and_choose(state: State, tables: Tables, context: Any, points: Any, luck: Luck) -> Choice:
+def predict_and_choose(
+    state: State, tables: ContentTables, context: Any, points: Any, uniforms: Uniforms
+) -> Choice:
     arm, eligible = jnp.arange(SIZE), jnp.arange(SIZE) < ARMS
     limits = Limits(jnp.zeros(SIZE), jnp.ones(SIZE))
 
-    def one(context: Any, luck: Luck) -> Choice:
+    def one(context: Any, uniforms: Uniforms) -> Choice:
         features = design(tables, context, arm, jnp.asarray(0))
         logits = predict(state, features, arm, jnp.zeros_like(arm))
         exploration = Exploration(*map(jnp.asarray, SETTINGS))
-        return choose(logits, exploration, eligible, points, luck, limits)
+        return choose(logits, exploration, eligible, points, uniforms, limits)
 
-    return jax.vmap(one)(context, luck)
+    return jax.vmap(one)(context, uniforms)
 
 
-def learnt(rng: np.random.Generator, tables: Tables) -> State:
+def learnt(rng: np.random.Generator, tables: ContentTables) -> State:
     arm = rng.integers(0, ARMS, 256)
     context = rng.normal(size=(256, N_CONTEXT))
     features = jax.jit(jax.vmap(lambda x, a: design(tables, x, a[None], jnp.asarray(0))[0]))(context, arm)
@@ -66,9 +76,9 @@ def selecting() -> dict[str, Callable[[], Any]]:
     rng = np.random.default_rng(0)
     content = np.zeros((256, N_CONTENT))
     content[:ARMS] = 0.1 * rng.normal(size=(ARMS, N_CONTENT))
-    tables = Tables(jnp.asarray(content), jnp.asarray(np.tile(content[:ARMS].mean(axis=0), (16, 1))))
+    tables = ContentTables(jnp.asarray(content), jnp.asarray(np.tile(content[:ARMS].mean(axis=0), (16, 1))))
     state, points = learnt(rng, tables), device_points(SIZE)
-    luck = draw_luck([str(i) for i in range(BATCH)], 0)
+    uniforms = uniforms_of_ids([str(i) for i in range(BATCH)], 0)
     context, group = rng.normal(size=(BATCH, N_CONTEXT)), np.zeros(BATCH, np.int64)
     slots = slots_of(state)
     arm = np.arange(SIZE)[None] % ARMS
@@ -76,17 +86,19 @@ def selecting() -> dict[str, Callable[[], Any]]:
     eligible: Any = np.arange(SIZE)[None] < ARMS
     limits: list[Any] = [np.zeros((1, SIZE)), np.ones((1, SIZE))]
     numbers: list[Any] = [np.full(1, value) for value in SETTINGS]
-    groups = Groups(eligible, Exploration(*numbers), Limits(*limits))
+    groups = CandidateGroups(eligible, Exploration(*numbers), Limits(*limits))
     some: list[Any] = [context, group]
     none: list[Any] = [np.zeros_like(context), group]
     table = tabulate(slots, maps, groups, points)
     return {
-        "predict each request, d = 209": lambda: predict_and_choose(state, tables, context, points, luck),
+        "predict each request, d = 209": lambda: predict_and_choose(state, tables, context, points, uniforms),
         "maps, a context each, d = 209": lambda: select_batch(
-            slots, maps, groups, Batch(some[0], some[1], luck), points
+            slots, maps, groups, Batch(some[0], some[1], uniforms), points
         ),
-        "maps, no context": lambda: select_batch(slots, maps, groups, Batch(none[0], none[1], luck), points),
-        "table, no context": lambda: draw_from_table(table, luck),
+        "maps, no context": lambda: select_batch(
+            slots, maps, groups, Batch(none[0], none[1], uniforms), points
+        ),
+        "table, no context": lambda: draw_from_table(table, uniforms),
         "(once a posterior: slots and maps)": lambda: maps_of(
             state, slots_of(state), tables, arm, np.zeros(1, np.int64)
         ),

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bandit.features.content_tables import Tables
+from bandit.features.content_tables import ContentTables
 from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales, weight_prior
 from bandit.jax_runtime import double_precision, keep_compiled_programs
 from bandit.learning.kernels import CountedRows, apply_change, learn_batch
@@ -41,7 +41,7 @@ def test_a_large_model(contexts_each: int) -> None:
     assert told["peak_mb"] < 1700
 
 
-def a_model() -> tuple[Tables, np.ndarray]:
+def a_model() -> tuple[ContentTables, np.ndarray]:
     """Return contents of unit norm with their campaigns' means, and each arm's campaign."""
     random = np.random.default_rng(0)
     content = np.zeros((ROOM, N_CONTENT), np.float32)
@@ -49,11 +49,11 @@ def a_model() -> tuple[Tables, np.ndarray]:
     content[:N_ARMS] /= np.linalg.norm(content[:N_ARMS], axis=1, keepdims=True)
     mean = np.zeros((CAMPAIGN_ROOM, N_CONTENT), np.float32)
     mean[:N_CAMPAIGNS] = content[:N_ARMS].reshape(N_CAMPAIGNS, ARMS_EACH, N_CONTENT).mean(axis=1)
-    tables = jax.device_put(Tables(content.astype(float), mean.astype(float)))
+    tables = jax.device_put(ContentTables(content.astype(float), mean.astype(float)))
     return tables, np.minimum(np.arange(ROOM) // ARMS_EACH, N_CAMPAIGNS - 1)
 
 
-def learning(state: State, tables: Tables, arm_campaign: np.ndarray) -> tuple[State, dict[str, float]]:
+def learning(state: State, tables: ContentTables, arm_campaign: np.ndarray) -> tuple[State, dict[str, float]]:
     """Learn batches of arms all over the model; return the state and what that cost."""
     random = np.random.default_rng(1)
     computing, applying, processor, passes = [], [], [], []
@@ -76,7 +76,7 @@ def learning(state: State, tables: Tables, arm_campaign: np.ndarray) -> tuple[St
     return state, costs | {"passes": statistics.mean(passes[half:])}
 
 
-def refitting(tables: Tables, arm_campaign: np.ndarray, contexts_each: int) -> dict[str, float]:
+def refitting(tables: ContentTables, arm_campaign: np.ndarray, contexts_each: int) -> dict[str, float]:
     """Fit the model while another thread computes now and then, as selection does; return what that cost."""
     random = np.random.default_rng(2)
     n_rows = N_ARMS * contexts_each

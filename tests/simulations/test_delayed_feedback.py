@@ -7,7 +7,7 @@ import pytest
 from jax import Array
 from numpy.testing import assert_allclose, assert_array_equal
 
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from bandit.policy.thompson import Choice
 from simulations.delayed_feedback import delayed
 from simulations.loop import Traffic, play, steady
@@ -21,7 +21,7 @@ N_ARMS, BATCH, N_BATCHES = 9, 4, 8
 def reading() -> Policy:
     """Return a policy that shows the arm of the last batch that it learnt, arm 0 before."""
 
-    def decide(state: Array, request: Request, luck: Luck) -> Choice:
+    def decide(state: Array, request: Request, uniforms: Uniforms) -> Choice:
         return certain(jnp.arange(N_ARMS) == state, request.eligible)
 
     def learn(state: Array, outcomes: Outcomes) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import Array
 
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from bandit.policy.thompson import Choice
 from simulations.loop import Step, Traffic, play, play_batch, play_total, steady
 from simulations.policies.base import Counts, Outcomes, Policy, Request, certain, no_counts, uniform
@@ -45,7 +45,7 @@ def changing_traffic(number: Array, key: Array) -> Traffic:
 
 
 def always(arm: Array | int) -> Policy:
-    def decide(state: Counts, request: Request, luck: Luck) -> Choice:
+    def decide(state: Counts, request: Request, uniforms: Uniforms) -> Choice:
         return certain(jnp.eye(N_ARMS)[arm], request.eligible)
 
     return Policy("always", no_counts(N_ARMS), decide, Counts.plus)
@@ -73,7 +73,7 @@ def in_turns() -> Policy:
     """Return a policy that moves to the next arm with every batch it learns, and keeps the last batch."""
     nothing = Outcomes(jnp.zeros((BATCH, 0)), jnp.zeros(BATCH, int), jnp.zeros(BATCH))
 
-    def decide(state: Seen, request: Request, luck: Luck) -> Choice:
+    def decide(state: Seen, request: Request, uniforms: Uniforms) -> Choice:
         return certain(jnp.arange(N_ARMS) == state.batches % 3, request.eligible)
 
     return Policy("turns", Seen(jnp.array(0), nothing), decide, lambda s, new: Seen(s.batches + 1, new))
@@ -83,7 +83,7 @@ def sees_rates() -> Policy:
     """Return a policy that shows the arm with the largest first feature, and keeps the last batch."""
     nothing = Outcomes(jnp.zeros((BATCH, 2)), jnp.zeros(BATCH, int), jnp.zeros(BATCH))
 
-    def decide(state: Seen, request: Request, luck: Luck) -> Choice:
+    def decide(state: Seen, request: Request, uniforms: Uniforms) -> Choice:
         return certain(request.features[:, 0], request.eligible)
 
     return Policy("best", Seen(jnp.array(0), nothing), decide, lambda s, new: Seen(s.batches + 1, new))
@@ -155,7 +155,7 @@ def test_totals_are_the_sums_of_the_steps() -> None:
         np.testing.assert_allclose(summed, np.asarray(each).sum(axis=0), rtol=1e-12, err_msg=name)
 
 
-def test_luck_is_the_keys_and_the_same_for_every_policy() -> None:
+def test_uniform_numbers_are_the_keys_and_the_same_for_every_policy() -> None:
     first, again, other = (played("uniform", "shared", jax.random.key(seed))[0] for seed in (6, 6, 7))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert (np.asarray(first.clicks) != np.asarray(other.clicks)).any()

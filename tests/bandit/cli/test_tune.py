@@ -90,7 +90,7 @@ def test_a_database_takes_the_components_of_the_tuned_encoder(run: Run, tmp_path
         engine.add_campaign("shoes")
         engine.add_creatives("shoes", [Creative("a", headline="Free shoes")])
         assert engine._model.record.settings["components"] == "shipped"
-        content = engine._model.roster.content[0]
+        content = engine._model.catalog.content[0]
     assert_allclose(np.abs(content[:3]), expected, rtol=1e-3)
 
     with Engine.open(tmp_path / "old.db", learn="manual", encoder=TINY) as engine:

@@ -159,7 +159,7 @@ def test_words_sum_to_what_the_text_says(engines: Engines) -> None:
 
 def test_the_direction_of_a_text_is_its_weights(engines: Engines) -> None:
     engine = learnt(engines)
-    view, schema = engine._learner.fold.view, engine._model.schema
+    view, schema = engine._learner.replica.view, engine._model.schema
     direction = text_direction(view, schema, {"device": "mobile"})
     weights = np.asarray(view.state.weights)
     content, interaction = weights[17:81], weights[145:].reshape(16, 4)

@@ -41,7 +41,7 @@ def test_a_snapshot_and_the_rest_of_the_log_are_the_log(
     play(learner, 12, learn_every=3)
     learner.pause("spring", "calm")
     follower._selector.catch_up()
-    assert follower._learner.fold.view.step == 4
+    assert follower._learner.replica.view.step == 4
     learn_without(follower, learner, what)
     folded: list[int] = []
     rows_of_batch = follower._store.learning.rows_of_batch
@@ -84,12 +84,12 @@ def test_a_step_and_a_new_campaign_are_seen_without_any_call(engines_on_both: En
     # Asked for is a second; a machine that is busy with something else gets five.
     learner, follower = engines_on_both.open(), engines_on_both.open(role=role, learn="background")
     add_campaign(learner)
-    wait_for(lambda: "spring" in follower._learner.fold.view.roster.campaigns, at_most_s=5.0)
+    wait_for(lambda: "spring" in follower._learner.replica.view.catalog.campaigns, at_most_s=5.0)
     play(learner, 3)  # its programs are compiled by now
-    wait_for(lambda: follower._learner.fold.view.step == 1, at_most_s=10.0)
+    wait_for(lambda: follower._learner.replica.view.step == 1, at_most_s=10.0)
     for step in (2, 3):
         play(learner, 3, start=3 * step)
-        wait_for(lambda step=step: follower._learner.fold.view.step == step, at_most_s=5.0)
+        wait_for(lambda step=step: follower._learner.replica.view.step == step, at_most_s=5.0)
     assert_same(posterior(follower), posterior(learner))
 
 
@@ -110,7 +110,7 @@ def test_a_request_does_not_follow_where_a_thread_does(engines: Engines) -> None
     play(learner, 3)
     time.sleep(1.1)
     assert follower.select("spring").model_version == 0
-    assert follower._learner.fold.view.step == 0
+    assert follower._learner.replica.view.step == 0
 
 
 @pytest.mark.postgres

@@ -94,7 +94,7 @@ def test_an_import_whose_fit_was_never_finished(engines: Engines, clock: Clock) 
     """As a process leaves it that is killed after the counts are stored."""
     engine = engines.open()
     import_history(engine._store, engine._model, History(rows=PAST), now=clock())
-    assert engine._learner.fold.view.step == 0
+    assert engine._learner.replica.view.step == 0
     assert not engine.warm_start(PAST).is_new
     assert engines.fetch("SELECT kind FROM learn_log") == [("refit",)]
     assert [arm.history_impressions for arm in engine.arms("old")] == [600, 320]

@@ -12,8 +12,8 @@ from bandit.features.content_pca import components_from_bytes
 from bandit.features.context import context_vector
 from bandit.features.design import PriorScales, scale_groups, weight_prior
 from bandit.jax_runtime import double_precision
-from bandit.learning.aggregation import leading_rows, tallied
-from bandit.policy.propensity import odds_of
+from bandit.learning.aggregation import count_distinct, leading_rows
+from bandit.policy.propensity import propensities_of
 from bandit.policy.quasi_random import normal_points
 from bandit.policy.thompson import NOISE, OPTIMISM, best_shares, is_best, lookahead
 from bandit.posterior import Rows, State, initial_state, predict, refit, update
@@ -123,7 +123,7 @@ def test_a_large_step_holds_few_kinds_of_outcomes() -> None:
     assert leading_rows(rows([*range(400)]), 256) == rows([*range(256)])
     assert len(leading_rows(rows([*range(256)] * 3), 256)) == 768
     assert len(leading_rows(LearnRows(), 256)) == 0
-    counted = tallied(rows([*range(400)]))
+    counted = count_distinct(rows([*range(400)]))
     assert [each[:3] for each in counted] == [(i // 2, contexts[i % 2], 1) for i in range(300)]
     assert [each.impressions for each in counted] == [2] * 100 + [1] * 200
     assert [each.clicks for each in counted[:4]] == [2, 0, 0, 2]
@@ -218,8 +218,8 @@ def test_growth_beyond_256_creatives_and_16_campaigns(engines: Engines) -> None:
         engine.update(decision.id, click=i == 0)
     engine.settle()
     before = posterior(engine)
-    assert engine._learner.fold.view.state.arm_precision.shape == (512,)
-    assert engine._learner.fold.view.state.campaign_precision.shape == (32,)
+    assert engine._learner.replica.view.state.arm_precision.shape == (512,)
+    assert engine._learner.replica.view.state.campaign_precision.shape == (32,)
     assert_same(reopened(engines, engine), before, TOLERANCE)
     assert_same(replayed(engines, engine), before, TOLERANCE)
 
@@ -346,6 +346,6 @@ def test_a_logged_decision_gives_its_propensities_again(
             best = is_best(
                 logits.mean + lift, spread if is_plain else NOISE * spread, jnp.asarray(points), eligible
             )
-            again = odds_of(best_shares(best), eligible, 0.05).propensities
+            again = propensities_of(best_shares(best), eligible, 0.05).capped
             np.testing.assert_allclose(again, row.propensities, rtol=0, atol=1e-12)
     assert {engine._store.decisions.get(ids)[i].model_version for i in ids} == {0, 2, 3}

@@ -215,8 +215,8 @@ def test_traffic_of_other_processes_is_counted(engines: Engines, monkeypatch: py
         lets_go_of_time(engine)
         engine.select("spring")
     ((campaign_id,),) = engines.fetch("SELECT campaign_id FROM campaigns")
-    assert first._learner.fold.view.so_far[campaign_id] == 9
-    assert second._learner.fold.view.so_far[campaign_id] == 10
+    assert first._learner.replica.view.so_far[campaign_id] == 9
+    assert second._learner.replica.view.so_far[campaign_id] == 10
 
 
 def test_a_snapshot_that_moves_while_it_is_read(engines: Engines) -> None:
@@ -236,7 +236,7 @@ def test_a_snapshot_that_moves_while_it_is_read(engines: Engines) -> None:
         return snapshot
 
     second._store.learning.newest_snapshot = interrupted  # type: ignore[method-assign]
-    second._learner.fold.resume()
+    second._learner.replica.resume()
     assert_same(posterior(second), posterior(first))
 
 
@@ -257,7 +257,7 @@ def test_an_interrupted_warm_start_is_finished_by_the_next_learner(
     assert kinds == ["batch", "refit"]
     before = posterior(second)
     second.close()
-    assert engines.open()._learner.fold.view.step == 2
+    assert engines.open()._learner.replica.view.step == 2
     engines.forget_states()
     assert_same(posterior(engines.open(role="select")), before)
 

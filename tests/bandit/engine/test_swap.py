@@ -91,11 +91,11 @@ def test_it_is_as_if_the_database_had_begun_with_the_encoder(engines: Engines, o
     add_campaign(engine)
     play(engine, 30)
     engine.swap_encoder(other)
-    roster = engine._model.roster
+    catalog = engine._model.catalog
     vectors = other.encode([f"{word} {name}" for word, name in (("free", "calm"), ("returns", "urgent"))])
-    arms = [roster.arm[creative.creative_id] for creative in roster.campaigns["spring"].creatives[:2]]
+    arms = [catalog.arm[creative.creative_id] for creative in catalog.campaigns["spring"].creatives[:2]]
     components = engine._model._contents.components_in_use()
-    assert_allclose(roster.content[arms], components.project(vectors), atol=1e-6)
+    assert_allclose(catalog.content[arms], components.project(vectors), atol=1e-6)
     swapped = posterior(engine)
     engine.refit()
     fitted = posterior(engine)
@@ -123,8 +123,8 @@ def test_another_process_follows_and_refuses_new_texts(
             follow(running)
     assert f"swapped the encoder of {running._store.place} for {other.fingerprint}" in caplog.text
     assert_same(posterior(running), expected)
-    assert_array_equal(running._model.roster.content, operator._model.roster.content)
-    assert_array_equal(running._model.roster.mean_content, operator._model.roster.mean_content)
+    assert_array_equal(running._model.catalog.content, operator._model.catalog.content)
+    assert_array_equal(running._model.catalog.mean_content, operator._model.catalog.mean_content)
 
     assert running.select("spring").model_version == int(expected["step"])
     before = engines.row_counts()
@@ -179,8 +179,8 @@ def test_creatives_that_are_added_while_it_computes_are_not_left_out(
 
     monkeypatch.setattr(operator._model, "features_by", computed_meanwhile)
     assert operator.swap_encoder(other).creatives == 4
-    roster = operator._model.roster
-    assert_allclose(roster.mean_content[0], roster.content.mean(axis=0), atol=1e-6)
+    catalog = operator._model.catalog
+    assert_allclose(catalog.mean_content[0], catalog.content.mean(axis=0), atol=1e-6)
     sound(operator, other)
 
 
@@ -199,8 +199,8 @@ def test_a_swap_that_was_stored_and_not_followed(
         failing.setattr(engine._model, "adopt", broken)
         with pytest.raises(RuntimeError, match="broke"):
             engine.swap_encoder(other)
-    view = engine._learner.fold.view
-    assert view.step == engine._learner.fold.step == engine._model.features_step
+    view = engine._learner.replica.view
+    assert view.step == engine._learner.replica.step == engine._model.features_step
     play(engine, 20, start=20)
     learnt = posterior(engine)
     engine.close()
@@ -213,10 +213,10 @@ def test_a_swap_keeps_no_scale_of_the_contents_before(engines: Engines, other: T
     add_campaign(engine)
     play(engine, 40)
     engine.refit()
-    learnt = scales_of(engine._learner.fold.view.state.prior)
+    learnt = scales_of(engine._learner.replica.view.state.prior)
     engine.set_scale_learning(False)
     engine.swap_encoder(other)
-    kept, first = scales_of(engine._learner.fold.view.state.prior), PriorScales()._asdict()
+    kept, first = scales_of(engine._learner.replica.view.state.prior), PriorScales()._asdict()
     assert {name for name in kept if kept[name] == learnt[name] != first[name]} >= {"campaign", "arm"}
     assert all(kept[name] == first[name] for name in ("content", "campaign_mean", "interaction"))
 
@@ -239,9 +239,9 @@ def test_a_follower_that_reads_between_two_swaps(
 
     monkeypatch.setattr(follower._model, "reread_features", swapped_again)
     with follower._lock:
-        follower._learner.fold.catch_up()
+        follower._learner.replica.catch_up()
     assert_same(posterior(follower), posterior(first))
-    assert_array_equal(follower._model.roster.content, first._model.roster.content)
+    assert_array_equal(follower._model.catalog.content, first._model.catalog.content)
 
 
 def test_a_request_after_a_swap_that_was_not_followed_yet(
@@ -255,8 +255,8 @@ def test_a_request_after_a_swap_that_was_not_followed_yet(
     operator.swap_encoder(other)
     add_campaign(operator, "a", "b", name="later")
     assert set(running.select("later").propensities) == {"a", "b"}
-    assert_array_equal(running._model.roster.content, operator._model.roster.content)
-    assert running._learner.fold.view.step == operator._learner.fold.view.step == 1
+    assert_array_equal(running._model.catalog.content, operator._model.catalog.content)
+    assert running._learner.replica.view.step == operator._learner.replica.view.step == 1
 
 
 def test_swapping_there_and_back_gives_the_same_posterior(

@@ -59,7 +59,7 @@ def test_rows_stay_and_the_engine_goes_on(place: str, revision: str, tiny_encode
     with Store.open(old.url) as store:
         assert store.check() == []
     engine = old.open()
-    assert engine._learner.fold.view.step == len(rows["learn_log"])
+    assert engine._learner.replica.view.step == len(rows["learn_log"])
     before = {arm.creative_id: arm for arm in engine.arms("spring")}
     counts = {i: (arm.impressions, arm.clicks, arm.history_impressions) for i, arm in before.items()}
     assert counts == {
@@ -94,10 +94,10 @@ def _takes_back(old: Engines, engine: Engine) -> None:
     """Correct what was learnt before the upgrade, and prune it after a refit."""
     learnt_clicks = "click = 1 AND learnt_batch IS NOT NULL"
     ((name,),) = old.fetch(f"SELECT min(decision_id) FROM decisions WHERE {learnt_clicks}")
-    step = engine._learner.fold.view.step
+    step = engine._learner.replica.view.step
     assert engine.update(name, click=True, valid=False).status == "recorded"
     engine.refit()
-    assert engine._learner.fold.view.step == step + 2  # the correction, then the refit
+    assert engine._learner.replica.view.step == step + 2  # the correction, then the refit
     campaigns = engine._store.campaigns.all(engine._model.record.model_id)
     pruned = [engine._store.pruning.prune(c.campaign_id, before=START.replace(day=3)) for c in campaigns]
     assert sum(part.pruned for part in pruned) > 20

@@ -25,7 +25,7 @@ def kinds(engines: Engines) -> list[str]:
 
 def sites_of(engine: Engine) -> dict[str, np.ndarray]:
     """Return what data alone have put into the posterior."""
-    state = engine._learner.fold.view.state
+    state = engine._learner.replica.view.state
     return {
         "precision": np.asarray(state.precision) - np.diag(np.asarray(state.prior.scale) ** -2.0),
         "arm_cross": np.asarray(state.arm_cross),
@@ -75,7 +75,7 @@ def test_fixed_scales_stay(engines: Engines) -> None:
     add_campaign(engine)
     learn_steps(engine, 21)
     assert set(kinds(engines)) == {"batch"}
-    assert float(engine._learner.fold.view.state.prior.arm_scale) == PriorScales().arm
+    assert float(engine._learner.replica.view.state.prior.arm_scale) == PriorScales().arm
 
 
 def test_a_refit_keeps_scales_that_are_no_longer_learnt(engines: Engines) -> None:
@@ -83,12 +83,12 @@ def test_a_refit_keeps_scales_that_are_no_longer_learnt(engines: Engines) -> Non
     add_campaign(engine)
     play(engine, 40)
     engine.refit()
-    learnt = scales_of(engine._learner.fold.view.state.prior)
+    learnt = scales_of(engine._learner.replica.view.state.prior)
     assert learnt["arm"] != PriorScales().arm
     engine.set_scale_learning(False)
     play(engine, 20, start=40)
     engine.refit()
-    assert scales_of(engine._learner.fold.view.state.prior) == learnt
+    assert scales_of(engine._learner.replica.view.state.prior) == learnt
     after = posterior(engine)
     engine.close()
     engines.forget_states()
@@ -143,9 +143,9 @@ def test_a_refit_weighs_outcomes_by_their_age(engines: Engines) -> None:
     play(engine, 60)
     engines.clock.pass_(2 * DAY)
     play(engine, 60, start=60)
-    online = np.asarray(engine._learner.fold.view.state.arm_precision)
+    online = np.asarray(engine._learner.replica.view.state.arm_precision)
     engine.refit()
-    refitted = np.asarray(engine._learner.fold.view.state.arm_precision)
+    refitted = np.asarray(engine._learner.replica.view.state.arm_precision)
     np.testing.assert_allclose(refitted, online, rtol=0.1)
     before = posterior(engine)
     engine.close()
@@ -186,7 +186,7 @@ def test_a_follower_forgets_with_the_learner(engines: Engines) -> None:
     engines.clock.pass_(DAY)
     engine.settle()
     with follower._lock:
-        follower._learner.fold.catch_up()
+        follower._learner.replica.catch_up()
     assert_same(posterior(follower), posterior(engine))
 
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.testing import assert_allclose
 
-from bandit.features.content_tables import Tables
+from bandit.features.content_tables import ContentTables
 from bandit.features.context import context_vector
 from bandit.features.design import N_CONTENT, PriorScales, weight_prior
 from bandit.jax_runtime import double_precision
-from bandit.learning.aggregation import Counted, pool
+from bandit.learning.aggregation import BinomialCount, aggregate
 from bandit.learning.kernels import CountedRows, apply_change, learn_batch
 from bandit.padding import padded_size
 from bandit.posterior import SiteInfo, State, initial_state
@@ -35,19 +35,19 @@ ARM_CAMPAIGN = np.array([0, 1] * 5)
 TOLERANCE = 1e-11
 
 
-def pooled(*counted: Counted) -> CountedRows:
-    return pool(counted, SCHEMA, ARM, ARM_CAMPAIGN, partial(padded_size, sizes=SIZES))
+def pooled(*counted: BinomialCount) -> CountedRows:
+    return aggregate(counted, SCHEMA, ARM, ARM_CAMPAIGN, partial(padded_size, sizes=SIZES))
 
 
 def test_counts_of_what_the_model_sees_alike_are_added() -> None:
     mobile, watch = {"device": "mobile"}, {"device": "watch"}
     rows = pooled(
-        Counted(71, mobile, 3, 1, 0),
-        Counted(72, mobile, 3, 1, 1),
-        Counted(71, watch, 3, 1, 1),
-        Counted(71, mobile, 3, 1, 1),
-        Counted(71, {"device": "ring", "unseen": "x"}, 3, 0.5, 0.25),  # another level without a slot
-        Counted(71, mobile, 1, 1, 0),  # made before "mobile" had its slot
+        BinomialCount(71, mobile, 3, 1, 0),
+        BinomialCount(72, mobile, 3, 1, 1),
+        BinomialCount(71, watch, 3, 1, 1),
+        BinomialCount(71, mobile, 3, 1, 1),
+        BinomialCount(71, {"device": "ring", "unseen": "x"}, 3, 0.5, 0.25),  # another level without a slot
+        BinomialCount(71, mobile, 1, 1, 0),  # made before "mobile" had its slot
     )
     assert rows.arm.tolist() == [1, 2, 1, 0, 0, 0, 0, 0]
     assert rows.campaign.tolist() == [1, 0, 1, 0, 0, 0, 0, 0]
@@ -68,11 +68,11 @@ def test_a_batch_learnt_pooled_gives_the_posterior_of_its_single_rows() -> None:
     random = np.random.default_rng(3)
     with double_precision():
         content = random.normal(size=(16, N_CONTENT)) / 8
-        tables = Tables(jnp.asarray(content), jnp.asarray(content[:2]))
+        tables = ContentTables(jnp.asarray(content), jnp.asarray(content[:2]))
         state, single = (initial_state(weight_prior(PriorScales()), 16, 2) for _ in range(2))
         for _ in range(4):
             counted = [
-                Counted(
+                BinomialCount(
                     int(creative),
                     {"device": ("mobile", "desktop", "watch")[device]},
                     3,
@@ -93,7 +93,7 @@ def test_a_batch_learnt_pooled_gives_the_posterior_of_its_single_rows() -> None:
             _assert_same_info(info, expected)
 
 
-def _row_by_row(counted: list[Counted]) -> CountedRows:
+def _row_by_row(counted: list[BinomialCount]) -> CountedRows:
     arm = np.array([ARM[each.creative_id] for each in counted])
     return CountedRows(
         *map(

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bandit.model.catalog import Roster, build_roster
+from bandit.model.catalog import Catalog, build_catalog
 from storage import CampaignRecord, CreativeRecord
 from tests.bandit.policy.test_horizon import CAMPAIGN, START
 
@@ -29,21 +29,23 @@ def creative(creative_id: int, campaign_id: int = 1, status: str = "active") -> 
     )
 
 
-def roster(
-    creatives: list[CreativeRecord], campaigns: list[CampaignRecord] = CAMPAIGNS, before: Roster | None = None
-) -> Roster:
+def catalog(
+    creatives: list[CreativeRecord],
+    campaigns: list[CampaignRecord] = CAMPAIGNS,
+    before: Catalog | None = None,
+) -> Catalog:
     contents = {c.creative_id: np.full(64, c.creative_id, np.float32) for c in creatives}
-    return build_roster(campaigns, creatives, contents, before)
+    return build_catalog(campaigns, creatives, contents, before)
 
 
 def test_places_are_kept_in_whatever_order_rows_become_visible() -> None:
-    first = roster([creative(5), creative(9, 2)])
-    later = roster([creative(3), creative(5), creative(7, 2), creative(9, 2)], before=first)
+    first = catalog([creative(5), creative(9, 2)])
+    later = catalog([creative(3), creative(5), creative(7, 2), creative(9, 2)], before=first)
     assert later.arm == {5: 0, 9: 1, 3: 2, 7: 3}
     assert later.arm_campaign.tolist() == [0, 1, 0, 1]
     assert later.content[:, 0].tolist() == [5, 9, 3, 7]
     new = replace(CAMPAIGN, campaign_id=0, name="early")
-    third = roster([creative(3), creative(5), creative(7, 2), creative(9, 2)], [new, *CAMPAIGNS], later)
+    third = catalog([creative(3), creative(5), creative(7, 2), creative(9, 2)], [new, *CAMPAIGNS], later)
     assert {name: entry.index for name, entry in third.campaigns.items()} == {
         "spring": 0,
         "summer": 1,
@@ -53,7 +55,9 @@ def test_places_are_kept_in_whatever_order_rows_become_visible() -> None:
 
 
 def test_who_may_be_shown() -> None:
-    built = roster([creative(1), creative(2, status="paused"), creative(3, status="retired"), creative(4, 2)])
+    built = catalog(
+        [creative(1), creative(2, status="paused"), creative(3, status="retired"), creative(4, 2)]
+    )
     spring = built.campaigns["spring"]
     assert [c.external_id for c in spring.creatives] == ["c1", "c2", "c3"]
     assert [c.external_id for c in spring.active] == ["c1"]
@@ -62,11 +66,11 @@ def test_who_may_be_shown() -> None:
 
 def test_the_mean_content_is_what_was_stored_and_else_zero() -> None:
     mean = np.arange(64, dtype="<f4")
-    built = roster([creative(1)], [replace(CAMPAIGN, mean_content=mean.tobytes()), CAMPAIGNS[1]])
+    built = catalog([creative(1)], [replace(CAMPAIGN, mean_content=mean.tobytes()), CAMPAIGNS[1]])
     np.testing.assert_array_equal(built.mean_content, [mean, np.zeros(64)])
 
 
 def test_the_current_mean_is_of_the_active_or_else_of_all() -> None:
-    built = roster([creative(1), creative(3), creative(8, status="paused"), creative(4, 2, "paused")])
+    built = catalog([creative(1), creative(3), creative(8, status="paused"), creative(4, 2, "paused")])
     assert built.current_mean(built.campaigns["spring"])[0] == 2.0
     assert built.current_mean(built.campaigns["summer"])[0] == 4.0

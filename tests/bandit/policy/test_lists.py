@@ -9,7 +9,7 @@ import pytest
 
 from bandit.policy.propensity import Limits
 from bandit.policy.quasi_random import normal_points
-from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from bandit.policy.thompson import Exploration, ListChoice, choose, choose_list
 from bandit.posterior import Gaussian
 
@@ -28,34 +28,34 @@ choose_one = jax.jit(choose)
 choose_lists = jax.jit(jax.vmap(choose_list, in_axes=(None, None, None, None, 0, None)))
 
 
-def luck_of(n: int) -> Luck:
-    """Return the luck of lists, leaves [lists, places]; all have one point set."""
+def uniforms_of(n: int) -> Uniforms:
+    """Return the uniform numbers of lists, leaves [lists, places]; all have one point set."""
     ids = [f"list-{i}~{place}" for i in range(n) for place in range(N_PLACES)]
-    luck = Luck(*(numbers.reshape(n, N_PLACES) for numbers in draw_luck(ids, 0)))
-    return luck._replace(point_set=np.full((n, N_PLACES), 5, np.uint32))
+    uniforms = Uniforms(*(numbers.reshape(n, N_PLACES) for numbers in uniforms_of_ids(ids, 0)))
+    return uniforms._replace(point_set=np.full((n, N_PLACES), 5, np.uint32))
 
 
-def place_odds(left: np.ndarray, limits: Limits) -> np.ndarray:
+def place_propensities(left: np.ndarray, limits: Limits) -> np.ndarray:
     """Return π of a place from those that are left."""
     points = jnp.asarray(normal_points(K))
-    luck = jax.tree.map(lambda numbers: numbers[0, 0], luck_of(1))
-    return np.asarray(choose_one(LOGITS, SETTINGS, left, points, luck, limits).propensities)
+    uniforms = jax.tree.map(lambda numbers: numbers[0, 0], uniforms_of(1))
+    return np.asarray(choose_one(LOGITS, SETTINGS, left, points, uniforms, limits).propensities)
 
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_every_list_by_enumeration(name: str) -> None:
     limits = LIMITS[name]
     lists: ListChoice = choose_lists(
-        LOGITS, SETTINGS, ELIGIBLE, jnp.asarray(normal_points(K)), luck_of(N_LISTS), limits
+        LOGITS, SETTINGS, ELIGIBLE, jnp.asarray(normal_points(K)), uniforms_of(N_LISTS), limits
     )
     chosen, of_list = np.asarray(lists.places.chosen), np.asarray(lists.list_propensity)
     places = np.asarray(lists.places.propensities)
     assert (np.sort(chosen, axis=1) == [0, 1, 2]).all(), "each is shown once"
     total = 0.0
     for first, second in permutations(range(3), 2):
-        odds = place_odds(ELIGIBLE, limits)
-        after = place_odds(ELIGIBLE & (np.arange(K) != first), limits)
-        expected = odds[first] * after[second]
+        propensities = place_propensities(ELIGIBLE, limits)
+        after = place_propensities(ELIGIBLE & (np.arange(K) != first), limits)
+        expected = propensities[first] * after[second]
         here = (chosen[:, 0] == first) & (chosen[:, 1] == second)
         assert abs(here.sum() - N_LISTS * expected) < 5 * np.sqrt(N_LISTS * expected * (1 - expected))
         np.testing.assert_allclose(of_list[here, 1], expected, rtol=0, atol=1e-12)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from bandit.policy.propensity import Limits, Odds, draw, odds_of
-from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.propensity import Limits, Propensities, draw, propensities_of
+from bandit.policy.randomness import Uniforms, uniforms_of_ids
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -15,22 +15,26 @@ ALL = np.ones(K, bool)
 
 
 @jax.jit
-def odds_jit(shares: np.ndarray, eligible: np.ndarray, even_share: float, limits: Limits) -> Odds:
-    return odds_of(shares, eligible, even_share, limits)
+def propensities_jit(
+    shares: np.ndarray, eligible: np.ndarray, even_share: float, limits: Limits
+) -> Propensities:
+    return propensities_of(shares, eligible, even_share, limits)
 
 
 @jax.jit
-def draw_jit(odds: Odds, best: np.ndarray, eligible: np.ndarray, control: float, luck: Luck) -> tuple:
-    def one(own: Luck) -> tuple:
-        winners = best[:, (own.place * best.shape[1]).astype(int)]
-        return draw(odds, winners, eligible, control, own, has_caps=True)
+def draw_jit(
+    propensities: Propensities, best: np.ndarray, eligible: np.ndarray, control: float, uniforms: Uniforms
+) -> tuple:
+    def one(own: Uniforms) -> tuple:
+        winners = best[:, (own.point * best.shape[1]).astype(int)]
+        return draw(propensities, winners, eligible, control, own, has_caps=True)
 
-    return jax.vmap(one)(luck)
+    return jax.vmap(one)(uniforms)
 
 
-def odds(shares, floor=(0.0,) * K, cap=(1.0,) * K, even_share=0.0, eligible=ALL) -> np.ndarray:  # type: ignore[no-untyped-def]
+def propensities(shares, floor=(0.0,) * K, cap=(1.0,) * K, even_share=0.0, eligible=ALL) -> np.ndarray:  # type: ignore[no-untyped-def]
     arrays = (np.asarray(shares, float), eligible, even_share, Limits(np.array(floor), np.array(cap)))
-    return np.asarray(odds_jit(*arrays).propensities)
+    return np.asarray(propensities_jit(*arrays).capped)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +60,7 @@ def odds(shares, floor=(0.0,) * K, cap=(1.0,) * K, even_share=0.0, eligible=ALL)
     ],
 )
 def test_by_hand(shares, floor, cap, even_share, expected) -> None:  # type: ignore[no-untyped-def]
-    np.testing.assert_allclose(odds(shares, floor, cap, even_share), expected, rtol=1e-14, atol=1e-16)
+    np.testing.assert_allclose(propensities(shares, floor, cap, even_share), expected, rtol=1e-14, atol=1e-16)
 
 
 def by_bisection(shares, floors, cap):  # type: ignore[no-untyped-def]
@@ -84,7 +88,7 @@ def test_against_a_root_finder() -> None:
         even_share = random.choice([0.0, 0.05, 0.3])
         floor = random.uniform(0, 0.25, K)
         cap = random.uniform(0.25, 1.2, K).clip(max=1.0)
-        got = odds(shares, floor, cap, even_share, eligible)
+        got = propensities(shares, floor, cap, even_share, eligible)
         floors = np.where(eligible, np.maximum(floor, even_share / n), 0.0)
         # With at most 4 floors of at most .25 the sum may pass 1 only through ε/K.
         if floors.sum() > 1:
@@ -115,10 +119,10 @@ def test_the_draw_has_the_propensities(control: float, uniform: float, floor: tu
     best[0, :10] = best[1, 9:14] = best[2, 14:] = True
     shares = (best / best.sum(axis=0)).mean(axis=1)
     limits = Limits(np.array(floor), np.array(cap))
-    follows = odds_jit(shares, eligible, control + uniform, limits)
-    luck = draw_luck([f"{i}" for i in range(N_DECISIONS)], 11)
-    chosen, is_control = map(np.asarray, draw_jit(follows, best, eligible, control, luck))
-    weights = np.asarray(follows.propensities)
+    follows = propensities_jit(shares, eligible, control + uniform, limits)
+    uniforms = uniforms_of_ids([f"{i}" for i in range(N_DECISIONS)], 11)
+    chosen, is_control = map(np.asarray, draw_jit(follows, best, eligible, control, uniforms))
+    weights = np.asarray(follows.capped)
     shown = np.bincount(chosen, minlength=K)
     assert shown[3] == 0
     error = np.sqrt(np.maximum(N_DECISIONS * weights * (1 - weights), 1e-9))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax import Array
 
-from bandit.policy.propensity import Limits, odds_of
+from bandit.policy.propensity import Limits, propensities_of
 from bandit.policy.quasi_random import N_SETS, normal_points
-from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from bandit.policy.thompson import (
     ENDLESS,
     KAPPA,
@@ -54,7 +54,7 @@ def some_logits(seed: int = 0, n: int = K, sd: float = 0.3) -> Gaussian:
 
 @jax.jit
 def propensities_jit(best: Array, eligible: Array, uniform_share: Array) -> Array:
-    return odds_of(best_shares(best), eligible, uniform_share).propensities
+    return propensities_of(best_shares(best), eligible, uniform_share).capped
 
 
 def explore(
@@ -69,13 +69,13 @@ def explore(
     return Exploration(*map(np.float64, numbers))
 
 
-def luck_of(n: int, seed: int = 0) -> Luck:
-    return draw_luck([f"decision-{i}" for i in range(n)], seed)
+def uniforms_of(n: int, seed: int = 0) -> Uniforms:
+    return uniforms_of_ids([f"decision-{i}" for i in range(n)], seed)
 
 
-def every_set() -> Luck:
-    """Return the luck of 64 decisions, each with a point set of its own."""
-    return luck_of(N_SETS)._replace(point_set=np.arange(N_SETS, dtype=np.uint32))
+def every_set() -> Uniforms:
+    """Return the uniform numbers of 64 decisions, each with a point set of its own."""
+    return uniforms_of(N_SETS)._replace(point_set=np.arange(N_SETS, dtype=np.uint32))
 
 
 def choose_many(
@@ -83,14 +83,14 @@ def choose_many(
     exploration: Exploration,
     eligible: np.ndarray,
     points: Array,
-    luck: Luck,
+    uniforms: Uniforms,
     limits: Limits | None = None,
 ) -> Choice:
-    """Choose for each luck, in chunks of one size: one program for all tests of one kind of limits."""
-    n = len(luck.order)
-    padded = [np.pad(numbers, (0, -n % CHUNK)).reshape(-1, CHUNK) for numbers in luck]
+    """Choose for each decision, in chunks of one size: one program for all tests of one kind of limits."""
+    n = len(uniforms.order)
+    padded = [np.pad(numbers, (0, -n % CHUNK)).reshape(-1, CHUNK) for numbers in uniforms]
     chunks = [
-        jax.tree.map(np.asarray, choose_chunk(logits, exploration, eligible, points, Luck(*part), limits))
+        jax.tree.map(np.asarray, choose_chunk(logits, exploration, eligible, points, Uniforms(*part), limits))
         for part in zip(*padded, strict=True)
     ]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *chunks)
@@ -152,7 +152,7 @@ def test_remaining_impressions(horizon: float, so_far: float, n_active: int, exp
 def test_the_future_is_split_among_active_creatives_not_among_this_requests(points: Array) -> None:
     some = np.array([True, True, False, False])
     few, everyone = (
-        choose_many(some_logits(), explore(n_active=8), eligible, points, luck_of(1))
+        choose_many(some_logits(), explore(n_active=8), eligible, points, uniforms_of(1))
         for eligible in (some, ALL)
     )
     assert few.remaining[0] == everyone.remaining[0] == pytest.approx(38_000 / 8, rel=0.05)
@@ -174,7 +174,7 @@ def test_shares_by_hand() -> None:
 @pytest.mark.parametrize("n_eligible", [1, 2, 3, 4])
 def test_propensities_are_a_distribution_over_the_eligible(points: Array, seed: int, n_eligible: int) -> None:
     eligible = np.random.default_rng(seed).permutation(K) < n_eligible
-    answers = choose_many(some_logits(seed), explore(), eligible, points, luck_of(300, seed))
+    answers = choose_many(some_logits(seed), explore(), eligible, points, uniforms_of(300, seed))
     weights = np.asarray(answers.propensities)
     assert weights.dtype == np.float64
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-14)
@@ -195,7 +195,7 @@ def test_without_a_future_it_is_greedy(points: Array, changes: dict[str, float])
         expected = np.full(K, uniform_share / K)
         expected[best] += 1 - uniform_share
         np.testing.assert_allclose(shares, np.tile(expected, (N_SETS, 1)), rtol=1e-14)
-    answers = choose_many(logits, explore(uniform_share=0.0, **changes), ALL, points, luck_of(300))
+    answers = choose_many(logits, explore(uniform_share=0.0, **changes), ALL, points, uniforms_of(300))
     assert (np.asarray(answers.chosen) == best).all()
 
 
@@ -262,15 +262,15 @@ SETUPS = {
 @pytest.mark.parametrize("name", SETUPS)
 def test_creatives_are_shown_as_often_as_their_propensities_say(points: Array, name: str) -> None:
     logits, exploration, eligible = SETUPS[name]
-    luck = luck_of(N_DECISIONS, seed=5)
-    answers = choose_many(logits, exploration, eligible, points, luck)
+    uniforms = uniforms_of(N_DECISIONS, seed=5)
+    answers = choose_many(logits, exploration, eligible, points, uniforms)
     weights, chosen = np.asarray(answers.propensities), np.asarray(answers.chosen)
     surprise = np.eye(K)[chosen] - weights
     spread = np.sqrt((weights * (1 - weights)).sum(axis=0))
     z = surprise.sum(axis=0)[eligible] / spread[eligible]
     assert np.abs(z).max() < 5, z
     # π depends on the point set; within each set the frequencies must follow that set's π.
-    point_set = luck.point_set % N_SETS
+    point_set = uniforms.point_set % N_SETS
     for index in range(N_SETS):
         here = point_set == index
         shown = np.bincount(chosen[here], minlength=K)
@@ -292,18 +292,18 @@ def test_every_point_is_drawn_alike() -> None:
     quarters = np.repeat(np.eye(K), 64, axis=1).astype(np.float32)
     equal = Gaussian(np.full(K, -3.9), 0.09 * np.eye(K))
     points = jnp.asarray(np.broadcast_to(quarters, (N_SETS, K, 256)))
-    answers = choose_many(equal, explore(uniform_share=0.0), ALL, points, luck_of(N_DECISIONS))
+    answers = choose_many(equal, explore(uniform_share=0.0), ALL, points, uniforms_of(N_DECISIONS))
     np.testing.assert_array_equal(answers.propensities, 0.25)
     shown = np.bincount(answers.chosen, minlength=K)
     assert np.abs(shown - N_DECISIONS / K).max() < 5 * np.sqrt(N_DECISIONS * 3 / 16)
 
 
-def test_the_same_luck_chooses_the_same(points: Array) -> None:
+def test_the_same_uniform_numbers_choose_the_same(points: Array) -> None:
     logits = some_logits(1)
-    first, again = (choose_many(logits, explore(), ALL, points, luck_of(300, 3)) for _ in range(2))
+    first, again = (choose_many(logits, explore(), ALL, points, uniforms_of(300, 3)) for _ in range(2))
     np.testing.assert_array_equal(first.chosen, again.chosen)
     np.testing.assert_array_equal(first.propensities, again.propensities)
-    other = choose_many(logits, explore(), ALL, points, luck_of(300, 4))
+    other = choose_many(logits, explore(), ALL, points, uniforms_of(300, 4))
     assert (np.asarray(first.chosen) != np.asarray(other.chosen)).mean() > 0.1
 
 
@@ -321,11 +321,11 @@ def test_a_batch_is_its_requests_one_by_one(points: Array) -> None:
     )
     eligible = random.uniform(size=(n, K)) < 0.7
     eligible[:, 0] = True
-    luck = luck_of(n)
-    batch = choose_batch(logits, horizons, eligible, points, luck)
+    uniforms = uniforms_of(n)
+    batch = choose_batch(logits, horizons, eligible, points, uniforms)
     for i in range(n):
         request = jax.tree.map(lambda leaf, i=i: leaf[i], (logits, horizons, eligible))
-        alone = choose_one(*request, points, Luck(*(numbers[i] for numbers in luck)))
+        alone = choose_one(*request, points, Uniforms(*(numbers[i] for numbers in uniforms)))
         for name, one, of_batch in zip(Choice._fields, alone, batch, strict=True):
             np.testing.assert_array_equal(one, of_batch[i], err_msg=f"{name} of request {i}")
 
@@ -335,9 +335,9 @@ def test_what_padding_holds_does_not_matter(points: Array) -> None:
     clean = some_logits(1)
     mean, covariance = clean.mean.copy(), clean.covariance.copy()
     mean[3], covariance[3, :], covariance[:, 3] = 50.0, 9.0, 9.0
-    luck = luck_of(300)
-    first = choose_many(clean, explore(), eligible, points, luck)
-    second = choose_many(Gaussian(mean, covariance), explore(), eligible, points, luck)
+    uniforms = uniforms_of(300)
+    first = choose_many(clean, explore(), eligible, points, uniforms)
+    second = choose_many(Gaussian(mean, covariance), explore(), eligible, points, uniforms)
     for name, one, two in zip(Choice._fields, first, second, strict=True):
         np.testing.assert_array_equal(one, two, err_msg=name)
 

@@ -11,7 +11,7 @@ from jax import Array
 
 from bandit.features.design import N_CONTENT, PriorScales, weight_prior
 from bandit.policy.quasi_random import normal_points
-from bandit.policy.randomness import Luck
+from bandit.policy.randomness import Uniforms
 from bandit.policy.thompson import KAPPA, Exploration, choose
 from bandit.posterior import Rows, State, forget, initial_state, predict, predict_marginals, update
 
@@ -70,10 +70,10 @@ def played(
             exploration = Exploration(
                 horizon, number * BATCH, jnp.asarray(KAPPA), uniform_share, jnp.asarray(float(N_ARMS))
             )
-            # Only π is read: of the luck it needs the point set.
+            # Only π is read: of the uniform numbers it needs the point set.
             half = jnp.asarray(0.5)
-            luck = Luck(jax.random.bits(key, (), jnp.uint32), half, half, half, half, half)
-            choice = choose(logits, exploration, jnp.ones(N_ARMS, bool), points, luck)
+            uniforms = Uniforms(jax.random.bits(key, (), jnp.uint32), half, half, half, half, half)
+            choice = choose(logits, exploration, jnp.ones(N_ARMS, bool), points, uniforms)
             drawn = jax.random.categorical(key, jnp.log(choice.propensities), shape=(BATCH,))
             return jnp.zeros(N_ARMS).at[drawn].add(1.0)
 

@@ -31,7 +31,7 @@ import threading
 import jax
 import jax.numpy as jnp
 from bandit.posterior import Gaussian
-from bandit.thompson import lookahead
+from bandit.policy.thompson import lookahead
 
 jax.config.update("jax_enable_x64", True)
 

@@ -36,7 +36,7 @@ def engine(engines: Engines) -> Engine:
 
 def chosen(engine: Engine, requests: list[Request], memo: dict | None = None) -> list[NewDecision]:
     """Return decisions that are not stored, with a view that remembers nothing unless told."""
-    view = engine._learner.fold.view._replace(memo={} if memo is None else memo)
+    view = engine._learner.replica.view._replace(memo={} if memo is None else memo)
     with double_precision():
         prepared = [prepare(request, request.decision_id or "", view) for request in requests]
         return choose_all(prepared, view, engine._model, START + timedelta(hours=1))
@@ -145,7 +145,7 @@ def compiled() -> Iterator[list[str]]:
 
 def test_nothing_is_compiled_after_warm_up(engine: Engine, compiled: list[str]) -> None:
     # Two sizes of campaigns, the smaller one twice: 4 batches of one group each, and 3 of several.
-    assert len(list(warm_up(lambda: engine._learner.fold.view, engine._model, START))) == 4 + 4 + 3
+    assert len(list(warm_up(lambda: engine._learner.replica.view, engine._model, START))) == 4 + 4 + 3
     with double_precision():
         jax.jit(lambda x: x + 17)(np.ones(3))
     assert compiled, "a new program is heard of"

@@ -33,7 +33,7 @@ from tests.paths import ROOT, TINY
 SCRIPT = """
 import os, signal, sys, threading
 from pathlib import Path
-from bandit.numerics import keep_compiled_programs
+from bandit.jax_runtime import keep_compiled_programs
 from encoders.tuning import tune
 from tests.encoders.tuning.test_unfinished import HISTORY, SETTINGS, TINY
 keep_compiled_programs()

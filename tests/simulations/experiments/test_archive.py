@@ -51,7 +51,7 @@ def group(double_precision: None) -> Group:
 
 
 @jax.jit
-def luck(test: int, seed: int) -> jax.Array:
+def uniforms(test: int, seed: int) -> jax.Array:
     """Return the uniform numbers that decide each impression's click, [batches, BATCH]."""
 
     def of_batch(number: jax.Array) -> jax.Array:
@@ -109,7 +109,7 @@ def test_play_is_that_of_a_slow_loop(group: Group, policy: Setting) -> None:
         prior = (problems.prior.mean[place, :k], problems.prior.covariance[place, :k, :k])
         best = greedy_arm(*map(np.asarray, prior)) if policy is GREEDY else ucb1_arm(0.2, k)
         by_hand = [
-            play_by_hand(truth, np.asarray(luck(members[place], seed))[: k * PER_ARM // BATCH], best)
+            play_by_hand(truth, np.asarray(uniforms(members[place], seed))[: k * PER_ARM // BATCH], best)
             for seed in range(N_SEEDS)
         ]
         assert played.earned[members[place]] == pytest.approx(np.mean(by_hand), rel=1e-12)

@@ -16,7 +16,7 @@ from bandit.features.design import PriorScales
 from bandit.jax_runtime import double_precision
 from bandit.padding import CANDIDATES, padded_size
 from bandit.policy.quasi_random import N_POINTS, normal_points
-from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from bandit.policy.thompson import Choice
 from bandit.posterior import Gaussian
 from encoders import TextEncoder
@@ -91,7 +91,7 @@ def _play_both(
         ids = [f"{test.test_id}-{first + i}" for i in range(BATCH)]
         decisions = engine.select_many([EngineRequest(campaign="played", decision_id=i) for i in ids])
         with double_precision():
-            choice = _choose(belief, request, draw_luck(ids, 0), horizon)
+            choice = _choose(belief, request, uniforms_of_ids(ids, 0), horizon)
         assert [decision.creative_id for decision in decisions] == [f"{int(i):02d}" for i in choice.chosen]
         given = np.array([list(decision.propensities.values()) for decision in decisions])
         apart = np.abs(given - np.asarray(choice.propensities)[:, :n_arms]).max(axis=1)
@@ -113,9 +113,9 @@ def _policy(belief: LogitState, horizon: jax.Array) -> Policy:
 
 
 @jax.jit
-def _choose(belief: LogitState, request: Request, luck: Luck, horizon: jax.Array) -> Choice:
+def _choose(belief: LogitState, request: Request, uniforms: Uniforms, horizon: jax.Array) -> Choice:
     choose = jax.vmap(_policy(belief, horizon).choose, in_axes=(None, None, 0))
-    return choose(belief, request, luck)
+    return choose(belief, request, uniforms)
 
 
 @jax.jit

@@ -90,7 +90,7 @@ def test_clicks_follow_the_true_rates(demo: Demo, encoder: TextEncoder) -> None:
         one = shop[traffic.campaign[i]]
         assert campaign == one.name
         rate = one.view.true_rate(traffic.contexts[i], str(creative))
-        assert click == int(traffic.luck[i] < rate)
+        assert click == int(traffic.uniforms[i] < rate)
 
 
 @pytest.mark.slow
@@ -198,4 +198,4 @@ def test_impressions_take_turns_and_carry_the_rates_of_their_campaign(encoder: T
     for i in (0, 16, 30):
         expected = shop[i % 3].view.true_rates([traffic.contexts[i]])[0]
         assert traffic.rates[i] == pytest.approx(expected)
-    assert ((traffic.luck >= 0) & (traffic.luck < 1)).all()
+    assert ((traffic.uniforms >= 0) & (traffic.uniforms < 1)).all()

@@ -22,7 +22,7 @@ from bandit.features.context import context_vector
 from bandit.features.design import DIM, N_CONTEXT, design_row
 from bandit.jax_runtime import double_precision
 from bandit.policy.quasi_random import N_POINTS
-from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from bandit.policy.thompson import Choice
 from encoders import TextEncoder
 from simulations.delayed_feedback import Waiting, delayed
@@ -58,7 +58,7 @@ def play_engine(url: str, encoder: TextEncoder, wait: int) -> Seen:
     propensities = np.zeros((N_BATCHES, BATCH, N_ARMS))
     vectors = np.zeros((N_BATCHES, BATCH, N_CONTEXT))
     rng = np.random.default_rng(5)
-    luck = rng.random((N_BATCHES, BATCH))
+    uniforms = rng.random((N_BATCHES, BATCH))
     with Engine.open(url, learn="manual", clock=lambda: now[0], encoder=encoder) as engine:
         engine.set_scale_learning(False)  # its steps are numbered otherwise than those of the loop
         window = 60 * wait - 30 if wait else 0
@@ -81,7 +81,7 @@ def play_engine(url: str, encoder: TextEncoder, wait: int) -> Seen:
             for place, decision in enumerate(decisions):
                 for name, share in decision.propensities.items():
                     propensities[batch, place, int(name)] = share
-            clicks = luck[batch] < RATES[chosen[batch]]
+            clicks = uniforms[batch] < RATES[chosen[batch]]
             engine.update_many(
                 [Outcome(decision_id=i, click=bool(c)) for i, c in zip(ids, clicks, strict=True)]
                 if not wait
@@ -89,9 +89,9 @@ def play_engine(url: str, encoder: TextEncoder, wait: int) -> Seen:
             )
             assert engine.settle().learnt == (BATCH if batch >= wait else 0)
             now[0] += timedelta(minutes=1)
-        content = np.array(engine._model.roster.content, float)[: N_ARMS - 1]
+        content = np.array(engine._model.catalog.content, float)[: N_ARMS - 1]
     padded = np.concatenate([content, np.zeros((1, content.shape[1]))])  # the eighth never arrives
-    return Seen(chosen, propensities, (luck < RATES[chosen]).astype(float), vectors, padded)
+    return Seen(chosen, propensities, (uniforms < RATES[chosen]).astype(float), vectors, padded)
 
 
 def contexts_of(rng: np.random.Generator) -> list[dict[str, str | bool | float]]:
@@ -136,7 +136,7 @@ def test_engine_and_compiled_play_decide_alike(url: str, wait: int, monkeypatch:
         choose, learn = compiled(wait)
         for batch in range(N_BATCHES):
             choice = choose(
-                world, state, jnp.asarray(batch), seen.contexts[batch], draw_luck(ids_of(batch), 0)
+                world, state, jnp.asarray(batch), seen.contexts[batch], uniforms_of_ids(ids_of(batch), 0)
             )
             np.testing.assert_array_equal(choice.chosen, seen.chosen[batch])
             apart = np.abs(np.asarray(choice.propensities) - seen.propensities[batch]).max(axis=1)
@@ -163,11 +163,13 @@ def rows_of(world: World, contexts: Array) -> Array:
     return jax.vmap(lambda context: rows(context, world.content, launch_mean(world)))(contexts)
 
 
-def choices(wait: int, world: World, state: Waiting, batch: Array, contexts: Array, luck: Luck) -> Choice:
+def choices(
+    wait: int, world: World, state: Waiting, batch: Array, contexts: Array, uniforms: Uniforms
+) -> Choice:
     assert world.course is not None
     there = jnp.broadcast_to(eligible_at(world.course, batch * BATCH), (BATCH, N_ARMS))
     request = Request(rows_of(world, contexts), there)
-    return jax.vmap(policy_of(world, wait).choose, in_axes=(None, 0, 0))(state, request, luck)
+    return jax.vmap(policy_of(world, wait).choose, in_axes=(None, 0, 0))(state, request, uniforms)
 
 
 def learnt(wait: int, world: World, state: Waiting, contexts: Array, chosen: Array, clicks: Array) -> Waiting:

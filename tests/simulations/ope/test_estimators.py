@@ -52,7 +52,7 @@ def some_batch(seed: int = 0, size: int = 40, n_actions: int = 3) -> LoggedBatch
 
 def test_every_estimator_is_the_sum_of_its_equation() -> None:
     batch = some_batch()
-    luck = np.random.default_rng(1).random(len(batch.reward))
+    uniforms = np.random.default_rng(1).random(len(batch.reward))
     total = dict.fromkeys(("ips", "clipped", "dm", "dr", "switch", "shrunk", "w", "kept", "kept_r"), 0.0)
     bound = np.max(np.asarray(batch.target) / np.asarray(batch.logging))
     for i, a in enumerate(np.asarray(batch.action)):
@@ -66,9 +66,9 @@ def test_every_estimator_is_the_sum_of_its_equation() -> None:
         total["dr"] += model + w * (r - q[a])
         total["switch"] += model + (w * (r - q[a]) if w <= 1.5 else 0)
         total["shrunk"] += model + 2 * w / (w * w + 2) * (r - q[a])
-        total["kept"] += luck[i] < w / bound
-        total["kept_r"] += r * (luck[i] < w / bound)
-    n = len(luck)
+        total["kept"] += uniforms[i] < w / bound
+        total["kept_r"] += r * (uniforms[i] < w / bound)
+    n = len(uniforms)
     assert_allclose(value_of(ips(batch)), total["ips"] / n, rtol=1e-13)
     assert_allclose(value_of(ips(batch, 1.5)), total["clipped"] / n, rtol=1e-13)
     assert_allclose(value_of(snips(batch)), total["ips"] / total["w"], rtol=1e-13)
@@ -77,7 +77,7 @@ def test_every_estimator_is_the_sum_of_its_equation() -> None:
     assert_allclose(value_of(switch_dr(batch, 1.5)), total["switch"] / n, rtol=1e-13)
     assert_allclose(value_of(dr_optimistic_shrinkage(batch, 2.0)), total["shrunk"] / n, rtol=1e-13)
     assert total["kept_r"] > 0
-    assert_allclose(value_of(rejection_replay(batch, jnp.asarray(luck))), total["kept_r"] / total["kept"])
+    assert_allclose(value_of(rejection_replay(batch, jnp.asarray(uniforms))), total["kept_r"] / total["kept"])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from scipy.integrate import quad
 from scipy.stats import beta
 
 from bandit.policy.quasi_random import normal_points
-from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from bandit.policy.thompson import Choice
 from bandit.posterior import Gaussian, Prior, initial_state, predict
 from simulations.policies.base import (
@@ -38,11 +38,11 @@ ALL = np.ones(N_ARMS, bool)
 empty, predict_jit = jax.jit(initial_state, static_argnums=(1, 2)), jax.jit(predict)
 
 
-def luck_of(n: int, seed: int = 0) -> Luck:
-    return draw_luck([str(i) for i in range(n)], seed)
+def uniforms_of(n: int, seed: int = 0) -> Uniforms:
+    return uniforms_of_ids([str(i) for i in range(n)], seed)
 
 
-LUCK = jax.tree.map(lambda numbers: numbers[0], luck_of(1))
+UNIFORMS = jax.tree.map(lambda numbers: numbers[0], uniforms_of(1))
 
 
 def a_request(eligible: np.ndarray = ALL) -> Request:
@@ -55,7 +55,7 @@ def counts_of(impressions: list[int], clicks: list[int]) -> Counts:
 
 @cache
 def many(make: Callable[[int], Policy]) -> Callable[[Counts, Request, np.ndarray], Choice]:
-    """Return a policy's choices for much luck, compiled once."""
+    """Return a policy's choices for many uniform numbers, compiled once."""
     return jax.jit(jax.vmap(make(N_ARMS).choose, in_axes=(None, None, 0)))
 
 
@@ -80,7 +80,7 @@ def test_certain_takes_the_first_of_the_best() -> None:
 
 def test_uniform_shows_the_eligible_alike() -> None:
     eligible = np.array([True, False, True, True])
-    answers = many(uniform)(counts_of([0] * 4, [0] * 4), a_request(eligible), luck_of(N_DECISIONS))
+    answers = many(uniform)(counts_of([0] * 4, [0] * 4), a_request(eligible), uniforms_of(N_DECISIONS))
     np.testing.assert_allclose(answers.propensities, np.tile(eligible / 3, (N_DECISIONS, 1)))
     shown = np.bincount(answers.chosen, minlength=N_ARMS)
     assert shown[1] == 0
@@ -103,7 +103,7 @@ def test_beta_thompson_shows_an_arm_as_often_as_it_is_the_best(
 ) -> None:
     state = counts_of([*impressions, 0, 0], [*clicks, 0, 0])
     request = a_request(np.array([True, True, False, False]))
-    chosen = np.asarray(many(beta_thompson)(state, request, luck_of(N_DECISIONS)).chosen)
+    chosen = np.asarray(many(beta_thompson)(state, request, uniforms_of(N_DECISIONS)).chosen)
     first, second = (beta(1 + c, 1 + n - c) for n, c in zip(impressions, clicks, strict=True))
     places = sorted(
         {0.0, 1.0, *(float(one.ppf(q)) for one in (first, second) for q in (1e-9, 0.5, 1 - 1e-9))}
@@ -117,8 +117,8 @@ def test_beta_thompson_shows_an_arm_as_often_as_it_is_the_best(
 
 
 @jax.jit
-def ucb1_choice(scale: float, state: Counts, request: Request, luck: Luck) -> Choice:
-    return ucb1(N_ARMS, scale).choose(state, request, luck)
+def ucb1_choice(scale: float, state: Counts, request: Request, uniforms: Uniforms) -> Choice:
+    return ucb1(N_ARMS, scale).choose(state, request, uniforms)
 
 
 @pytest.mark.parametrize("scale", [0.03, 1.0])
@@ -138,7 +138,7 @@ def test_ucb1_against_its_formula(scale: float) -> None:
             + scale * np.sqrt(2 * np.log(max(impressions.sum(), 2)) / impressions[a])
             for a in range(N_ARMS)
         ]
-        chosen = ucb1_choice(scale, counts_of(impressions, clicks), a_request(eligible), LUCK)
+        chosen = ucb1_choice(scale, counts_of(impressions, clicks), a_request(eligible), UNIFORMS)
         assert int(chosen.chosen) == int(np.argmax(index))
 
 
@@ -152,7 +152,7 @@ def a_world() -> tuple[Prior, np.ndarray, Gaussian]:
 
 def test_both_forms_of_the_engine_are_one_policy(points: Array) -> None:
     # Without context the logits are all there is: the full posterior must make the same decisions from the
-    # same luck, batch after batch.
+    # same uniform numbers, batch after batch.
     prior, features, logits = a_world()
     horizon = jnp.asarray(4_000.0)
     on_logits = thompson_on_logits("engine", logits, horizon, points)
@@ -166,8 +166,8 @@ def test_both_forms_of_the_engine_are_one_policy(points: Array) -> None:
     belief, full = on_logits.start, on_weights.start
     arms = np.arange(N_ARMS)
     for number in range(6):
-        luck = luck_of(BATCH, seed=number)
-        first, second = choose_logits(belief, request, luck), choose_weights(full, request, luck)
+        uniforms = uniforms_of(BATCH, seed=number)
+        first, second = choose_logits(belief, request, uniforms), choose_weights(full, request, uniforms)
         np.testing.assert_array_equal(first.chosen, second.chosen)
         np.testing.assert_allclose(first.propensities, second.propensities, rtol=0, atol=1e-12)
         clicks = jnp.asarray((random.uniform(size=BATCH) < 0.2).astype(float))
@@ -181,13 +181,13 @@ def test_both_forms_of_the_engine_are_one_policy(points: Array) -> None:
 
 def test_settings_reach_the_draw(points: Array) -> None:
     _, _, logits = a_world()
-    luck = luck_of(300)
+    uniforms = uniforms_of(300)
 
     @jax.jit
     def shares(horizon: Array, kappa: Array, uniform_share: Array) -> Array:
         policy = thompson_on_logits("x", logits, horizon, points, kappa, uniform_share)
         choose = jax.vmap(policy.choose, in_axes=(None, None, 0))
-        return choose(policy.start, a_request(), luck).propensities
+        return choose(policy.start, a_request(), uniforms).propensities
 
     best = np.asarray(logits.mean).argmax()
     np.testing.assert_array_equal(shares(4_000.0, 0.0, 0.0), np.tile(np.eye(N_ARMS)[best], (300, 1)))

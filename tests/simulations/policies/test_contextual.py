@@ -11,7 +11,7 @@ from bandit.features.design import PriorScales, design_row, weight_prior
 from bandit.policy.predictive import map_logits, map_slots
 from bandit.policy.quasi_random import normal_points
 from bandit.posterior import Rows, State, initial_state, predict, update
-from simulations.loop import draw_luck
+from simulations.loop import uniforms_of_key
 from simulations.policies.base import ContextualState, Request, thompson_on_weights
 from simulations.policies.contextual import bayes_ucb_on_contents, thompson_on_contents
 
@@ -64,8 +64,8 @@ def test_choices_are_those_of_thompson_on_weights(learnt: State, horizon: float,
     eligible = jnp.asarray([True, True, False, True, True, True])
     for number in range(5):
         request = Request(rows_in(rng.normal(size=16)), eligible)
-        luck = jax.tree.map(lambda leaf: leaf[0], draw_luck(jax.random.key(number), 1))
-        wanted, got = (policy.choose(state, request, luck) for policy in (slow, fast))
+        uniforms = jax.tree.map(lambda leaf: leaf[0], uniforms_of_key(jax.random.key(number), 1))
+        wanted, got = (policy.choose(state, request, uniforms) for policy in (slow, fast))
         assert int(got.chosen) == int(wanted.chosen)
         assert_allclose(got.propensities, wanted.propensities, atol=1e-12)
 
@@ -75,11 +75,11 @@ def test_bayes_ucb_is_the_upper_quantile_of_the_engines_logits(learnt: State) ->
     contents = jnp.asarray(CONTENT), jnp.asarray(CONTENT.mean(axis=0))
     policy = bayes_ucb_on_contents(learnt, *contents, jnp.asarray(5_000.0), 0.7, 5.0)
     state = ContextualState(learnt, jnp.asarray(120.0))
-    luck = jax.tree.map(lambda leaf: leaf[0], draw_luck(jax.random.key(0), 1))
+    uniforms = jax.tree.map(lambda leaf: leaf[0], uniforms_of_key(jax.random.key(0), 1))
     for _ in range(5):
         rows = rows_in(rng.normal(size=16))
         logits = predict(learnt, rows, jnp.arange(N_ARMS), jnp.zeros(N_ARMS, int))
         z = 0.7 * norm.ppf(1 - 1 / (121 * np.log(5_000) ** 5))
         index = np.asarray(logits.mean) + z * np.sqrt(np.diag(logits.covariance))
-        chosen = policy.choose(state, Request(rows, jnp.asarray(eligible)), luck).chosen
+        chosen = policy.choose(state, Request(rows, jnp.asarray(eligible)), uniforms).chosen
         assert int(chosen) == np.where(eligible, index, -np.inf).argmax()

@@ -9,8 +9,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from bandit.features.design import design_row
-from bandit.policy.randomness import Luck
-from simulations.loop import draw_luck
+from bandit.policy.randomness import Uniforms
+from simulations.loop import uniforms_of_key
 from simulations.policies.base import Outcomes, Policy, Request, key_of
 from simulations.policies.linear import (
     N_SLOTS,
@@ -78,14 +78,14 @@ def whole(state: LinearState) -> tuple[np.ndarray, np.ndarray]:
     return a, np.asarray(state.information).ravel()
 
 
-def luck_of(n: int, seed: int = 0) -> Luck:
-    return draw_luck(jax.random.key(seed), n)
+def uniforms_of(n: int, seed: int = 0) -> Uniforms:
+    return uniforms_of_key(jax.random.key(seed), n)
 
 
-def chosen_by(policy: Policy, state: LinearState, contexts: np.ndarray, luck: Luck) -> np.ndarray:
+def chosen_by(policy: Policy, state: LinearState, contexts: np.ndarray, uniforms: Uniforms) -> np.ndarray:
     """Whom the policy shows, one decision per context, compiled once."""
     requests = Request(jax.vmap(design_rows)(contexts), jnp.ones((len(contexts), N_ARMS), bool))
-    choices = jax.jit(jax.vmap(policy.choose, in_axes=(None, 0, 0)))(state, requests, luck)
+    choices = jax.jit(jax.vmap(policy.choose, in_axes=(None, 0, 0)))(state, requests, uniforms)
     assert_allclose(choices.propensities, np.eye(N_ARMS)[np.asarray(choices.chosen)])
     return np.asarray(choices.chosen)
 
@@ -123,7 +123,7 @@ def test_lin_ucb_takes_the_largest_bound(kind: str, bonus: float) -> None:
     for context in contexts:
         z = rows_of(kind, context)
         wanted.append(np.argmax(z @ inverse @ b + bonus * np.sqrt(np.einsum("ad,de,ae->a", z, inverse, z))))
-    got = chosen_by(policy, jax.jit(policy.learn)(policy.start, outcomes), contexts, luck_of(50))
+    got = chosen_by(policy, jax.jit(policy.learn)(policy.start, outcomes), contexts, uniforms_of(50))
     np.testing.assert_array_equal(got, wanted)
     assert len(set(wanted)) > 1
 
@@ -131,13 +131,13 @@ def test_lin_ucb_takes_the_largest_bound(kind: str, bonus: float) -> None:
 @pytest.mark.parametrize("kind", BASES)
 def test_lin_ts_takes_the_best_under_drawn_weights(kind: str) -> None:
     outcomes, seen = some_outcomes(4)
-    scale, luck = 0.5, luck_of(50)
+    scale, uniforms = 0.5, uniforms_of(50)
     policy = lin_ts(BASES[kind](), scale, RIDGE, BASE_RATE)
     a, b = ridge_by_hand(kind, outcomes, seen)
     factor, mean = np.linalg.cholesky(a), np.linalg.solve(a, b)
     contexts = np.random.default_rng(4).normal(size=(50, 16))
     shape = (N_ARMS,) if kind == "disjoint" else (1, len(b))
-    noises = jax.jit(jax.vmap(lambda one: noise_of(one, shape)))(luck)
+    noises = jax.jit(jax.vmap(lambda one: noise_of(one, shape)))(uniforms)
     wanted = []
     for context, noise in zip(contexts, np.asarray(noises, float), strict=True):
         z = rows_of(kind, context)
@@ -146,13 +146,13 @@ def test_lin_ts_takes_the_best_under_drawn_weights(kind: str) -> None:
         else:
             drawn = z @ np.linalg.solve(factor.T, noise[0])
         wanted.append(np.argmax(z @ mean + scale * drawn))
-    got = chosen_by(policy, jax.jit(policy.learn)(policy.start, outcomes), contexts, luck)
+    got = chosen_by(policy, jax.jit(policy.learn)(policy.start, outcomes), contexts, uniforms)
     np.testing.assert_array_equal(got, wanted)
     assert len(set(wanted)) > 1
 
 
-def noise_of(luck: Luck, shape: tuple[int, ...]) -> jax.Array:
-    key = key_of(luck, 3)
+def noise_of(uniforms: Uniforms, shape: tuple[int, ...]) -> jax.Array:
+    key = key_of(uniforms, 3)
     return jax.random.normal(key, shape, jnp.float32)
 
 
@@ -162,8 +162,8 @@ def test_disjoint_lin_ts_draws_as_weights_would() -> None:
     policy = lin_ts(disjoint_basis(N_ARMS), scale, RIDGE, BASE_RATE)
     state = policy.learn(policy.start, outcomes)
     request = Request(design_rows(context), jnp.ones(N_ARMS, bool))
-    luck = luck_of(n)
-    chosen = jax.jit(jax.vmap(policy.choose, in_axes=(None, None, 0)))(state, request, luck).chosen
+    uniforms = uniforms_of(n)
+    chosen = jax.jit(jax.vmap(policy.choose, in_axes=(None, None, 0)))(state, request, uniforms).chosen
     a, b = ridge_by_hand("disjoint", outcomes, contexts)
     weights = np.random.default_rng(8).multivariate_normal(
         np.linalg.solve(a, b), scale**2 * np.linalg.inv(a), n
@@ -179,14 +179,14 @@ def test_epsilon_greedy_between_greedy_and_uniform() -> None:
     n, context = 20_000, np.random.default_rng(10).normal(size=16)
     eligible = jnp.asarray([True, False, True, True])
     request = Request(design_rows(context), eligible)
-    luck = luck_of(n)
+    uniforms = uniforms_of(n)
     basis = disjoint_basis(N_ARMS)
     greedy = lin_ucb(basis, 0.0, RIDGE, BASE_RATE)
     state = greedy.learn(greedy.start, outcomes)
-    best = int(greedy.choose(state, request, jax.tree.map(lambda leaf: leaf[0], luck)).chosen)
+    best = int(greedy.choose(state, request, jax.tree.map(lambda leaf: leaf[0], uniforms)).chosen)
     for share in (0.0, 0.3, 1.0):
         policy = epsilon_greedy(basis, share, RIDGE, BASE_RATE)
-        chosen = jax.jit(jax.vmap(policy.choose, in_axes=(None, None, 0)))(state, request, luck).chosen
+        chosen = jax.jit(jax.vmap(policy.choose, in_axes=(None, None, 0)))(state, request, uniforms).chosen
         wanted = share * np.asarray(eligible) / 3 + (1 - share) * (np.arange(N_ARMS) == best)
         got = np.bincount(np.asarray(chosen), minlength=N_ARMS) / n
         assert np.all(np.abs(got - wanted) <= 5 * np.sqrt(wanted * (1 - wanted) / n))
@@ -199,4 +199,4 @@ def test_without_data_all_arms_score_the_base_rate() -> None:
     )
     assert_allclose(weights[:, 0, 0], BASE_RATE)
     assert_allclose(weights[:, 1:, 0], 0)
-    assert chosen_by(policy, policy.start, np.ones((1, 16)), luck_of(1)) == [0]
+    assert chosen_by(policy, policy.start, np.ones((1, 16)), uniforms_of(1)) == [0]

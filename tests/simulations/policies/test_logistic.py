@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from bandit.features.design import DIM
-from simulations.loop import draw_luck
+from simulations.loop import uniforms_of_key
 from simulations.policies.base import Outcomes, Request, key_of
 from simulations.policies.linear import N_SLOTS
 from simulations.policies.logistic import LogisticState, fit, logistic_ts
@@ -84,12 +84,12 @@ def test_draws_the_best_under_its_scaled_belief() -> None:
     for seed in range(12):
         rng = np.random.default_rng(seed)
         row = np.r_[1.0, rng.normal(size=N_SLOTS - 1), np.zeros(DIM - N_SLOTS)]
-        luck = jax.tree.map(lambda leaf: leaf[0], draw_luck(jax.random.key(seed), 1))
-        noise = np.asarray(jax.random.normal(key_of(luck, 3), (N_ARMS,), jnp.float32), float)
+        uniforms = jax.tree.map(lambda leaf: leaf[0], uniforms_of_key(jax.random.key(seed), 1))
+        noise = np.asarray(jax.random.normal(key_of(uniforms, 3), (N_ARMS,), jnp.float32), float)
         x = row[:N_SLOTS]
         sd = [np.sqrt(x @ np.linalg.inv(np.asarray(precision)) @ x) for precision in state.precision]
         wanted = (np.asarray(state.weights) @ x + scale * noise * sd)[:2].argmax()
-        choice = policy.choose(state, Request(jnp.tile(row, (N_ARMS, 1)), eligible), luck)
+        choice = policy.choose(state, Request(jnp.tile(row, (N_ARMS, 1)), eligible), uniforms)
         assert int(choice.chosen) == wanted
         seen.add(int(choice.chosen))
     assert seen == {0, 1}

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from bandit.policy.randomness import Luck, draw_luck
+from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from bandit.posterior import Gaussian
 from simulations.policies.base import Counts, LogitState, Policy, Request
 from simulations.policies.logit_policies import (
@@ -27,14 +27,14 @@ N_DECISIONS = 20_000
 ALL = np.ones(N_ARMS, bool)
 
 
-def luck_of(n: int) -> Luck:
-    return draw_luck([str(i) for i in range(n)], 0)
+def uniforms_of(n: int) -> Uniforms:
+    return uniforms_of_ids([str(i) for i in range(n)], 0)
 
 
 def chosen(policy: Policy, state: Counts | LogitState, eligible: np.ndarray = ALL, n: int = 1) -> np.ndarray:
     request = Request(np.zeros((N_ARMS, 0)), eligible)
     many = jax.jit(jax.vmap(policy.choose, in_axes=(None, None, 0)))
-    return np.asarray(many(state, request, luck_of(n)).chosen)
+    return np.asarray(many(state, request, uniforms_of(n)).chosen)
 
 
 def some_counts(seed: int) -> tuple[np.ndarray, np.ndarray]:

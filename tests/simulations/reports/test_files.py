@@ -2,16 +2,19 @@ import csv
 import dataclasses
 import html.parser
 import re
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from bandit import html_page
 from bandit.errors import PageError
-from bandit.html_page import Piece, Section, Table, settings_id, with_small_print, write_html
+from bandit.html_page import Piece, Section, Table, settings_id, with_small_print
 from simulations.calibration import LOGIT_EDGES, PROBABILITY_EDGES, Record
 from simulations.reports.files import figures_of, write_csv, write_report
+from simulations.reports.plot_style import svg
 from simulations.reports.results import (
     ArmInterval,
     HorizonCurve,
@@ -29,6 +32,8 @@ from simulations.reports.sections import (
     regret_section,
     shares_section,
 )
+
+write_html = partial(html_page.write_html, svg=svg)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -293,6 +298,8 @@ def test_page_names_what_is_wrong_and_leaves_no_file(tmp_path: Path) -> None:
         write_html(path, "  ", sections())
     with pytest.raises(PageError, match=r"at least one section for report\.html, got none"):
         write_html(path, "T", [])
+    with pytest.raises(PageError, match="way to draw the pictures of"):
+        html_page.write_html(path, "T", sections())
     with pytest.raises(PageError, match="expected 2 cells in row 2 of the table under 'Odd', got 1"):
         write_html(path, "T", [Section(heading="Odd", caption="C", table=crooked)])
     assert not path.exists()

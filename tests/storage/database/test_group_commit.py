@@ -8,7 +8,7 @@ import pytest
 
 import storage
 from storage import NewOutcome
-from storage.database.group_commit import Grouping
+from storage.database.group_commit import GroupCommit
 from tests.storage.conftest import NOW, World
 from tests.storage.sql import fetch
 
@@ -41,7 +41,7 @@ class Doubling:
         self.groups: list[list[int]] = []
         self.n = n
         self.fail = fail
-        self.grouping: Grouping[int, int] = Grouping(self.double)
+        self.grouping: GroupCommit[int, int] = GroupCommit(self.double)
 
     def double(self, calls: Sequence[int]) -> list[int]:
         while not self.groups and len(self.grouping._queue) < self.n:

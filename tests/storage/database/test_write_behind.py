@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 import storage
-from storage.database.write_behind import Backlog
+from storage.database.write_behind import WriteBehindQueue
 from tests.storage.conftest import World, make_world
 from tests.storage.sql import fetch
 
@@ -21,7 +21,7 @@ def test_a_failure_is_told_at_the_next_call_and_tried_again(caplog: pytest.LogCa
             raise failures.pop()
         stored.extend(rows)
 
-    backlog: Backlog[str] = Backlog(commit, str)
+    backlog: WriteBehindQueue[str] = WriteBehindQueue(commit, str)
     backlog.add(["a"])
     with pytest.raises(storage.ServerUnreachableError, match="gone"):
         backlog.wait_for(["a"])
@@ -39,7 +39,7 @@ def test_a_row_that_is_refused_harms_no_other_and_is_told() -> None:
             raise storage.InvalidValueError("refused")
         stored.extend(rows)
 
-    backlog: Backlog[str] = Backlog(commit, str)
+    backlog: WriteBehindQueue[str] = WriteBehindQueue(commit, str)
     backlog.add(["a", "bad", "b"])
     with pytest.raises(storage.BacklogLostError, match="'bad'"):
         backlog.close()
@@ -50,7 +50,7 @@ def test_what_cannot_be_stored_at_the_end_is_counted() -> None:
     def commit(rows: Sequence[str]) -> None:
         raise storage.ServerUnreachableError("gone")
 
-    backlog: Backlog[str] = Backlog(commit, str)
+    backlog: WriteBehindQueue[str] = WriteBehindQueue(commit, str)
     backlog.add(["a", "b"])
     with pytest.raises(storage.BacklogLostError, match="2 decisions"):
         backlog.close()
@@ -68,7 +68,7 @@ def test_a_full_queue_makes_its_caller_wait() -> None:
         backlog.add(["c"])
         is_taken.set()
 
-    backlog: Backlog[str] = Backlog(commit, str, most=2)
+    backlog: WriteBehindQueue[str] = WriteBehindQueue(commit, str, most=2)
     backlog.add(["a", "b"])
     caller = threading.Thread(target=add_one_more)
     caller.start()
@@ -82,7 +82,7 @@ def test_a_full_queue_makes_its_caller_wait() -> None:
 
 def test_a_call_of_many_rows_does_not_overfill_the_queue() -> None:
     may_commit = threading.Event()
-    backlog: Backlog[str] = Backlog(lambda rows: may_commit.wait(10), str, most=3)
+    backlog: WriteBehindQueue[str] = WriteBehindQueue(lambda rows: may_commit.wait(10), str, most=3)
     backlog.add(["a", "b"])
     caller = threading.Thread(target=backlog.add, args=(["c", "d"],))
     caller.start()

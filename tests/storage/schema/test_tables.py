@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.dialects import sqlite
 
 import storage
-from storage import ArmReadout, ArmStates, HistoryCountRecord, NewOutcome, Store
+from storage import ArmStates, ArmSummary, HistoryCountRecord, NewOutcome, Store
 from storage.database.urls import database_url
 from storage.maintenance import exporter as exporting
 from storage.maintenance import pruning
@@ -118,8 +118,8 @@ def _busy(world: World) -> int:
     world.record("pending")
     lease = world.store.leases.acquire(world.model_id, "learner")
     assert lease is not None
-    readouts = tuple(
-        ArmReadout(
+    summaries = tuple(
+        ArmSummary(
             creative_id=creative_id,
             ctr=0.0212345,
             ctr_low=0.01,
@@ -133,7 +133,7 @@ def _busy(world: World) -> int:
     )
     snapshot = save({})
     world.store.learning.write_step(world.step(lease, 1, *names[:4], snapshot=snapshot))
-    world.store.learning.refresh_statistics(readouts, refreshed_at=NOW)
+    world.store.learning.refresh_statistics(summaries, refreshed_at=NOW)
     return lease
 
 

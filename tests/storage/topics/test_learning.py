@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save
 
 import storage
-from storage import ArmReadout, ArmStates, ContextCountRecord, HistoryCountRecord, Store
+from storage import ArmStates, ArmSummary, ContextCountRecord, HistoryCountRecord, Store
 from tests.storage.conftest import MINUTE, NOW, World
 from tests.storage.sql import fetch
 
@@ -283,7 +283,7 @@ def test_readouts_pending_and_share(world: World) -> None:
     old = NOW - timedelta(hours=25)
     world.record("old", activated_at=old, decided_at=old, creative_id=world.creative_ids[2])
     world.record("extra")
-    readout = ArmReadout(
+    summary = ArmSummary(
         creative_id=world.creative_ids[0],
         ctr=0.02,
         ctr_low=0.01,
@@ -294,7 +294,7 @@ def test_readouts_pending_and_share(world: World) -> None:
         version=1,
     )
     world.store.learning.write_step(world.step(lease, 1, *names[:3]))
-    world.store.learning.refresh_statistics([readout], refreshed_at=NOW)
+    world.store.learning.refresh_statistics([summary], refreshed_at=NOW)
     arms = world.store.learning.arm_rows(world.campaign_id, now=NOW)
     assert [(arm.ctr, arm.ctr_low, arm.p_best, arm.value_remaining, arm.version) for arm in arms] == [
         (0.02, 0.01, 0.75, 0.05, 1),
@@ -310,8 +310,8 @@ def test_readouts_pending_and_share(world: World) -> None:
 
 def test_readouts_are_stored_with_pending_and_share(world: World, url: str) -> None:
     world, _, _ = _settled_world(world)
-    readouts = [
-        ArmReadout(
+    summaries = [
+        ArmSummary(
             creative_id=creative_id,
             ctr=0.02,
             ctr_low=0.01,
@@ -323,7 +323,7 @@ def test_readouts_are_stored_with_pending_and_share(world: World, url: str) -> N
         )
         for creative_id in world.creative_ids[::-1]
     ]
-    world.store.learning.refresh_statistics(readouts, refreshed_at=NOW)
+    world.store.learning.refresh_statistics(summaries, refreshed_at=NOW)
     query = "SELECT creative, pending, share_pct, p_best_pct FROM arm_report ORDER BY creative"
     rows = [(name, pending, float(share), float(best)) for name, pending, share, best in fetch(url, query)]
     assert rows == [(name, 2, 33.333, 33.333) for name in ("calm", "plain", "urgent")]

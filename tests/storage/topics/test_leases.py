@@ -15,7 +15,7 @@ from tests.storage.conftest import make_world
 HOLD_AND_STOP = """
 import os, signal, sys
 import storage
-from storage import leases
+from storage.topics import leases
 
 url, model_id, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
