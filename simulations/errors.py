@@ -12,6 +12,10 @@ class ArchiveError(SimulationError, ValueError):
     """A file of past A/B tests that cannot be used; names every bad line."""
 
 
+class PolicyError(SimulationError, ValueError):
+    """A policy that nobody knows, or a setting with numbers that it does not read."""
+
+
 class ResultsExistError(SimulationError, FileExistsError):
     """A folder that has results already."""
 

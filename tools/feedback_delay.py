@@ -19,10 +19,10 @@ from jaxtyping import Float
 
 from bandit.features.design import PriorScales
 from bandit.jax_runtime import double_precision, keep_compiled_programs
-from bandit.policy.quasi_random import normal_points
 from bandit.posterior import Gaussian
 from simulations.loop import Traffic, play_total
-from simulations.policies.base import Policy, Request, beta_thompson, thompson_on_logits, ucb1
+from simulations.policies.base import Policy, Request, beta_thompson, ucb1
+from simulations.policies.engine import engine_on_logits
 
 DELAYS = (1, 10, 100, 1_000)
 N_ARMS = 10
@@ -36,8 +36,7 @@ def engine(horizon: int) -> Policy:
     shared = scales.intercept**2 + scales.campaign**2
     covariance = jnp.full((N_ARMS, N_ARMS), shared) + scales.arm**2 * jnp.eye(N_ARMS)
     mean = jnp.full(N_ARMS, jnp.log(scales.base_rate) - jnp.log1p(-scales.base_rate))
-    points = jnp.asarray(normal_points(N_ARMS))
-    return thompson_on_logits("engine", Gaussian(mean, covariance), jnp.asarray(float(horizon)), points)
+    return engine_on_logits(Gaussian(mean, covariance), float(horizon))
 
 
 POLICIES: Mapping[str, Callable[[int], Policy]] = {

@@ -19,7 +19,7 @@ from bandit.jax_runtime import double_precision
 from bandit.learning.aggregation import count_distinct, count_learnt, leading_rows
 from bandit.learning.arm_summaries import ArmSummaries
 from bandit.learning.replica import BATCH, PosteriorReplica
-from bandit.learning.schedule import MaintenanceSchedule, fixed_scales, scales_of
+from bandit.learning.schedule import MaintenanceSchedule, fixed_scales, is_refit_due, scales_of
 from bandit.learning.snapshots import snapshot_to_bytes
 from bandit.model.catalog import CampaignEntry
 from bandit.model.content import Features, new_features
@@ -113,7 +113,7 @@ class Learner:
         if not self._keep_up():
             return 0
         learnt = self._learn_batch()
-        if self._schedule.is_refit_due(self.replica.n_learnt, self.replica.n_at_refit):
+        if is_refit_due(self.replica.n_learnt, self.replica.n_at_refit):
             self._refit()
         elif not self.has_more and time.monotonic() >= self._corrects_at and self._has_corrections():
             began = time.monotonic()

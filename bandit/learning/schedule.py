@@ -49,6 +49,19 @@ def decay_since(arms: ArmStates, forgets: Sequence[ForgetRow]) -> Float[np.ndarr
     return decay
 
 
+def is_refit_due(learnt: Any, at_refit: Any) -> Any:
+    """Whether what was learnt has doubled since the last refit, for integers and for arrays of them.
+
+    A batch's sites are never looked at again, and an early one was made when little was known: see
+    docs/decisions.md for what that costs.
+
+    Args:
+        learnt: Decisions learnt.
+        at_refit: Of these, those that the newest refit saw.
+    """
+    return (learnt >= FIRST_REFIT) & (learnt >= 2 * at_refit) & (2 * at_refit <= LAST_REFIT)
+
+
 class Stretch(NamedTuple):
     """Steps of the log, after one and up to another, of whose outcomes a part has been kept since."""
 
@@ -64,7 +77,7 @@ def stretches(forgets: Sequence[ForgetRow], up_to_step: int) -> list[Stretch]:
         >>> from datetime import UTC, datetime
         >>> halved = ForgetRow(step=7, decay=0.5, logged_at=datetime(2026, 1, 1, tzinfo=UTC))
         >>> stretches([halved], 9)
-        [Stretch(after_step=7, up_to_step=9, kept=1.0), Stretch(after_step=0, up_to_step=7, kept=0.5)]
+        [Stretch(after_step=7, up_to_step=9, decay=1.0), Stretch(after_step=0, up_to_step=7, decay=0.5)]
     """
     found, end, decay = [], up_to_step, 1.0
     since = 1.0  # what was kept since the cut before
@@ -95,19 +108,6 @@ class MaintenanceSchedule:
     def prior(self, scales: Mapping[str, Any] | None = None) -> Prior:
         """Return the prior before any data, or with other scales; called in double precision."""
         return weight_prior(PriorScales(**{**self._model.scales._asdict(), **(scales or {})}))
-
-    def is_refit_due(self, learnt: int, at_refit: int) -> bool:
-        """Whether what was learnt has doubled since the last refit.
-
-        A batch's sites are never looked at again, and an early one was made when little was known: see
-        docs/decisions.md for what that costs.
-
-        Args:
-            learnt: Decisions learnt.
-            at_refit: Of these, those that the newest refit saw.
-        """
-        threshold = max(FIRST_REFIT, 2 * at_refit)
-        return threshold <= learnt and threshold <= LAST_REFIT
 
     def is_scales_due(self, step: int) -> bool:
         """Whether the step of this number learns the scales."""

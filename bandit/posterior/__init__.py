@@ -12,7 +12,17 @@ from bandit.posterior.empirical_bayes import (
     rescale_weights,
 )
 from bandit.posterior.forgetting import forget
-from bandit.posterior.refit import Fit, RefitInfo, begin, fitted, is_unsettled, moved, refit, rescaled
+from bandit.posterior.refit import (
+    Fit,
+    RefitInfo,
+    begin,
+    fitted,
+    is_unsettled,
+    moved,
+    refit,
+    rescaled,
+    stepped,
+)
 from bandit.posterior.schur import eliminate
 from bandit.posterior.sites import SiteInfo, Sites, averaged_rate, condition, find_sites
 from bandit.posterior.state import (
@@ -70,6 +80,7 @@ __all__ = [
     "rescale",
     "rescale_weights",
     "rescaled",
+    "stepped",
     "summarise",
     "update",
     "with_shared",

@@ -13,20 +13,23 @@ Carry = TypeVar("Carry")
 Arrays = TypeVar("Arrays")
 
 
-def over_chunks(n: int, body: Callable[[Carry, Array], Carry], carry: Carry) -> Carry:
+def over_chunks(
+    n: Array | int, body: Callable[[Carry, Array], Carry], carry: Carry, size: int | None = None
+) -> Carry:
     """Fold `body(carry, index)` over 0 … n − 1 in pieces; the last piece may run past the end.
 
     Args:
-        n: how many, at least 1.
+        n: how many, at least 1; traced, if the pieces' size is given.
         body: the fold's step; takes indices of one piece, [chunk].
         carry: where it starts.
+        size: of a piece; None is `CHUNK`, or n if that is less.
 
     Returns:
         The last carry.
     """
-    size = min(CHUNK, n)
-    pieces = -(-n // size)
-    return jax.lax.fori_loop(0, pieces, lambda i, so_far: body(so_far, i * size + jnp.arange(size)), carry)
+    step = min(CHUNK, int(n)) if size is None else size
+    pieces = -(-n // step)
+    return jax.lax.fori_loop(0, pieces, lambda i, so_far: body(so_far, i * step + jnp.arange(step)), carry)
 
 
 def taken(arrays: Arrays, index: Array) -> Arrays:

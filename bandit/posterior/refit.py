@@ -129,11 +129,10 @@ def moved(state: State, rows: Counts, fit: Fit, design: Design = given) -> Fit:
     def move(so_far: Fit, index: Array) -> Fit:
         piece, mean = taken((rows, fit.mean), index)
         target, variance = predict_marginals(state, design(piece), piece.arm, piece.campaign)
-        step = jnp.clip(target - mean, -LARGEST_STEP, LARGEST_STEP)
-        moved = jnp.max(jnp.where(piece.impressions > 0, jnp.abs(step), 0.0))
-        step *= jnp.where(fit.passes < WHOLE_STEPS, 1.0, 0.5)
+        after, step = stepped(mean, target, fit.passes)
+        moved = jnp.max(jnp.where(piece.impressions > 0, step, 0.0))
         return so_far._replace(
-            mean=so_far.mean.at[index].set(mean + step, mode="drop"),
+            mean=so_far.mean.at[index].set(after, mode="drop"),
             variance=so_far.variance.at[index].set(variance, mode="drop"),
             largest_step=jnp.maximum(so_far.largest_step, moved),
         )
@@ -141,6 +140,12 @@ def moved(state: State, rows: Counts, fit: Fit, design: Design = given) -> Fit:
     blank = jnp.zeros_like(fit.mean)
     start = fit._replace(mean=blank, variance=blank, passes=fit.passes + 1, largest_step=jnp.array(0.0))
     return over_chunks(blank.shape[0], move, start)
+
+
+def stepped(mean: Array, target: Array, passes: Array) -> tuple[Array, Array]:
+    """Return the logits after a pass toward their targets, and each step's length before it is halved."""
+    step = jnp.clip(target - mean, -LARGEST_STEP, LARGEST_STEP)
+    return mean + step * jnp.where(passes < WHOLE_STEPS, 1.0, 0.5), jnp.abs(step)
 
 
 def rescaled(state: State, fit: Fit, initial: Prior, groups: Array, arm_campaign: Array) -> Fit:

@@ -19,7 +19,7 @@ from bandit.jax_runtime import double_precision, keep_compiled_programs
 from simulations.errors import ArchiveError
 from simulations.loop import Step, Traffic, play_total
 from simulations.policies.base import Problems, Request
-from simulations.policies.settings import POLICIES, Maker, Numbers, Setting
+from simulations.policies.registry import ON_LOGITS, Campaign, Numbers, PolicySetting, numbers_of, program_of
 from simulations.sweep import HERE, Arrays, Workers, code_digest, run_cells
 from simulations.worlds.archive import PastTest, archive_prior, click_rate, problems, split
 
@@ -100,7 +100,7 @@ def padded_size(test: PastTest) -> int:
 
 def play_archive(
     groups: list[tuple[np.ndarray, Problems]],
-    setting: Setting,
+    setting: PolicySetting,
     per_arm: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Played:
@@ -118,9 +118,9 @@ def play_archive(
     n_tests = sum(len(members) for members, _ in groups)
     totals = np.zeros((3, n_tests))
     batch = BATCHES[per_arm]
-    numbers = {name: jnp.asarray(value, float) for name, value in setting.numbers}
+    numbers = numbers_of(setting, ON_LOGITS)
     for members, group in groups:
-        run = _compiled(POLICIES[setting.policy], batch)
+        run = _compiled(program_of(setting.policy), batch)
         runs = np.repeat(np.arange(len(members)), N_SEEDS)
         seeds = np.tile(np.arange(N_SEEDS), len(members))
         for chosen in _chunks(len(runs)):
@@ -135,10 +135,11 @@ def play_archive(
 
 
 @cache
-def _compiled(make: Maker, batch: int) -> Callable[..., Step]:
+def _compiled(name: str, batch: int) -> Callable[..., Step]:
     def one(numbers: Numbers, per_arm: Array, problem: Problems, test: Array, seed: Array) -> Step:
         n_arms = problem.eligible.sum()
-        policy = make(problem, (n_arms * per_arm).astype(float), numbers)
+        campaign = Campaign(problem.prior, problem.past_rate, (n_arms * per_arm).astype(float))
+        policy = ON_LOGITS[name].make(campaign, numbers)
         request = Request(jnp.zeros((1, problem.truth.shape[0], 0)), problem.eligible[None])
         traffic = Traffic(request, problem.truth[None], batch)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(per_arm), test), seed)
@@ -189,7 +190,7 @@ class Score:
 
 
 def scored(
-    outcomes: Mapping[Setting, Played], per_arm: int, weeks: str, n_bootstrap: int = 1000
+    outcomes: Mapping[PolicySetting, Played], per_arm: int, weeks: str, n_bootstrap: int = 1000
 ) -> list[Score]:
     """Return the scores of all policies at one T, with paired differences from the first one.
 
@@ -244,7 +245,7 @@ class Cell:
     """
 
     groups: Groups
-    setting: Setting
+    setting: PolicySetting
     per_arm: int
 
     @property

@@ -28,7 +28,7 @@ from simulations.experiments.archive import (
     scored,
 )
 from simulations.experiments.cold_start import play_cold
-from simulations.policies.settings import DEFAULT_SETTINGS, WITHOUT_PRIOR, Setting, engine_setting
+from simulations.policies.registry import ARCHIVE_SETTINGS, ON_LOGITS, PolicySetting, engine_setting
 from simulations.reports.conclusions import by_difference, conclude
 from simulations.reports.files import check_free, write_csv, write_report
 from simulations.reports.sections import archive_section
@@ -45,7 +45,7 @@ def run_archive(
     *,
     cache: Path | None = None,
     part: str = "score",
-    settings: Sequence[Setting] = DEFAULT_SETTINGS,
+    settings: Sequence[PolicySetting] = tuple(ARCHIVE_SETTINGS.values()),
     has_ablations: bool = False,
     has_cold_start: bool = False,
     encoder: Encoder | None = None,
@@ -87,7 +87,7 @@ def run_archive(
     rows = []
     with double_precision(), progress_of(shown) as progress:
         task = progress.add_task("playing", total=None)
-        known: dict[tuple[int, Setting], Played] = {}
+        known: dict[tuple[int, PolicySetting], Played] = {}
         for weeks in ("all", "sound"):
             played, groups = prepared(tests, part, weeks, vectors, components)
             problems = dict.fromkeys(settings, groups)
@@ -118,7 +118,7 @@ def run_archive(
                 )
                 everyone = old | dict(zip(new, found, strict=True))
                 # They play the same tests in the same way whatever the weeks.
-                known |= {(per_arm, one): everyone[one] for one in new if one.policy in WITHOUT_PRIOR}
+                known |= {(per_arm, one): everyone[one] for one in new if not ON_LOGITS[one.policy].has_prior}
                 outcomes = {one: everyone[one] for one in problems}
                 for one, is_learning in cold.items():
                     outcomes[one] = play_cold(tests, vectors, components, part, is_learning, per_arm, advance)

@@ -10,12 +10,14 @@ from rich.console import Console
 
 from bandit.jax_runtime import double_precision
 from encoders import Encoder, TextEncoder
-from simulations.experiments.archive import BATCHES, N_SEEDS, Played, play_archive, prepared, scored
+from simulations.experiments.archive import BATCHES, N_SEEDS, play_archive, prepared, scored
 from simulations.experiments.archive_run import read_encoded
 from simulations.policies.base import Problems
-from simulations.policies.settings import TUNED, Setting, grid
+from simulations.policies.registry import ON_LOGITS, PolicySetting, grid_of
 from simulations.reports.files import write_csv
 from simulations.sweep import progress_of
+
+TUNED = tuple(name for name, one in ON_LOGITS.items() if one.grid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ def tune(
     """
     rows: list[Tried] = []
     for policy in policies:
-        settings = grid(policy)
+        settings = grid_of(policy, ON_LOGITS)
         shares = {
             per_arm: _shares(groups, settings, per_arm, partial(advance, policy, per_arm))
             for per_arm in BATCHES
@@ -114,7 +116,7 @@ def run_tuning(
     tests, vectors, components = read_encoded(path, encoder or TextEncoder(), cache, shown)
     with double_precision(), progress_of(shown) as progress:
         played, groups = prepared(tests, "tune", "all", vectors, components)
-        n_settings = sum(len(grid(policy)) for policy in policies)
+        n_settings = sum(len(grid_of(policy, ON_LOGITS)) for policy in policies)
         total = n_settings * len(played) * N_SEEDS * sum(BATCHES)
         task = progress.add_task("tuning", total=total)
 
@@ -130,11 +132,11 @@ def run_tuning(
 
 def _shares(
     groups: list[tuple[np.ndarray, Problems]],
-    settings: Sequence[Setting],
+    settings: Sequence[PolicySetting],
     per_arm: int,
     advance: Callable[[int], None],
-) -> Mapping[Setting, tuple[float, float]]:
+) -> Mapping[PolicySetting, tuple[float, float]]:
     """Return each setting's share of the lift and its standard error."""
-    outcomes: dict[Setting, Played] = {one: play_archive(groups, one, per_arm, advance) for one in settings}
+    outcomes = {one: play_archive(groups, one, per_arm, advance) for one in settings}
     scores = scored(outcomes, per_arm, "all")
     return {one: (row.share_of_lift, row.standard_error) for one, row in zip(settings, scores, strict=False)}

@@ -16,7 +16,7 @@ from simulations.errors import unknown
 from simulations.experiments.classification import GRIDS, POLICIES, SETTINGS, play_labelled
 from simulations.experiments.plans import ENGINE, N_TUNING, TUNING_SEED
 from simulations.grid_search import Trial, best_of
-from simulations.policies.rivals import RivalSetting
+from simulations.policies.registry import PolicySetting
 from simulations.reports.conclusions import by_difference, conclude
 from simulations.reports.files import check_free, write_csv, write_report
 from simulations.reports.scores import (
@@ -95,7 +95,7 @@ def run_classification(
         ResultsExistError: the folder has results already, and `overwrite` is not set.
         LabelError: the file cannot be used, or a number or name is out of range.
     """
-    if strange := [unknown("policy", name, list(POLICIES)) for name in policies if name not in POLICIES]:
+    if strange := [unknown("policy", name, POLICIES) for name in policies if name not in POLICIES]:
         raise LabelError("; ".join(strange))
     if not 1 <= seeds <= TUNING_SEED:
         raise LabelError(f"expected 1 to {TUNING_SEED:,} seeds, got {seeds}")
@@ -110,7 +110,7 @@ def run_classification(
     with progress_of(console) as progress:
         task = progress.add_task("", total=n_trials * N_TUNING + len(names) * seeds)
 
-        def play(what: str, setting: RivalSetting, orders: range) -> Played:
+        def play(what: str, setting: PolicySetting, orders: range) -> Played:
             progress.update(task, description=f"{what} {setting.policy}")
             return play_labelled(
                 *(table, setting, n_rows),

@@ -26,7 +26,7 @@ from simulations.experiments.demo_shop import (
     open_shop,
 )
 from simulations.experiments.synthetic import play_worlds
-from simulations.policies.settings import ENGINE_SETTINGS, Setting
+from simulations.policies.registry import ENGINE_SETTINGS, PolicySetting
 from simulations.reports.conclusions import by_ratio, conclude
 from simulations.reports.files import write_report
 from simulations.reports.scores import Played, Score, regret_curve, score, uniform_of
@@ -221,7 +221,7 @@ def _as_played(run: _Run, traffic: Impressions, n_campaigns: int) -> Played:
 
     n_arms = traffic.rates.shape[1]
     return Played(
-        Setting(policy="engine in ads.db"),
+        PolicySetting(policy="engine in ads.db"),
         PER_CAMPAIGN,
         earned=by_round(traffic.rates[np.arange(len(run.shown)), run.shown]),
         best=by_round(traffic.rates.max(axis=1)),

@@ -10,25 +10,24 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales, design_row, weight_prior
+from bandit.features.design import N_CONTENT, N_CONTEXT, design_row
 from bandit.jax_runtime import double_precision
-from bandit.policy.quasi_random import normal_points
 from bandit.policy.randomness import Uniforms
-from bandit.policy.thompson import KAPPA
-from bandit.posterior import initial_state
 from simulations.errors import unknown
 from simulations.loop import uniforms_of_key
 from simulations.ope.logs import Log, LogError
-from simulations.policies.base import (
-    Outcomes,
-    Policy,
-    Request,
-    beta_thompson,
-    thompson_on_weights,
-    ucb1,
-    uniform,
+from simulations.policies.base import Outcomes, Request
+from simulations.policies.engine import design_of_contents
+from simulations.policies.registry import (
+    IN_CONTEXTS,
+    WORLD_SETTINGS,
+    Numbers,
+    PolicySetting,
+    Shop,
+    numbers_of,
+    program_of,
+    setting,
 )
-from simulations.policies.rivals import RIVALS, TUNED, RivalNumbers, RivalSetting
 
 AT_ONCE = 32  # lines that are chosen for together; about one of them is accepted where there are as many arms
 UNEVEN = 1e-6  # of a propensity, of rounding
@@ -59,33 +58,15 @@ class Replayed(NamedTuple):
     late_clicks: Float[Any, "*seeds"]
 
 
-Maker = Callable[[Float[Array, "arms content"], RivalNumbers, int], Policy]
-
-
-def _engine(content: Array, numbers: RivalNumbers, horizon: int) -> Policy:
-    n_arms = len(content)
-    state = initial_state(weight_prior(PriorScales()), n_arms, 1)
-    points = jnp.asarray(normal_points(n_arms))
-    return thompson_on_weights("engine", state, jnp.asarray(float(horizon)), points, numbers.exploration)
-
-
-def _rival(name: str) -> Maker:
-    return lambda content, numbers, horizon: RIVALS[name](content, numbers)
-
-
-POLICIES: Mapping[str, Maker] = {
-    "engine": _engine,
-    **{name: _rival(name) for name in RIVALS},
-    "beta-thompson": lambda content, numbers, horizon: beta_thompson(len(content)),
-    "ucb1": lambda content, numbers, horizon: ucb1(len(content), numbers.exploration),
-    "uniform": lambda content, numbers, horizon: uniform(len(content)),
-}
-SETTINGS: Mapping[str, RivalSetting] = {
-    **TUNED,
-    "engine": RivalSetting(policy="engine", exploration=KAPPA, ridge=0),
-    "beta-thompson": RivalSetting(policy="beta-thompson", exploration=0, ridge=0),
-    "ucb1": RivalSetting(policy="ucb1", exploration=0.03, ridge=0),  # as on synthetic worlds
-    "uniform": RivalSetting(policy="uniform", exploration=0, ridge=0),
+POLICIES = (
+    "engine",
+    *("lin-ucb", "lin-ts", "logistic-ts", "logistic-ts-diagonal", "epsilon-greedy"),
+    *("shared-lin-ucb", "shared-lin-ts", "hybrid-lin-ucb", "hybrid-lin-ts"),
+    *("beta-thompson", "ucb1", "uniform"),
+)
+SETTINGS: Mapping[str, PolicySetting] = {
+    **{name: one for name, one in WORLD_SETTINGS.items() if name in POLICIES},
+    "uniform": setting("uniform"),
 }
 
 
@@ -107,7 +88,7 @@ def check_uniform(log: Log) -> None:
 
 
 def replay_log(
-    log: Log, setting: RivalSetting, *, seeds: Sequence[int], advance: Callable[[int], None] = lambda _: None
+    log: Log, setting: PolicySetting, *, seeds: Sequence[int], advance: Callable[[int], None] = lambda _: None
 ) -> Replayed:
     """Let one policy replay a log by rejection: it sees a line if it would have chosen as the log did.
 
@@ -122,19 +103,20 @@ def replay_log(
 
     Raises:
         LogError: the policy is unknown, or the log's choices were not uniform.
+        PolicyError: the setting has a number that the policy does not read, or lacks one.
 
     References:
         L. Li, W. Chu, J. Langford, X. Wang, "Unbiased offline evaluation of contextual-bandit-based news
         article recommendation algorithms", WSDM 2011, algorithm 2.
     """
     if setting.policy not in POLICIES:
-        raise LogError(unknown("policy", setting.policy, list(POLICIES)))
+        raise LogError(unknown("policy", setting.policy, POLICIES))
     check_uniform(log)
     n_lines, n_arms = log.eligible.shape
     content = np.zeros((n_arms, N_CONTENT)) if log.content is None else log.content
-    run = _compiled(setting.policy, n_lines // n_arms)
+    run = _compiled(program_of(setting.policy), n_lines // n_arms)
     with double_precision():
-        numbers = RivalNumbers(jnp.asarray(setting.exploration), jnp.asarray(setting.ridge))
+        numbers = numbers_of(setting, IN_CONTEXTS)
         arrays = (contexts_of(log), log.eligible, log.action, log.reward)
         lines = Lines(*map(jnp.asarray, arrays))
         found = []
@@ -155,10 +137,13 @@ def contexts_of(log: Log) -> Float[np.ndarray, "lines slots"]:
 
 @cache
 def _compiled(name: str, horizon: int) -> Callable[..., Replayed]:
-    def run(numbers: RivalNumbers, content: Array, lines: Lines, key: Array) -> Replayed:
-        policy = POLICIES[name](content, numbers, horizon)
+    def run(numbers: Numbers, content: Array, lines: Lines, key: Array) -> Replayed:
         key_order, key_uniforms = jax.random.split(key)
         n_lines = len(lines.action)
+        shop = Shop(
+            design_of_contents(content, content.mean(axis=0)), float(horizon), content=content, room=n_lines
+        )
+        policy = IN_CONTEXTS[name].make(shop, numbers)
         order = jax.random.permutation(key_order, n_lines)
         uniforms = uniforms_of_key(key_uniforms, n_lines)
         mean = content.mean(axis=0)

@@ -15,7 +15,7 @@ from simulations.errors import unknown
 from simulations.experiments.log_replay import POLICIES, SETTINGS, Replayed, check_uniform, replay_log
 from simulations.ope.logs import LogError
 from simulations.ope.reading import read_log
-from simulations.policies.rivals import RivalSetting
+from simulations.policies.registry import PolicySetting
 from simulations.reports.conclusions import by_difference, conclude
 from simulations.reports.files import check_free, write_csv, write_report
 from simulations.reports.plots import draw_arms
@@ -196,7 +196,7 @@ def _interval(rate: float, n: float) -> dict[str, float]:
     return {"low": float(low), "high": float(high)}
 
 
-def score_of(setting: RivalSetting, found: Replayed, n_lines: int) -> ReplayScore:
+def score_of(setting: PolicySetting, found: Replayed, n_lines: int) -> ReplayScore:
     """Return a policy's row of results."""
     accepted, clicks, late_accepted, late_clicks = (float(np.mean(leaf)) for leaf in found)
     rate = clicks / accepted if accepted else 0.0

@@ -1,26 +1,29 @@
 """Policies on synthetic worlds: the loop, compiled, over worlds and seeds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from bandit.features.design import DIM, N_CONTENT, PriorScales, scale_groups, weight_prior
+from bandit.features.design import DIM, N_CONTENT
 from bandit.jax_runtime import double_precision
-from bandit.learning.schedule import SCALES_EVERY
-from bandit.policy.quasi_random import normal_points
-from bandit.posterior import Prior, forget, initial_state, learn_scales
 from simulations.delayed_feedback import delayed, known_as_of
 from simulations.errors import unknown
 from simulations.loop import Step, play, truthful
-from simulations.policies.base import ContextualState, Outcomes, Policy, beta_thompson, oracle, ucb1, uniform
-from simulations.policies.contextual import bayes_ucb_on_contents, thompson_on_contents
-from simulations.policies.logit_policies import ab_then_commit, kl_ucb
-from simulations.policies.rivals import RIVALS, RivalNumbers, RivalSetting
-from simulations.policies.settings import FIXED_SCALES, FORGETTING, WORLD_SETTINGS, Numbers, Setting
+from simulations.policies.base import Policy
+from simulations.policies.engine import ROOM, EngineState, design_of_contents
+from simulations.policies.registry import (
+    ENDS,
+    IN_CONTEXTS,
+    WORLD_SETTINGS,
+    Numbers,
+    PolicySetting,
+    Shop,
+    numbers_of,
+    program_of,
+)
 from simulations.reports.scores import Played, played_of
 from simulations.worlds.ad_features import Texts
 from simulations.worlds.drift import Changes, Course, batches_to_wait, draw_course
@@ -34,18 +37,7 @@ WORDS, WORD_SHARE = 2, 1 / 3  # folded into a world's key; share of the texts th
 COURSE = 1  # folded into a world's key for its changes, so that they leave the rest of it as it is
 # Root mean square distance of an ad from its campaign's mean: about that of the catalogue's ads, 0.6.
 CONTENT_LENGTH = 0.7
-# Policies that know impressions and clicks of each creative: (creatives, horizon, settings) -> the policy.
-BY_COUNTS: Mapping[str, Callable[[int, Array, Numbers], Policy]] = {
-    "beta-thompson": lambda n_arms, horizon, x: beta_thompson(n_arms),
-    "ucb1": lambda n_arms, horizon, x: ucb1(n_arms, x["scale"]),
-    "kl-ucb": lambda n_arms, horizon, x: kl_ucb(n_arms, x["scale"]),
-    "ab-then-commit": lambda n_arms, horizon, x: ab_then_commit(n_arms, x["share"], horizon),
-    "uniform": lambda n_arms, horizon, x: uniform(n_arms),
-    "oracle": lambda n_arms, horizon, x: oracle(),
-}
-BAYES_UCB = "bayes-ucb"
-ENDS = ("uniform", "oracle")  # of the scale; `play_worlds` plays them where they cannot be computed
-POLICIES = (*(setting.policy for setting in WORLD_SETTINGS), *RIVALS)
+POLICIES = tuple(WORLD_SETTINGS)
 
 
 def draw_worlds(
@@ -168,7 +160,7 @@ def _written_world(key: Array, content: Array, words: Array, sizes: EffectSizes)
 
 def play_worlds(
     worlds: Sequence[World],
-    setting: Setting | RivalSetting,
+    setting: PolicySetting,
     impressions: int,
     *,
     seeds: Sequence[int] | None = None,
@@ -192,37 +184,29 @@ def play_worlds(
 
     Raises:
         WorldError: the policy is unknown, no batch fits the impressions, or seeds do not match the worlds.
+        PolicyError: the setting has a number that the policy does not read, or lacks one.
     """
     seeds = range(len(worlds)) if seeds is None else seeds
     _check(worlds, setting, impressions, seeds, batch)
-    by_name = (*BY_COUNTS, FIXED_SCALES, FORGETTING, BAYES_UCB, *RIVALS)
-    name = setting.policy if setting.policy in by_name else "thompson"
     course = worlds[0].course
     n_batches = impressions // batch
     # A program serves runs of many lengths: its room is rounded up to a power of two.
     room = max(LEAST_ROOM, 1 << (n_batches - 1).bit_length())
     wait = 0 if course is None else min(batches_to_wait(course, batch), room)
-    run = _compiled(name, batch, room, wait)
+    run = _compiled(program_of(setting.policy), batch, room, wait)
     steps = []
     with double_precision():
-        settings = setting_numbers(setting)
+        numbers = numbers_of(setting, IN_CONTEXTS)
         # One run at a time: mapped over runs, the program is no faster on a CPU and takes longer to compile.
         for world, seed in zip(worlds, seeds, strict=True):
-            steps.append(jax.device_get(run(settings, world, n_batches, jax.random.key(seed))))
+            steps.append(jax.device_get(run(numbers, world, n_batches, jax.random.key(seed))))
             advance(1)
     return played_of(setting, batch, steps, n_batches)
 
 
-def setting_numbers(setting: Setting | RivalSetting) -> Numbers | RivalNumbers:
-    """Return a setting's numbers as arrays."""
-    if isinstance(setting, RivalSetting):
-        return RivalNumbers(jnp.asarray(setting.exploration), jnp.asarray(setting.ridge))
-    return {name: jnp.asarray(value, float) for name, value in setting.numbers}
-
-
 def _check(
     worlds: Sequence[World],
-    setting: Setting | RivalSetting,
+    setting: PolicySetting,
     impressions: int,
     seeds: Sequence[int],
     batch: int,
@@ -239,76 +223,39 @@ def _check(
 
 @cache
 def _compiled(name: str, batch: int, room: int, wait: int) -> Callable[..., Step]:
-    def one(numbers: Any, world: World, n_batches: Array, key: Array) -> Step:
+    def one(numbers: Numbers, world: World, n_batches: Array, key: Array) -> Step:
         scene, horizon = traffic_of(world, batch), (batch * n_batches).astype(float)
-        if name in RIVALS:
-            policy = delayed(RIVALS[name](world.content, numbers), wait, batch, DIM)
-        else:
-            policy = own_policy(name, world, horizon, batch, numbers)
-            if name not in ENDS:  # these learn nothing
-                as_of = known_as_of if name in BY_COUNTS else posterior_as_of
-                policy = delayed(policy, wait, batch, DIM, as_of)
+        policy = policy_in_world(name, world, horizon, numbers, room=room * batch)
+        if name not in ENDS:  # these learn nothing
+            as_of = traffic_as_of if IN_CONTEXTS[name].counts_traffic else known_as_of
+            policy = delayed(policy, wait, batch, DIM, as_of)
         return play(policy, truthful(scene) if name == "oracle" else scene, n_batches, key, room)[1]
 
     return jax.jit(one)
 
 
-def own_policy(name: str, world: World, horizon: Array | float, batch: int, settings: Numbers) -> Policy:
-    """Return a policy that is no rival: one by counts, or one on the engine's posterior.
+def policy_in_world(
+    name: str, world: World, horizon: Array | float, numbers: Numbers, *, room: int = ROOM
+) -> Policy:
+    """Return a policy for one campaign of a shop.
 
     Args:
-        name: out of `POLICIES` or `ENDS`.
+        name: out of `registry.IN_CONTEXTS`.
         world: its contents are read, never its truth.
         horizon: impressions in all, which the policy is told.
-        batch: impressions between two updates.
-        settings: the policy's numbers.
+        numbers: the policy's.
+        room: impressions in all at most.
     """
-    n_arms, end = world.appeal.shape[0], jnp.asarray(horizon, float)
-    if name in BY_COUNTS:
-        return BY_COUNTS[name](n_arms, end, settings)
-    prior = weight_prior(PriorScales())
-    known = (initial_state(prior, n_arms, 1), world.content, launch_mean(world))
-    if name == BAYES_UCB:
-        policy = bayes_ucb_on_contents(*known, end, settings["scale"], settings["power"])
-        return _learning_scales(policy, prior, batch)
-    reach = jnp.where(settings["endless"] > 0, jnp.inf, end)
-    points = jnp.asarray(normal_points(n_arms))
-    policy = thompson_on_contents(name, *known, reach, points, settings["kappa"], settings["uniform"])
-    if name == FORGETTING:
-        per_day = Changes().per_day if world.course is None else world.course.per_day
-        policy = _forgetting(policy, 2 ** (-batch / per_day / settings["half_life"]))
-    return policy if name == FIXED_SCALES else _learning_scales(policy, prior, batch)
+    shop = Shop(
+        design_of_contents(world.content, launch_mean(world)),
+        jnp.asarray(horizon, float),
+        content=world.content,
+        per_day=Changes().per_day if world.course is None else world.course.per_day,
+        room=room,
+    )
+    return IN_CONTEXTS[name].make(shop, numbers)
 
 
-def posterior_as_of(known: ContextualState, played: Array) -> ContextualState:
+def traffic_as_of(known: EngineState, played: Array) -> EngineState:
     """Return the state with all traffic counted, also what is not learnt yet; as the engine counts it."""
     return known._replace(so_far=played)
-
-
-def _forgetting(policy: Policy, kept: Array) -> Policy:
-    """Let the engine's policy forget before each batch that it learns, as the engine does every hour."""
-
-    def learn(state: ContextualState, outcomes: Outcomes) -> ContextualState:
-        known = state.posterior
-        faded = forget(known, kept, jnp.zeros_like(known.arm_precision, int))
-        after: ContextualState = policy.learn(state._replace(posterior=faded), outcomes)
-        return after
-
-    return policy._replace(learn=learn)
-
-
-def _learning_scales(policy: Policy, initial: Prior, batch: int) -> Policy:
-    """Let the engine's policy learn the prior's scales now and then, as the engine does."""
-    groups = jnp.asarray(scale_groups())
-
-    def learn(state: ContextualState, outcomes: Outcomes) -> ContextualState:
-        after = policy.learn(state, outcomes)
-        posterior = jax.lax.cond(
-            after.so_far % (SCALES_EVERY * batch) == 0,
-            lambda known: learn_scales(known, initial, groups, jnp.zeros_like(known.arm_precision, int)),
-            lambda known: known,
-            after.posterior,
-        )
-        return after._replace(posterior=posterior)
-
-    return policy._replace(learn=learn)

@@ -12,18 +12,20 @@ from bandit.jax_runtime import keep_compiled_programs
 from encoders import Encoder, TextEncoder
 from simulations.calibration import Record
 from simulations.experiments.plans import ENGINE, N_TUNING, TUNING_SEED, Plan
-from simulations.experiments.synthetic import ENDS, draw_world, play_worlds
+from simulations.experiments.synthetic import draw_world, play_worlds
 from simulations.experiments.synthetic_report import write_synthetic_report
 from simulations.grid_search import Trial, best_of
-from simulations.policies.rivals import GRIDS, RIVALS, TUNED, RivalSetting
-from simulations.policies.settings import WORLD_SETTINGS, WORLD_TUNED, Setting, grid
+from simulations.policies.registry import (
+    ENDS,
+    IN_CONTEXTS,
+    WORLD_SETTINGS,
+    PolicySetting,
+    grid_of,
+)
 from simulations.reports.files import check_free, write_csv
 from simulations.reports.scores import Comparison, Played, compare, horizon_curve, oracle_of, uniform_of
 from simulations.sweep import HERE, Arrays, Workers, code_digest, one_compiles, progress_of, run_cells
 from simulations.worlds.ad_features import Texts, read_ads, write_ads
-
-AnySetting = Setting | RivalSetting
-DEFAULTS: Mapping[str, AnySetting] = {setting.policy: setting for setting in WORLD_SETTINGS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Run:
     """
 
     plan: Plan
-    setting: AnySetting
+    setting: PolicySetting
     first_seed: int
     number: int
     texts: Texts | None = None
@@ -129,8 +131,9 @@ def run_synthetic(
     """
     check_free(out, overwrite=overwrite)
     others = [name for name in plan.policies if name != ENGINE]
-    tuned = [name for name in others if name in (*RIVALS, *WORLD_TUNED)] if plan.is_tuned else []
-    n_trials = sum(len(_grid(name)) for name in tuned)
+    tuned = [name for name in others if IN_CONTEXTS[name].grid] if plan.is_tuned else []
+    grids = {name: grid_of(name, IN_CONTEXTS) for name in tuned}
+    n_trials = sum(map(len, grids.values()))
     tuning = range(TUNING_SEED, TUNING_SEED + N_TUNING) if tuned else ()
     written = (*tuning, *range(plan.seeds)) if plan.has_ads else ()
     ads = {seed: write_ads(seed, plan.creatives) for seed in written}
@@ -147,7 +150,7 @@ def run_synthetic(
         task = progress.add_task("", total=n_trials * N_TUNING + n_played * plan.seeds)
 
         def play(
-            what: str, settings: Sequence[AnySetting], first_seed: int, n_seeds: int, of: Plan = plan
+            what: str, settings: Sequence[PolicySetting], first_seed: int, n_seeds: int, of: Plan = plan
         ) -> list[Played]:
             progress.update(task, description=what)
             runs = [
@@ -169,14 +172,14 @@ def run_synthetic(
                 for i, setting in enumerate(settings)
             ]
 
-        settings, trials = {**DEFAULTS, **TUNED}, list[Trial]()
-        tried = play("tuning", [one for name in tuned for one in _grid(name)], TUNING_SEED, N_TUNING)
-        for name in tuned:
+        settings, trials = dict(WORLD_SETTINGS), list[Trial]()
+        tried = play("tuning", [one for grid in grids.values() for one in grid], TUNING_SEED, N_TUNING)
+        for name, grid in grids.items():
             own = [played for played in tried if played.setting.policy == name]
-            settings[name], rows_of_grid = best_of(_grid(name), own)
+            settings[name], rows_of_grid = best_of(grid, own)
             trials += rows_of_grid
         chosen = [settings[name] for name in (ENGINE, *others)]
-        outcomes = play("playing", [*chosen, *(Setting(policy=name) for name in ends)], 0, plan.seeds)
+        outcomes = play("playing", [*chosen, *(PolicySetting(policy=name) for name in ends)], 0, plan.seeds)
         shorter = [
             play(f"playing {horizon:,}", chosen, 0, plan.seeds, replace(plan, impressions=horizon))
             for horizon in plan.horizons[:-1]
@@ -193,7 +196,7 @@ def run_synthetic(
     return rows
 
 
-def _joined(setting: AnySetting, batch: int, found: Sequence[Arrays]) -> Played:
+def _joined(setting: PolicySetting, batch: int, found: Sequence[Arrays]) -> Played:
     def stacked(names: Sequence[str]) -> list[np.ndarray]:
         return [np.stack([arrays[name] for arrays in found]) for name in names]
 
@@ -201,8 +204,3 @@ def _joined(setting: AnySetting, batch: int, found: Sequence[Arrays]) -> Played:
     record = Record._make(stacked(Record._fields)) if has_record else None
     earned, best, uniform, shown = stacked(_ARRAYS)
     return Played(setting, batch, earned, best, uniform, shown, record)
-
-
-def _grid(policy: str) -> Sequence[AnySetting]:
-    """Return the settings that a policy is tuned on; as many for every one."""
-    return GRIDS[policy] if policy in RIVALS else grid(policy)

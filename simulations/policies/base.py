@@ -12,9 +12,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from bandit.policy.randomness import Uniforms
-from bandit.policy.thompson import KAPPA, NOISE, OPTIMISM, UNIFORM_SHARE, Choice, Exploration, choose
-from bandit.posterior import Gaussian, Rows, State, find_sites, predict, update
-from simulations.calibration import expected_rate
+from bandit.policy.thompson import Choice
+from bandit.posterior import Gaussian
 
 
 class Request(NamedTuple):
@@ -73,89 +72,6 @@ class Counts(NamedTuple):
 def no_counts(n_arms: int) -> Counts:
     """Return counts of zero."""
     return Counts(jnp.zeros(n_arms), jnp.zeros(n_arms))
-
-
-class LogitState(NamedTuple):
-    """The engine's belief about a campaign without context: the logits of its arms are all there is."""
-
-    logits: Gaussian
-    so_far: Float[Array, ""]
-
-
-def thompson_on_logits(
-    name: str,
-    prior: Gaussian,
-    horizon: Array,
-    points: Array,
-    kappa: Array | float = KAPPA,
-    uniform_share: Array | float = UNIFORM_SHARE,
-    optimism: Array | float = OPTIMISM,
-    noise: Array | float = NOISE,
-) -> Policy:
-    """Return the engine's policy for a campaign without context.
-
-    Args:
-        name: what tables call it.
-        prior: joint logits of the arms before the campaign.
-        horizon: impressions expected in all; infinite for plain Thompson sampling.
-        points: point sets for the padded number of arms.
-        kappa: κ of the lookahead.
-        uniform_share: ε.
-        optimism: z, how far above the mean an arm is judged.
-        noise: ρ, the share of the lookahead that is drawn at random.
-    """
-
-    def decide(state: LogitState, request: Request, uniforms: Uniforms) -> Choice:
-        n_active = jnp.sum(request.eligible)
-        settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
-        exploration = Exploration(horizon, state.so_far, *settings)
-        return choose(
-            state.logits, exploration, request.eligible, points, uniforms, optimism=optimism, noise=noise
-        )
-
-    def learn(state: LogitState, outcomes: Outcomes) -> LogitState:
-        batch = no_counts(prior.mean.shape[0]).plus(outcomes)
-        _, logits, _ = find_sites(state.logits, *batch)
-        return LogitState(logits, state.so_far + outcomes.clicks.shape[0])
-
-    return Policy(name, LogitState(prior, jnp.zeros(())), decide, learn)
-
-
-class ContextualState(NamedTuple):
-    """The engine's belief in a world with contexts: its full posterior."""
-
-    posterior: State
-    so_far: Float[Array, ""]
-
-
-def thompson_on_weights(
-    name: str,
-    posterior: State,
-    horizon: Array,
-    points: Array,
-    kappa: Array | float = KAPPA,
-    uniform_share: Array | float = UNIFORM_SHARE,
-) -> Policy:
-    """Return the engine's policy for one campaign with contexts: campaign 0, its arms 0, 1, …."""
-
-    def tell(state: ContextualState, request: Request, uniforms: Uniforms) -> tuple[Choice, Array]:
-        arms = jnp.arange(request.eligible.shape[0])
-        logits = predict(state.posterior, request.features, arms, jnp.zeros_like(arms))
-        n_active = jnp.sum(request.eligible)
-        settings = (jnp.asarray(kappa), jnp.asarray(uniform_share), n_active)
-        exploration = Exploration(horizon, state.so_far, *settings)
-        choice = choose(logits, exploration, request.eligible, points, uniforms)
-        return choice, expected_rate(logits, choice.chosen)
-
-    def learn(state: ContextualState, outcomes: Outcomes) -> ContextualState:
-        ones = jnp.ones_like(outcomes.clicks)
-        rows = Rows(
-            outcomes.features, outcomes.chosen, jnp.zeros_like(outcomes.chosen), ones, outcomes.clicks
-        )
-        return ContextualState(update(state.posterior, rows)[0], state.so_far + ones.sum())
-
-    start = ContextualState(posterior, jnp.zeros(()))
-    return Policy(name, start, lambda *request: tell(*request)[0], learn, tell)
 
 
 def beta_thompson(n_arms: int) -> Policy:

@@ -47,16 +47,23 @@ def disjoint_basis(n_arms: int, n_slots: int = N_SLOTS) -> Basis:
     return Basis(jnp.broadcast_to(jnp.eye(n_slots), (n_arms, n_slots, n_slots)), jnp.arange(n_arms), n_arms)
 
 
+def contents_loading(
+    content: Float[Array, "arms content"], mean: Float[Array, "content"]
+) -> Float[Array, "arms slots dim"]:
+    """Return B of the engine's own features: φ_a(x) = x̃ B_a."""
+    contexts = jnp.concatenate([jnp.zeros((1, N_CONTEXT)), jnp.eye(N_CONTEXT)])
+    over_contexts = jax.vmap(design_row, in_axes=(0, None, None))
+    rows = jax.vmap(over_contexts, in_axes=(None, 0, None))(contexts, content, mean)
+    return jnp.concatenate([rows[:, :1], rows[:, 1:] - rows[:, :1]], axis=1)
+
+
 def shared_basis(content: Float[Array, "arms content"]) -> Basis:
     """Return the basis of models whose weights all arms share: the engine's own features φ.
 
     Without the campaign's mean content, which is the same for all arms of a campaign, as the 1 is.
     """
-    contexts = jnp.concatenate([jnp.zeros((1, N_CONTEXT)), jnp.eye(N_CONTEXT)])
-    over_contexts = jax.vmap(design_row, in_axes=(0, None, None))
-    rows = jax.vmap(over_contexts, in_axes=(None, 0, None))(contexts, content, jnp.zeros(N_CONTENT))
-    loading = jnp.concatenate([rows[:, :1], rows[:, 1:] - rows[:, :1]], axis=1)
     known = np.flatnonzero(group_mask("campaign_mean") == 0)
+    loading = contents_loading(content, jnp.zeros(N_CONTENT))
     return Basis(loading[:, :, known], jnp.zeros(len(content), int), 1)
 
 

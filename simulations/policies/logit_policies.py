@@ -1,6 +1,6 @@
 """What the engine is compared with: policies that others would use, each a rule on counts or on the logits.
 
-Their settings are tuned in `settings`; a policy that picks by an index keeps to one arm during a batch.
+Their settings are tuned by the grids of `registry`; who picks by an index keeps to one arm during a batch.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,14 @@ from bandit.posterior import Gaussian
 from bandit.posterior.linalg import cholesky
 from simulations.policies.base import (
     Counts,
-    LogitState,
     Policy,
     Request,
     beta_thompson,
     certain,
     key_of,
     no_counts,
-    thompson_on_logits,
 )
+from simulations.policies.engine import Design, EngineState, LogitState, engine, engine_on_logits
 
 BISECTIONS = 30  # of an interval of click rates: to 1e-9
 
@@ -69,6 +68,19 @@ def bayes_ucb(prior: Gaussian, scale: Array | float, power: Array | float, horiz
     return _on_logits("bayes-ucb", prior, decide)
 
 
+def bayes_ucb_in_contexts(
+    design: Design, horizon: Array | float, scale: Array | float, power: Array | float, room: int
+) -> Policy:
+    """Return `bayes_ucb` on the engine's posterior in a world with contexts; args as those of both."""
+
+    def decide(state: EngineState, request: Request, uniforms: Uniforms) -> Choice:
+        logits = design.logits(state.posterior, request)
+        index = upper_quantiles(logits, state.so_far, jnp.asarray(horizon), scale, power)
+        return certain(index, request.eligible)
+
+    return engine(design, horizon, name="bayes-ucb", room=room)._replace(choose=decide, tell=None)
+
+
 def upper_quantiles(
     logits: Gaussian, so_far: Array, horizon: Array, scale: Array | float, power: Array | float
 ) -> Float[Array, "arms"]:
@@ -77,7 +89,7 @@ def upper_quantiles(
     return logits.mean + scale * ndtri(level) * jnp.sqrt(jnp.diagonal(logits.covariance))
 
 
-def epsilon_greedy(prior: Gaussian, epsilon: Array | float) -> Policy:
+def epsilon_greedy_on_logits(prior: Gaussian, epsilon: Array | float) -> Policy:
     """Return the policy that shows the best posterior mean, and any arm with probability ε.
 
     Args:
@@ -187,8 +199,7 @@ def _on_logits(
     name: str, prior: Gaussian, decide: Callable[[LogitState, Request, Uniforms], Choice]
 ) -> Policy:
     """Return a policy that learns as the engine does."""
-    engine = thompson_on_logits(name, prior, jnp.asarray(jnp.inf), jnp.zeros((1, prior.mean.shape[0], 1)))
-    return engine._replace(choose=decide)
+    return engine_on_logits(prior, jnp.inf, name=name)._replace(choose=decide)
 
 
 def _any(place: Float[Array, ""], eligible: Array) -> Choice:

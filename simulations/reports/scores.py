@@ -2,31 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from simulations.calibration import Record
 from simulations.loop import Step
-from simulations.policies.settings import Setting
+from simulations.policies.registry import PolicySetting
 from simulations.reports.results import HorizonCurve, LiftCurve, RegretCurve, TrafficShares
 
 N_STRETCHES = 25  # of time, in pictures
-
-
-class PolicySetting(Protocol):
-    """What a result row says of a policy.
-
-    Attributes:
-        policy: its name.
-        setting_id: its settings, in words.
-    """
-
-    @property
-    def policy(self) -> str: ...  # noqa: D102  # both are described above
-    @property
-    def setting_id(self) -> str: ...  # noqa: D102  # described above
 
 
 class Played(NamedTuple):
@@ -66,13 +52,15 @@ def uniform_of(played: Played) -> Played:
     """Return what showing all creatives alike would have earned on the same requests; exact, not played."""
     n_arms = played.shown.shape[-1]
     shown = np.full_like(played.shown, played.batch / n_arms)
-    return played._replace(setting=Setting(policy="uniform"), earned=played.uniform, shown=shown, record=None)
+    nobody = PolicySetting(policy="uniform")
+    return played._replace(setting=nobody, earned=played.uniform, shown=shown, record=None)
 
 
 def oracle_of(played: Played) -> Played:
     """Return what the best creative of every request would have earned; whom it shows is not recorded."""
     shown = np.full_like(played.shown, np.nan)
-    return played._replace(setting=Setting(policy="oracle"), earned=played.best, shown=shown, record=None)
+    nobody = PolicySetting(policy="oracle")
+    return played._replace(setting=nobody, earned=played.best, shown=shown, record=None)
 
 
 def regret_curve(played: Played, n_campaigns: int = 1) -> RegretCurve:

@@ -18,7 +18,7 @@ from simulations.calibration import (
     wilson,
 )
 from simulations.experiments.synthetic import draw_worlds, play_worlds
-from simulations.policies.settings import WORLD_SETTINGS
+from simulations.policies.registry import WORLD_SETTINGS
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -67,14 +67,13 @@ def test_wilson_by_hand() -> None:
 
 
 def test_the_engine_records_every_impression_and_counts_know_none() -> None:
-    by_name = {setting.policy: setting for setting in WORLD_SETTINGS}
     worlds = draw_worlds(7, n_worlds=1, n_creatives=5)
-    engine = play_worlds(worlds, by_name["engine"], 2_000, batch=100)
+    engine = play_worlds(worlds, WORLD_SETTINGS["engine"], 2_000, batch=100)
     assert engine.record is not None
     record = Record(*(leaf[0] for leaf in engine.record))
     assert record.forecasts[:, 0].sum() == 2_000
     assert record.probabilities.sum() == 20 * 13, "of one impression in eight of a batch of 100"
     # 55 clicks are expected of what it showed (test_golden); its own expectation of that is not far off.
     assert record.forecasts[:, 1].sum() == pytest.approx(engine.earned.sum(), rel=0.35)
-    assert play_worlds(worlds, by_name["beta-thompson"], 2_000, batch=100).record is None
+    assert play_worlds(worlds, WORLD_SETTINGS["beta-thompson"], 2_000, batch=100).record is None
     assert jax.tree.structure(record) == jax.tree.structure(no_record())

@@ -10,17 +10,19 @@ import pytest
 from bandit.features.content_pca import Components
 from bandit.features.design import N_CONTENT
 from bandit.posterior import Gaussian
-from simulations.errors import ArchiveError
+from simulations.errors import ArchiveError, PolicyError
 from simulations.experiments.archive import BATCHES, CHUNK, N_SEEDS, Played, play_archive, prepared, scored
+from simulations.experiments.archive_tuning import TUNED
 from simulations.policies.base import Problems
-from simulations.policies.settings import (
-    DEFAULT_SETTINGS,
+from simulations.policies.registry import (
+    ARCHIVE_SETTINGS,
+    ENGINE_SETTINGS,
     GRID_SIZE,
-    POLICIES,
-    TUNED,
-    Setting,
+    ON_LOGITS,
+    PolicySetting,
     engine_setting,
-    grid,
+    grid_of,
+    numbers_of,
     setting,
 )
 from simulations.worlds.archive import PastTest
@@ -100,7 +102,7 @@ def greedy_arm(mean: np.ndarray, covariance: np.ndarray) -> Callable[[np.ndarray
 
 
 @pytest.mark.parametrize("policy", [UCB1, GREEDY], ids=lambda s: s.policy)
-def test_play_is_that_of_a_slow_loop(group: Group, policy: Setting) -> None:
+def test_play_is_that_of_a_slow_loop(group: Group, policy: PolicySetting) -> None:
     members, problems = group
     played = play_archive([group], policy, PER_ARM)
     for place in (0, 7, 12, 19):  # in both chunks, with two, three and four arms
@@ -129,8 +131,8 @@ def test_bounds_are_exact_and_no_run_counts_twice(group: Group) -> None:
 
 def test_engine_earns_more_than_uniform_and_its_horizon_matters(group: Group) -> None:
     # One program for all three: the settings are numbers in it.
-    engine, plain, greedy = (play_archive([group], one, PER_ARM) for one in DEFAULT_SETTINGS[:3])
-    again = play_archive([group], DEFAULT_SETTINGS[0], PER_ARM)
+    engine, plain, greedy = (play_archive([group], one, PER_ARM) for one in ENGINE_SETTINGS)
+    again = play_archive([group], ENGINE_SETTINGS[0], PER_ARM)
     np.testing.assert_array_equal(engine.earned, again.earned)
     assert engine.uniform.sum() < plain.earned.sum() < engine.earned.sum() < engine.best.sum()
     assert not np.array_equal(engine.earned, greedy.earned)
@@ -146,7 +148,7 @@ def some_played(seed: int, n: int = 50) -> Played:
 
 def test_scores_are_shares_of_the_oracles_lift() -> None:
     engine, other = some_played(1), some_played(2)
-    first, second = DEFAULT_SETTINGS[:2]
+    first, second = ENGINE_SETTINGS[:2]
     rows = {row.policy: row for row in scored({first: engine, second: other}, 400, "all")}
     assert list(rows) == ["engine", "plain-thompson", "uniform", "oracle"]
     lift = (engine.best - engine.uniform).sum()
@@ -167,7 +169,7 @@ def test_standard_errors_are_those_of_a_ratio_of_sums_and_differences_are_paired
     lift = engine.best - engine.uniform
     # A rival that is behind by a tenth of the lift in every test: sure, whatever the tests.
     rival = engine._replace(earned=engine.earned - 0.1 * lift)
-    outcomes = {DEFAULT_SETTINGS[0]: engine, DEFAULT_SETTINGS[2]: rival}
+    outcomes = {ENGINE_SETTINGS[0]: engine, ENGINE_SETTINGS[2]: rival}
     rows = {row.policy: row for row in scored(outcomes, 100, "all", n_bootstrap=4_000)}
     gain = engine.earned - engine.uniform
     residual = gain - gain.sum() / lift.sum() * lift
@@ -186,12 +188,18 @@ def test_settings_name_what_differs() -> None:
 
 
 @pytest.mark.parametrize("policy", TUNED)
-def test_rivals_are_tuned_by_the_same_budget_and_play_what_was_chosen(policy: str) -> None:
-    tried = grid(policy)
+def test_baselines_are_tuned_by_the_same_budget_and_play_what_was_chosen(policy: str) -> None:
+    tried = grid_of(policy, ON_LOGITS)
     assert len({one.setting_id for one in tried}) == len(tried) == GRID_SIZE
-    (default,) = [one for one in DEFAULT_SETTINGS if one.policy == policy]
-    assert default in tried
-    assert policy in POLICIES
+    assert ARCHIVE_SETTINGS[policy] in tried
+
+
+def test_every_setting_names_all_numbers_that_its_policy_reads() -> None:
+    assert set(ARCHIVE_SETTINGS) == set(ON_LOGITS)
+    for name, one in ARCHIVE_SETTINGS.items():
+        assert {*numbers_of(one, ON_LOGITS)} == {*ON_LOGITS[name].reads}, name
+    with pytest.raises(PolicyError, match="ucb1 does not read kappa: its numbers are scale"):
+        play_archive([], setting("ucb1", scale=0.1, kappa=1), PER_ARM)
 
 
 VECTORS = {str(i): np.random.default_rng(i).normal(size=70).astype(np.float32) / 9 for i in range(200)}

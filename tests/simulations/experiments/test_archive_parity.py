@@ -15,13 +15,14 @@ from bandit import Request as EngineRequest
 from bandit.features.design import PriorScales
 from bandit.jax_runtime import double_precision
 from bandit.padding import CANDIDATES, padded_size
-from bandit.policy.quasi_random import N_POINTS, normal_points
+from bandit.policy.quasi_random import N_POINTS
 from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from bandit.policy.thompson import Choice
 from bandit.posterior import Gaussian
 from encoders import TextEncoder
 from simulations.experiments.archive_run import encode_archive
-from simulations.policies.base import LogitState, Outcomes, Policy, Problems, Request, thompson_on_logits
+from simulations.policies.base import Outcomes, Problems, Request
+from simulations.policies.engine import LogitState, engine_on_logits
 from simulations.worlds.archive import PastTest, archive_prior, problems, read_archive
 
 N_HISTORY, N_PLAYED, PER_ARM, BATCH, MOST_ARMS = 60, 20, 40, 20, 8
@@ -84,14 +85,14 @@ def _play_both(
     size = padded_size(n_arms, CANDIDATES)
     with double_precision():
         prior = Gaussian(world.prior.mean[:size], world.prior.covariance[:size, :size])
-        horizon = jnp.asarray(float(n_arms * PER_ARM))
+        horizon = float(n_arms * PER_ARM)
         request = Request(jnp.zeros((size, 0)), world.eligible[:size])
-        belief = LogitState(prior, jnp.zeros(()))
+        belief = engine_on_logits(prior, horizon).start
     for first in range(0, n_arms * PER_ARM, BATCH):
         ids = [f"{test.test_id}-{first + i}" for i in range(BATCH)]
         decisions = engine.select_many([EngineRequest(campaign="played", decision_id=i) for i in ids])
         with double_precision():
-            choice = _choose(belief, request, uniforms_of_ids(ids, 0), horizon)
+            choice = _choose(prior, horizon, belief, request, uniforms_of_ids(ids, 0))
         assert [decision.creative_id for decision in decisions] == [f"{int(i):02d}" for i in choice.chosen]
         given = np.array([list(decision.propensities.values()) for decision in decisions])
         apart = np.abs(given - np.asarray(choice.propensities)[:, :n_arms]).max(axis=1)
@@ -104,20 +105,18 @@ def _play_both(
         assert engine.settle().learnt == BATCH
         with double_precision():
             seen = Outcomes(jnp.zeros((BATCH, 0)), choice.chosen, jnp.asarray(clicks, float))
-            belief = _learn(belief, seen)
-
-
-def _policy(belief: LogitState, horizon: jax.Array) -> Policy:
-    points = jnp.asarray(normal_points(belief.logits.mean.shape[0]))
-    return thompson_on_logits("engine", belief.logits, horizon, points)
+            belief = _learn(prior, horizon, belief, seen)
 
 
 @jax.jit
-def _choose(belief: LogitState, request: Request, uniforms: Uniforms, horizon: jax.Array) -> Choice:
-    choose = jax.vmap(_policy(belief, horizon).choose, in_axes=(None, None, 0))
-    return choose(belief, request, uniforms)
+def _choose(
+    prior: Gaussian, horizon: float, belief: LogitState, request: Request, uniforms: Uniforms
+) -> Choice:
+    choose = engine_on_logits(prior, horizon).choose
+    return jax.vmap(choose, in_axes=(None, None, 0))(belief, request, uniforms)
 
 
 @jax.jit
-def _learn(belief: LogitState, seen: Outcomes) -> LogitState:
-    return _policy(belief, jnp.zeros(())).learn(belief, seen)
+def _learn(prior: Gaussian, horizon: float, belief: LogitState, seen: Outcomes) -> LogitState:
+    after: LogitState = engine_on_logits(prior, horizon).learn(belief, seen)
+    return after

@@ -11,7 +11,7 @@ from encoders import TextEncoder
 from simulations.errors import ResultsExistError
 from simulations.experiments.archive_run import run_archive
 from simulations.experiments.archive_tuning import run_tuning
-from simulations.policies.settings import engine_setting, grid, setting
+from simulations.policies.registry import ON_LOGITS, engine_setting, grid_of, setting
 from simulations.sweep import Workers
 from tests.paths import TINY
 
@@ -89,7 +89,7 @@ def test_rows_for_policies_ablations_and_cold_start(archive: Path, tmp_path: Pat
 def test_tuning_marks_the_setting_that_is_best_over_all_lengths(archive: Path, tmp_path: Path) -> None:
     tried = run_tuning(archive, tmp_path, policies=("ucb1",), encoder=TextEncoder(TINY))
     rows = read(tmp_path / "tuning.csv")
-    assert [row["setting"] for row in rows[::3]] == [one.setting_id for one in grid("ucb1")]
+    assert [row["setting"] for row in rows[::3]] == [one.setting_id for one in grid_of("ucb1", ON_LOGITS)]
     assert [row["T"] for row in rows[:3]] == ["100", "400", "1000"]
     means = {
         one.setting: np.mean([row.share_of_lift for row in tried if row.setting == one.setting])

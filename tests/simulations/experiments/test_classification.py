@@ -11,8 +11,9 @@ from numpy.testing import assert_allclose
 
 from bandit.jax_runtime import double_precision
 from simulations.cli import main
-from simulations.experiments.classification import GRIDS, SETTINGS, design_rows, play_labelled
+from simulations.experiments.classification import GRIDS, SETTINGS, play_labelled
 from simulations.experiments.classification_run import run_classification, score_of
+from simulations.policies.engine import design_of_labels
 from simulations.worlds.labelled import LabelError, Labelled, read_labelled
 
 N = 600
@@ -98,7 +99,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
 
 def test_a_label_has_its_own_place_in_its_row() -> None:
     with double_precision():
-        rows = np.asarray(design_rows(jnp.array([1.0, 2.0, 3.0]), 2))
+        rows = np.asarray(jnp.array([1.0, 2.0, 3.0]) @ design_of_labels(2, 3).loading)
     assert rows.tolist() == [[1, 2, 3, 1, 2, 3, 0, 0, 0], [1, 2, 3, 0, 0, 0, 1, 2, 3]]
 
 

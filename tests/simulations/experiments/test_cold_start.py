@@ -8,11 +8,11 @@ from jax import Array
 
 from bandit.features.content_pca import Components
 from bandit.features.design import N_CONTENT
-from bandit.policy.quasi_random import normal_points
 from bandit.posterior import Prior, Rows, Sites, absorb, grow, initial_state, predict, update
 from simulations.experiments.archive import N_SEEDS
-from simulations.experiments.cold_start import closed, learning_policy, play_cold
-from simulations.policies.base import Outcomes, thompson_on_logits
+from simulations.experiments.cold_start import closed, play_cold
+from simulations.policies.base import Outcomes
+from simulations.policies.engine import engine_on_logits
 from simulations.worlds.archive import PastTest
 from tests.bandit.posterior.dense import dense_prior
 
@@ -76,11 +76,7 @@ def test_what_is_learnt_on_logits_is_what_the_full_state_learns() -> None:
     state = initial_state(a_prior(), N_ARMS, 1)
     features, _ = a_test_of(0)
     arms, campaign = jnp.arange(N_ARMS), jnp.zeros(N_ARMS, int)
-    points = jnp.asarray(normal_points(N_ARMS))
-    engine = thompson_on_logits(
-        "engine", predict(state, features, arms, campaign), jnp.asarray(400.0), points
-    )
-    policy = learning_policy(engine)
+    policy = engine_on_logits(predict(state, features, arms, campaign), 400.0, refits=False)
     learn, update_jit = jax.jit(policy.learn), jax.jit(update)
     learning, full = policy.start, state
     random = np.random.default_rng(3)
@@ -93,11 +89,11 @@ def test_what_is_learnt_on_logits_is_what_the_full_state_learns() -> None:
     summed = jax.jit(absorb)(
         state, Rows(features, arms, campaign, learning.sites.weight, jnp.zeros(N_ARMS)), learning.sites
     )
-    assert float(learning.belief.so_far) == 4 * BATCH
+    assert float(learning.so_far) == 4 * BATCH
     for mine, theirs in zip(jax.tree.leaves(closed(summed)), jax.tree.leaves(closed(full)), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
     after = predict(full, features, arms, campaign)
-    np.testing.assert_allclose(learning.belief.logits.mean, after.mean, rtol=1e-9)
+    np.testing.assert_allclose(learning.logits.mean, after.mean, rtol=1e-9)
 
 
 def test_all_tests_are_played_in_order_and_the_last_are_scored() -> None:

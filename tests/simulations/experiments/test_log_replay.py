@@ -43,7 +43,7 @@ def test_ucb_sees_what_a_loop_over_the_lines_sees() -> None:
     n, clicks, late, late_clicks = np.zeros(4), np.zeros(4), 0, 0.0
     for place, line in enumerate(order):
         total = max(n.sum(), 2.0)
-        index = clicks / np.maximum(n, 1) + SETTINGS["ucb1"].exploration * np.sqrt(
+        index = clicks / np.maximum(n, 1) + dict(SETTINGS["ucb1"].numbers)["scale"] * np.sqrt(
             2 * np.log(total) / np.maximum(n, 1)
         )
         chosen = int(np.argmax(np.where(n > 0, index, np.inf)))

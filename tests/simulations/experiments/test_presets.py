@@ -10,7 +10,7 @@ import pytest
 from simulations.errors import ResultsExistError
 from simulations.experiments.plans import PRESETS, plan_of
 from simulations.experiments.synthetic_run import run_synthetic
-from simulations.policies.settings import Setting
+from simulations.policies.registry import PolicySetting
 from simulations.reports.scores import Comparison, Played, compare
 from simulations.worlds.requests import WorldError
 from tests.paths import DOCS
@@ -23,7 +23,12 @@ def rows(engine: list[float], other: list[float]) -> list[Comparison]:
     def played(name: str, lost: list[float]) -> Played:
         best = np.full((2, 1), 20.0)
         return Played(
-            Setting(policy=name), 10, best - np.array(lost)[:, None], best, best - 10, np.zeros((2, 1, 1))
+            PolicySetting(policy=name),
+            10,
+            best - np.array(lost)[:, None],
+            best,
+            best - 10,
+            np.zeros((2, 1, 1)),
         )
 
     names = {"engine": engine, "ucb1": other, "uniform": [10.0, 10.0], "oracle": [0.0, 0.0]}

@@ -5,7 +5,7 @@ from numpy.testing import assert_allclose
 
 from encoders import TextEncoder
 from simulations.experiments.synthetic import draw_words, draw_world, draw_worlds, play_worlds
-from simulations.policies.settings import WORLD_SETTINGS, Setting
+from simulations.policies.registry import WORLD_SETTINGS, PolicySetting
 from simulations.reports.scores import (
     Played,
     impressions_of,
@@ -21,7 +21,6 @@ from simulations.worlds.shop import EffectSizes, World, draw_truth
 from tests.paths import TINY
 
 IMPRESSIONS, BATCH, N_WORLDS, N_ARMS = 3_000, 100, 3, 6
-BY_NAME = {setting.policy: setting for setting in WORLD_SETTINGS}
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +32,14 @@ def worlds() -> list[World]:
 
 @pytest.fixture(scope="module")
 def engine(worlds: list[World]) -> Played:
-    return play_worlds(worlds, BY_NAME["engine"], IMPRESSIONS, batch=BATCH)
+    return play_worlds(worlds, WORLD_SETTINGS["engine"], IMPRESSIONS, batch=BATCH)
 
 
 def by_hand(policy: str = "engine") -> Played:
     """Two seeds of two campaigns, two batches of ten impressions, two creatives."""
     shown = np.array([[[8.0, 2], [10, 0]], [[6, 4], [2, 8]], [[5, 5], [0, 10]], [[5, 5], [5, 5]]])
     return Played(
-        Setting(policy=policy),
+        PolicySetting(policy=policy),
         10,
         earned=np.array([[3.0, 5], [4, 6], [1, 1], [1, 1]]),
         best=np.array([[5.0, 5], [6, 6], [2, 2], [2, 2]]),
@@ -56,11 +55,11 @@ def test_runs_are_whole_and_consistent(engine: Played) -> None:
     assert (engine.uniform < engine.best).all()
 
 
-@pytest.mark.parametrize("name", list(BY_NAME))
+@pytest.mark.parametrize("name", list(WORLD_SETTINGS))
 def test_every_policy_learns_and_meets_the_same_requests(
     name: str, worlds: list[World], engine: Played
 ) -> None:
-    played = play_worlds(worlds, BY_NAME[name], IMPRESSIONS, batch=BATCH)
+    played = play_worlds(worlds, WORLD_SETTINGS[name], IMPRESSIONS, batch=BATCH)
     assert_allclose(played.best, engine.best)
     assert_allclose(played.uniform, engine.uniform)
     later = slice(IMPRESSIONS // BATCH // 2, None)
@@ -69,9 +68,9 @@ def test_every_policy_learns_and_meets_the_same_requests(
 
 
 def test_a_run_is_a_function_of_its_world_and_seed(worlds: list[World], engine: Played) -> None:
-    again = play_worlds(worlds[::-1], BY_NAME["engine"], IMPRESSIONS, seeds=[2, 1, 0], batch=BATCH)
+    again = play_worlds(worlds[::-1], WORLD_SETTINGS["engine"], IMPRESSIONS, seeds=[2, 1, 0], batch=BATCH)
     assert_allclose(again.earned, engine.earned[::-1])
-    other = play_worlds(worlds[:1], BY_NAME["engine"], IMPRESSIONS, seeds=[9], batch=BATCH)
+    other = play_worlds(worlds[:1], WORLD_SETTINGS["engine"], IMPRESSIONS, seeds=[9], batch=BATCH)
     assert not np.allclose(other.best, engine.best[:1])
 
 
@@ -79,7 +78,7 @@ def test_a_run_is_a_function_of_its_world_and_seed(worlds: list[World], engine: 
 def test_engine_loses_fewer_clicks_than_plain_thompson_at_ad_rates() -> None:
     worlds = draw_worlds(1, n_worlds=40, n_creatives=N_ARMS, sizes=EffectSizes(base_rates=(0.01, 0.03)))
     engine, plain = (
-        regret_curve(play_worlds(worlds, BY_NAME[name], IMPRESSIONS, batch=BATCH)).regret[:, -1]
+        regret_curve(play_worlds(worlds, WORLD_SETTINGS[name], IMPRESSIONS, batch=BATCH)).regret[:, -1]
         for name in ("engine", "plain-thompson")
     )
     saved = plain - engine
@@ -131,13 +130,13 @@ def test_a_world_without_differences_has_no_lift_to_share() -> None:
 @pytest.mark.parametrize(
     ("setting", "impressions", "seeds", "words"),
     [
-        (Setting(policy="lin-ubc"), 200, None, "unknown policy 'lin-ubc'; nearest: lin-ucb"),
-        (Setting(policy="ucb1"), 99, None, "got batch=100, impressions=99"),
-        (Setting(policy="ucb1"), 200, [1], "got 3 worlds and 1 seeds"),
+        (PolicySetting(policy="lin-ubc"), 200, None, "unknown policy 'lin-ubc'; nearest: lin-ucb"),
+        (PolicySetting(policy="ucb1"), 99, None, "got batch=100, impressions=99"),
+        (PolicySetting(policy="ucb1"), 200, [1], "got 3 worlds and 1 seeds"),
     ],
 )
 def test_what_cannot_be_played_is_refused(
-    worlds: list[World], setting: Setting, impressions: int, seeds: list[int] | None, words: str
+    worlds: list[World], setting: PolicySetting, impressions: int, seeds: list[int] | None, words: str
 ) -> None:
     with pytest.raises(WorldError) as caught:
         play_worlds(worlds, setting, impressions, seeds=seeds, batch=BATCH)

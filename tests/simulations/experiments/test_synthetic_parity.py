@@ -26,9 +26,9 @@ from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from bandit.policy.thompson import Choice
 from encoders import TextEncoder
 from simulations.delayed_feedback import Waiting, delayed
-from simulations.experiments.synthetic import own_policy, posterior_as_of, setting_numbers
+from simulations.experiments.synthetic import policy_in_world, traffic_as_of
 from simulations.policies.base import Outcomes, Policy, Request
-from simulations.policies.settings import FIXED_SCALES, engine_setting
+from simulations.policies.registry import FIXED_SCALES, IN_CONTEXTS, engine_setting, numbers_of
 from simulations.worlds.drift import Changes, draw_course, eligible_at
 from simulations.worlds.shop import World, launch_mean
 from tests.paths import TINY
@@ -153,8 +153,9 @@ def compiled(wait: int) -> tuple[Callable[..., Choice], Callable[..., Waiting]]:
 
 
 def policy_of(world: World, wait: int) -> Policy:
-    policy = own_policy(FIXED_SCALES, world, HORIZON, BATCH, setting_numbers(engine_setting()))
-    return delayed(policy, wait, BATCH, DIM, posterior_as_of)
+    numbers = numbers_of(engine_setting(policy=FIXED_SCALES), IN_CONTEXTS)
+    policy = policy_in_world(FIXED_SCALES, world, HORIZON, numbers, room=N_BATCHES * BATCH)
+    return delayed(policy, wait, BATCH, DIM, traffic_as_of)
 
 
 def rows_of(world: World, contexts: Array) -> Array:

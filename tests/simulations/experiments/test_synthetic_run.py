@@ -5,27 +5,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
 
-from bandit.features.design import PriorScales, scale_groups, weight_prior
-from bandit.learning.schedule import SCALES_EVERY
-from bandit.posterior import forget, learn_scales
 from encoders import TextEncoder
+from simulations.errors import PolicyError
 from simulations.experiments.plans import N_TUNING, Plan
-from simulations.experiments.synthetic import draw_worlds, own_policy, setting_numbers
+from simulations.experiments.synthetic import draw_worlds, play_worlds
 from simulations.experiments.synthetic_run import run_synthetic
-from simulations.loop import play
-from simulations.policies.base import Outcomes, Policy
-from simulations.policies.rivals import GRIDS, RIVALS, TUNED
-from simulations.policies.settings import FIXED_SCALES, FORGETTING, WORLD_TUNED, Setting, engine_setting, grid
+from simulations.policies.registry import (
+    FIXED_SCALES,
+    FORGETTING,
+    GRID_SIZE,
+    IN_CONTEXTS,
+    WORLD_SETTINGS,
+    PolicySetting,
+    engine_setting,
+    grid_of,
+    numbers_of,
+    setting,
+)
 from simulations.reports.scores import Comparison, Played, compare
 from simulations.sweep import Workers
 from simulations.worlds.requests import WorldError
-from simulations.worlds.shop import traffic_of
 from tests.paths import TINY
 
 SMALL = {"seeds": 2, "impressions": 400, "creatives": 3, "batch": 100}
@@ -34,7 +36,7 @@ SMALL = {"seeds": 2, "impressions": 400, "creatives": 3, "batch": 100}
 def by_hand(name: str, earned: list[list[float]]) -> Played:
     """Two seeds of two batches; uniform loses 4 and 8 clicks."""
     return Played(
-        Setting(policy=name),
+        PolicySetting(policy=name),
         10,
         earned=np.array(earned),
         best=np.array([[5.0, 5.0], [6.0, 6.0]]),
@@ -95,63 +97,55 @@ def test_the_best_setting_of_the_grid_is_scored(tuned: tuple[list[Comparison], P
     rows, out = tuned
     with (out / "tuning.csv").open(newline="") as file:
         trials = list(csv.DictReader(file))
-    assert [trial["setting"] for trial in trials] == [one.setting_id for one in GRIDS["lin-ucb"]]
+    assert [trial["setting"] for trial in trials] == [
+        one.setting_id for one in grid_of("lin-ucb", IN_CONTEXTS)
+    ]
     assert {int(trial["seeds"]) for trial in trials} == {N_TUNING}
     best = min(trials, key=lambda trial: float(trial["of_uniform"]))
     assert rows[1].setting == best["setting"]
 
 
-def test_each_rival_has_a_grid_of_the_same_size_with_its_setting() -> None:
-    assert len({*(len(one) for one in GRIDS.values()), *(len(grid(name)) for name in WORLD_TUNED)}) == 1
-    assert set(GRIDS) == set(RIVALS) == set(TUNED)
-    assert all(TUNED[name] in grid for name, grid in GRIDS.items())
+def test_whoever_is_tuned_has_a_grid_of_the_same_size() -> None:
+    grids = {name: grid_of(name, IN_CONTEXTS) for name in IN_CONTEXTS}
+    assert {len(grid) for grid in grids.values()} == {0, GRID_SIZE}
+    untuned = {name for name, grid in grids.items() if not grid}
+    engines = {"engine", "plain-thompson", "greedy", FIXED_SCALES, FORGETTING}
+    assert untuned == {*engines, "beta-thompson", "uniform", "oracle"}
+    for name, grid in grids.items():
+        assert not grid or WORLD_SETTINGS[name] in grid, name
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("double_precision")
-def test_the_engine_learns_its_scales_every_twenty_batches() -> None:
-    world, batch = draw_worlds(3, n_worlds=1, n_creatives=4)[0], 50
-    numbers, prior = setting_numbers(engine_setting()), weight_prior(PriorScales())
-    groups = jnp.asarray(scale_groups())
-    key = jax.random.key(0)
-    horizon = 10_000.0
-
-    def played(name: str, n_batches: int) -> Any:
-        policy = own_policy(name, world, horizon, batch, numbers)
-        return jax.jit(lambda: play(policy, traffic_of(world, batch), n_batches, key)[0].posterior)()
-
-    before, fixed = played("engine", SCALES_EVERY - 1), played(FIXED_SCALES, SCALES_EVERY)
-    assert_allclose(before.prior.scale, prior.scale)
-    assert_allclose(fixed.prior.scale, prior.scale)
-    wanted = jax.jit(learn_scales)(fixed, prior, groups, jnp.zeros(4, int))
-    got = played("engine", SCALES_EVERY)
-    assert_allclose(got.prior.scale, wanted.prior.scale, rtol=1e-9)
-    assert_allclose(got.weights, wanted.weights, atol=1e-9)
-    assert not np.allclose(got.prior.scale, prior.scale)
+def test_every_setting_names_all_numbers_that_its_policy_reads() -> None:
+    for name, one in WORLD_SETTINGS.items():
+        assert {*numbers_of(one, IN_CONTEXTS)} == {*IN_CONTEXTS[name].reads}, name
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("double_precision")
-def test_the_forgetting_engine_forgets_before_each_batch_that_it_learns() -> None:
-    world, batch = draw_worlds(3, n_worlds=1, n_creatives=4)[0], 50
-    numbers = {**setting_numbers(engine_setting()), "half_life": jnp.asarray(0.005)}
-    fixed = own_policy(FIXED_SCALES, world, 10_000.0, batch, numbers)
-    forgetful = own_policy(FORGETTING, world, 10_000.0, batch, numbers)
-    scene = traffic_of(world, batch)
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (setting("lin-ucb", alpha=0.1), "lin-ucb reads alpha, ridge; ridge is missing in 'alpha=0.1'"),
+        (setting("beta-thompson", scale=1), "beta-thompson does not read scale: its numbers are none"),
+        (setting("ucb1", scale=1, ridge=2), "ucb1 does not read ridge: its numbers are scale"),
+        (setting("ucb2"), "unknown policy 'ucb2'; nearest: ucb1"),
+    ],
+)
+def test_numbers_that_are_not_read_are_refused(one: PolicySetting, words: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        numbers_of(one, IN_CONTEXTS)
+    assert words in str(caught.value)
+    with pytest.raises(PolicyError, match="engine does not read kapa"):
+        engine_setting(kapa=1)
 
-    def played(policy: Policy) -> Any:
-        return jax.jit(lambda: play(policy, scene, 3, jax.random.key(0))[0])()
 
-    known = played(fixed)
-    features = scene.traffic_at((), jnp.asarray(0), jax.random.key(5)).requests.features[:, 0]
-    outcomes = Outcomes(features, jnp.zeros(batch, int), jnp.zeros(batch))
-    # 50 impressions are a half-life of 0.005 days of 10,000.
-    halved = forget(known.posterior, 0.5, jnp.zeros(4, int))
-    wanted = fixed.learn(known._replace(posterior=halved), outcomes).posterior
-    got = forgetful.learn(known, outcomes).posterior
-    assert_allclose(got.weights, wanted.weights, atol=1e-10)
-    assert_allclose(got.arm_precision, wanted.arm_precision, rtol=1e-10)
-    assert not np.allclose(got.arm_precision, fixed.learn(known, outcomes).posterior.arm_precision)
+def test_what_an_engines_setting_shows_is_what_plays() -> None:
+    worlds = draw_worlds(7, n_worlds=1, n_creatives=4)
+
+    def earned(**numbers: float) -> np.ndarray:
+        return play_worlds(worlds, engine_setting(**numbers), 400, batch=100).earned
+
+    shipped = earned()
+    for changed in ({"optimism": 0, "noise": 1}, {"kappa": 1}, {"uniform": 0.5}, {"endless": 1}):
+        assert not np.array_equal(earned(**changed), shipped), changed
 
 
 @pytest.mark.parametrize(

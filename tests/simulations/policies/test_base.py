@@ -12,7 +12,6 @@ from jax import Array
 from scipy.integrate import quad
 from scipy.stats import beta
 
-from bandit.policy.quasi_random import normal_points
 from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from bandit.policy.thompson import Choice
 from bandit.posterior import Gaussian, Prior, initial_state, predict
@@ -23,10 +22,15 @@ from simulations.policies.base import (
     Request,
     beta_thompson,
     certain,
-    thompson_on_logits,
-    thompson_on_weights,
     ucb1,
     uniform,
+)
+from simulations.policies.engine import (
+    Design,
+    EngineNumbers,
+    engine,
+    engine_on_logits,
+    logits_of_rows,
 )
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -57,11 +61,6 @@ def counts_of(impressions: list[int], clicks: list[int]) -> Counts:
 def many(make: Callable[[int], Policy]) -> Callable[[Counts, Request, np.ndarray], Choice]:
     """Return a policy's choices for many uniform numbers, compiled once."""
     return jax.jit(jax.vmap(make(N_ARMS).choose, in_axes=(None, None, 0)))
-
-
-@pytest.fixture(scope="module")
-def points(double_precision: None) -> Array:
-    return jnp.asarray(normal_points(N_ARMS))
 
 
 def test_counts_add_up() -> None:
@@ -150,13 +149,13 @@ def a_world() -> tuple[Prior, np.ndarray, Gaussian]:
     return prior, features, predict_jit(empty(prior, N_ARMS, 1), features, arms, np.zeros_like(arms))
 
 
-def test_both_forms_of_the_engine_are_one_policy(points: Array) -> None:
+def test_both_forms_of_the_engine_are_one_policy() -> None:
     # Without context the logits are all there is: the full posterior must make the same decisions from the
     # same uniform numbers, batch after batch.
     prior, features, logits = a_world()
-    horizon = jnp.asarray(4_000.0)
-    on_logits = thompson_on_logits("engine", logits, horizon, points)
-    on_weights = thompson_on_weights("engine", empty(prior, N_ARMS, 1), horizon, points)
+    design = Design(prior, jnp.zeros((1, DIM)), jnp.asarray(features)[:, None, :], logits_of_rows)
+    on_logits = engine_on_logits(logits, 4_000.0)
+    on_weights = engine(design, 4_000.0, room=6 * BATCH, learns_scales=False)
     request = Request(features, ALL)
     choose_logits, choose_weights = (
         jax.jit(jax.vmap(policy.choose, in_axes=(None, None, 0))) for policy in (on_logits, on_weights)
@@ -179,13 +178,13 @@ def test_both_forms_of_the_engine_are_one_policy(points: Array) -> None:
         assert float(belief.so_far) == float(full.so_far) == (number + 1) * BATCH
 
 
-def test_settings_reach_the_draw(points: Array) -> None:
+def test_settings_reach_the_draw() -> None:
     _, _, logits = a_world()
     uniforms = uniforms_of(300)
 
     @jax.jit
     def shares(horizon: Array, kappa: Array, uniform_share: Array) -> Array:
-        policy = thompson_on_logits("x", logits, horizon, points, kappa, uniform_share)
+        policy = engine_on_logits(logits, horizon, EngineNumbers(kappa=kappa, uniform=uniform_share))
         choose = jax.vmap(policy.choose, in_axes=(None, None, 0))
         return choose(policy.start, a_request(), uniforms).propensities
 

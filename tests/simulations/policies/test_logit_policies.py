@@ -9,11 +9,12 @@ from scipy.stats import norm
 
 from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from bandit.posterior import Gaussian
-from simulations.policies.base import Counts, LogitState, Policy, Request
+from simulations.policies.base import Counts, Policy, Request
+from simulations.policies.engine import LogitState, engine_on_logits
 from simulations.policies.logit_policies import (
     ab_then_commit,
     bayes_ucb,
-    epsilon_greedy,
+    epsilon_greedy_on_logits,
     informed_beta,
     kl_ucb,
     lola,
@@ -29,6 +30,12 @@ ALL = np.ones(N_ARMS, bool)
 
 def uniforms_of(n: int) -> Uniforms:
     return uniforms_of_ids([str(i) for i in range(n)], 0)
+
+
+def belief(logits: Gaussian, so_far: float = 0.0) -> LogitState:
+    """Return a state that knows these logits after so many impressions."""
+    start: LogitState = engine_on_logits(logits, 1.0).start
+    return start._replace(so_far=jnp.asarray(float(so_far)))
 
 
 def chosen(policy: Policy, state: Counts | LogitState, eligible: np.ndarray = ALL, n: int = 1) -> np.ndarray:
@@ -60,7 +67,7 @@ def test_bayes_ucb_shows_the_highest_quantile(power: float) -> None:
     shown = set()
     for seed in range(8):
         logits, so_far = some_logits(seed), 10 * seed**2
-        state = LogitState(logits, jnp.asarray(float(so_far)))
+        state = belief(logits, so_far)
         level = 1 - 1 / ((so_far + 1) * np.log(4_000) ** power)
         sd = np.sqrt(np.diagonal(logits.covariance))
         best = int(np.argmax(np.asarray(logits.mean) + 0.7 * norm.ppf(max(level, 0.5)) * sd))
@@ -117,8 +124,8 @@ def test_ab_test_shows_all_alike_and_then_the_best() -> None:
 
 def test_epsilon_greedy_shows_the_best_mean_but_for_its_share() -> None:
     logits = some_logits(1)
-    state = LogitState(logits, jnp.zeros(()))
-    shown = np.bincount(chosen(epsilon_greedy(logits, 0.2), state, n=N_DECISIONS), minlength=N_ARMS)
+    state = belief(logits)
+    shown = np.bincount(chosen(epsilon_greedy_on_logits(logits, 0.2), state, n=N_DECISIONS), minlength=N_ARMS)
     expected = np.full(N_ARMS, 0.05)
     expected[int(np.argmax(logits.mean))] += 0.8
     error = np.sqrt(expected * (1 - expected) / N_DECISIONS)
@@ -132,7 +139,7 @@ def test_scaled_thompson_shows_an_arm_as_often_as_its_scaled_draw_is_the_best(sc
     covariance = np.asarray(logits.covariance)
     sd = scale * np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     exact = norm.cdf(float(logits.mean[0] - logits.mean[1]) / sd)
-    state = LogitState(logits, jnp.zeros(()))
+    state = belief(logits)
     first = (chosen(scaled_thompson(logits, scale), state, eligible, N_DECISIONS) == 0).mean()
     assert 0.02 < exact < 0.98
     assert first == pytest.approx(exact, abs=5 * np.sqrt(exact * (1 - exact) / N_DECISIONS))

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from bandit.features.design import N_CONTEXT, design_row
 from simulations.experiments.synthetic import COURSE, draw_worlds, play_worlds
 from simulations.loop import Traffic
-from simulations.policies.settings import WORLD_SETTINGS, Setting
+from simulations.policies.registry import WORLD_SETTINGS, PolicySetting
 from simulations.worlds.drift import (
     CONVERSIONS,
     Changes,
@@ -28,7 +28,6 @@ from simulations.worlds.shop import World, launch_mean, traffic_of
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
-BY_NAME = {setting.policy: setting for setting in WORLD_SETTINGS}
 N_ARMS, BATCH, IMPRESSIONS = 6, 100, 2_000
 
 
@@ -51,7 +50,9 @@ def test_changes_that_are_switched_off_leave_a_world_as_it_is() -> None:
     plain = draw_worlds(4, n_worlds=2, n_creatives=N_ARMS)
     still = worlds(n_worlds=2)
     for name in ("beta-thompson", "engine"):
-        wanted, got = (play_worlds(both, BY_NAME[name], IMPRESSIONS, batch=BATCH) for both in (plain, still))
+        wanted, got = (
+            play_worlds(both, WORLD_SETTINGS[name], IMPRESSIONS, batch=BATCH) for both in (plain, still)
+        )
         assert_array_equal(got.shown, wanted.shown)
         assert_allclose(got.earned, wanted.earned, rtol=1e-12)
         assert_allclose(got.best, wanted.best, rtol=1e-12)
@@ -97,7 +98,7 @@ def test_eligible_by_hand() -> None:
 @pytest.mark.parametrize("name", ["beta-thompson", "engine"])
 def test_nobody_is_shown_outside_its_life_and_the_best_is_one_of_those_there(name: str) -> None:
     (world,) = worlds(arriving=0.5, retiring=0.5)
-    played = play_worlds([world], BY_NAME[name], IMPRESSIONS, batch=BATCH)
+    played = play_worlds([world], WORLD_SETTINGS[name], IMPRESSIONS, batch=BATCH)
     starts = np.arange(IMPRESSIONS // BATCH) * BATCH / 10_000
     there = (np.asarray(course(world).arrives) <= starts[:, None]) & (
         starts[:, None] < np.asarray(course(world).retires)
@@ -187,12 +188,13 @@ def test_drift_is_a_brownian_motion_that_all_policies_meet_alike() -> None:
     assert steps.std() == pytest.approx(0.3 * np.sqrt(0.1), rel=4 / np.sqrt(2 * steps.size))
     assert abs(np.corrcoef(steps[1:].ravel(), steps[:-1].ravel())[0, 1]) < 4 / np.sqrt(steps.size)
     counts, bayes = (
-        play_worlds([world], BY_NAME[name], IMPRESSIONS, batch=BATCH) for name in ("beta-thompson", "ucb1")
+        play_worlds([world], WORLD_SETTINGS[name], IMPRESSIONS, batch=BATCH)
+        for name in ("beta-thompson", "ucb1")
     )
     assert_allclose(counts.best, bayes.best, rtol=1e-12)
     still = play_worlds(
         [world._replace(course=course(world)._replace(drift=jnp.zeros(())))],
-        BY_NAME["ucb1"],
+        WORLD_SETTINGS["ucb1"],
         IMPRESSIONS,
         batch=BATCH,
     )
@@ -220,10 +222,10 @@ def test_where_creatives_tire_uniform_and_oracle_play_and_each_meets_its_own_mom
     tiring = worlds(n_worlds=2, per_day=1_000, fatigue=1.5, wear=100)
     fresh = worlds(n_worlds=2, per_day=1_000)
     counts, even, best = (
-        play_worlds(tiring, Setting(policy=name), IMPRESSIONS, batch=BATCH)
+        play_worlds(tiring, PolicySetting(policy=name), IMPRESSIONS, batch=BATCH)
         for name in ("beta-thompson", "uniform", "oracle")
     )
-    untired = play_worlds(fresh, Setting(policy="oracle"), IMPRESSIONS, batch=BATCH)
+    untired = play_worlds(fresh, PolicySetting(policy="oracle"), IMPRESSIONS, batch=BATCH)
     assert_allclose(best.earned, best.best, rtol=1e-12)
     assert_allclose(untired.earned, untired.best, rtol=1e-12)
     assert (best.earned.sum(axis=1) < untired.earned.sum(axis=1)).all()
@@ -259,7 +261,7 @@ def test_policies_see_the_reported_clicks() -> None:
     (silent,), (noisy,) = worlds(lost=1.0), worlds(bots=1.0, bot_rate=1.0)
     # Without any click UCB1 goes by its bonus alone, and where all is clicked likewise: every arm alike.
     for world in (silent, noisy):
-        played = play_worlds([world], BY_NAME["ucb1"], 12 * BATCH, batch=BATCH)
+        played = play_worlds([world], WORLD_SETTINGS["ucb1"], 12 * BATCH, batch=BATCH)
         assert_array_equal(played.shown[0].sum(axis=0), 2 * BATCH)
     assert played.best.sum() == 0
 
@@ -293,7 +295,9 @@ def test_conversions_leave_the_rest_of_a_world_as_it_is() -> None:
     assert_array_equal(course(plain).arrives, course(selling).arrives)
     assert_array_equal(course(plain).retires, course(selling).retires)
     assert_array_equal(course(plain).converts, 1)
-    played = [play_worlds([one], BY_NAME["ucb1"], IMPRESSIONS, batch=BATCH) for one in (plain, selling)]
+    played = [
+        play_worlds([one], WORLD_SETTINGS["ucb1"], IMPRESSIONS, batch=BATCH) for one in (plain, selling)
+    ]
     assert_array_equal(played[0].shown, played[1].shown)  # it is told of the same clicks
     shown = played[0].shown[0] / BATCH
     assert_array_equal(shown.max(axis=1), 1)  # UCB1 shows one creative for a batch
@@ -302,7 +306,9 @@ def test_conversions_leave_the_rest_of_a_world_as_it_is() -> None:
 
 def test_policies_learn_late_where_they_wait() -> None:
     late, prompt = worlds(per_day=1_000, window=0.4), worlds(per_day=1_000)
-    waited, at_once = (play_worlds(one, BY_NAME["ucb1"], IMPRESSIONS, batch=BATCH) for one in (late, prompt))
+    waited, at_once = (
+        play_worlds(one, WORLD_SETTINGS["ucb1"], IMPRESSIONS, batch=BATCH) for one in (late, prompt)
+    )
     # UCB1 shows the first arm until it knows of an impression of it.
     assert_array_equal(waited.shown[0, :5, 0], BATCH)
     assert_array_equal(at_once.shown[0, :2, 0], [BATCH, 0])
