@@ -110,25 +110,28 @@ class Maintenance:
     Args:
         prior: before any data.
         groups: which weights share a scale that is learnt; None where no scale is.
+
+    Attributes:
+        step: steps of the engine's log so far.
     """
 
     def __init__(self, prior: Prior, groups: Array | None) -> None:
         self._prior, self._groups = prior, groups
-        self._learnt = self._at_refit = self._step = 0
+        self.step = self._learnt = self._at_refit = 0
         self._taught: list[Taught] = []
 
     def after(self, states: State, test: Taught, n_batches: int, batch: int) -> State:
         """Return the states of all seeds after what fell due in a test."""
         n_scales = 0
         for _ in range(n_batches):
-            is_due = (self._step + 1) % SCALES_EVERY == 0
+            is_due = (self.step + 1) % SCALES_EVERY == 0
             n_scales += is_due
-            self._step += 1 + is_due
+            self.step += 1 + is_due
         self._learnt += n_batches * batch
         if 2 * self._at_refit <= LAST_REFIT:
             self._taught.append(test)
         if is_refit_due(self._learnt, self._at_refit):
-            self._step, self._at_refit = self._step + 1, self._learnt
+            self.step, self._at_refit = self.step + 1, self._learnt
             return self._refit()
         if self._groups is not None:
             for _ in range(n_scales):

@@ -1,8 +1,10 @@
 """Creatives arrive, retire and are heard of late: the compiled engine decides as `Engine` does on a database.
 
-A thousand requests with contexts, whose levels and moments the engine gets to know on the way.
-Ids arrive in order and the last one retires, so that the candidates of both lie on the same places of the
-point sets, and there are five to eight, which the engine pads to eight.
+A thousand requests with contexts, whose levels and moments the engine gets to know on the way. Once as it is
+shipped, with scales learnt and a refit; there contexts have no numbers, for a refit takes their moments as
+they are by then, and the loop has each vector as it was at first. And once with numbers, without a refit. Ids
+arrive in order and the last one retires, so that the candidates of both lie on the same places of the point
+sets, and there are five to eight, which the engine pads to eight.
 """
 
 from collections.abc import Callable
@@ -28,7 +30,7 @@ from encoders import TextEncoder
 from simulations.delayed_feedback import Waiting, delayed
 from simulations.experiments.synthetic import policy_in_world, traffic_as_of
 from simulations.policies.base import Outcomes, Policy, Request
-from simulations.policies.registry import FIXED_SCALES, IN_CONTEXTS, engine_setting, numbers_of
+from simulations.policies.registry import ENGINE, FIXED_SCALES, IN_CONTEXTS, engine_setting, numbers_of
 from simulations.worlds.drift import Changes, draw_course, eligible_at
 from simulations.worlds.shop import World, launch_mean
 from tests.paths import TINY
@@ -42,16 +44,17 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 class Seen(NamedTuple):
-    """What the engine did: its decisions, propensities by creative, clicks, and vectors of the contexts."""
+    """What the engine did: decisions, propensities by creative, clicks, contexts' vectors, and steps."""
 
     chosen: np.ndarray
     propensities: np.ndarray
     clicks: np.ndarray
     contexts: np.ndarray
     content: np.ndarray
+    steps: int
 
 
-def play_engine(url: str, encoder: TextEncoder, wait: int) -> Seen:
+def play_engine(url: str, encoder: TextEncoder, wait: int, has_numbers: bool) -> Seen:
     """Let the engine decide a batch a minute; a window of half a minute more than the wait settles them."""
     now = [START]
     chosen = np.zeros((N_BATCHES, BATCH), int)
@@ -60,7 +63,7 @@ def play_engine(url: str, encoder: TextEncoder, wait: int) -> Seen:
     rng = np.random.default_rng(5)
     uniforms = rng.random((N_BATCHES, BATCH))
     with Engine.open(url, learn="manual", clock=lambda: now[0], encoder=encoder) as engine:
-        engine.set_scale_learning(False)  # its steps are numbered otherwise than those of the loop
+        engine.set_scale_learning(not has_numbers)
         window = 60 * wait - 30 if wait else 0
         engine.add_campaign("spring", horizon=HORIZON, attribution_window=window)
         for batch in range(N_BATCHES):
@@ -69,7 +72,7 @@ def play_engine(url: str, encoder: TextEncoder, wait: int) -> Seen:
                 engine.add_creatives("spring", arrived)
             for i in np.flatnonzero(batch == RETIRES):
                 engine.retire("spring", f"{i}")
-            ids, contexts = ids_of(batch), contexts_of(rng)
+            ids, contexts = ids_of(batch), contexts_of(rng, has_numbers)
             decisions = engine.select_many(
                 [
                     EngineRequest(campaign="spring", decision_id=i, context=context)
@@ -89,18 +92,20 @@ def play_engine(url: str, encoder: TextEncoder, wait: int) -> Seen:
             )
             assert engine.settle().learnt == (BATCH if batch >= wait else 0)
             now[0] += timedelta(minutes=1)
+        steps = engine._learner.replica.step
         content = np.array(engine._model.catalog.content, float)[: N_ARMS - 1]
     padded = np.concatenate([content, np.zeros((1, content.shape[1]))])  # the eighth never arrives
-    return Seen(chosen, propensities, (uniforms < RATES[chosen]).astype(float), vectors, padded)
+    return Seen(chosen, propensities, (uniforms < RATES[chosen]).astype(float), vectors, padded, steps)
 
 
-def contexts_of(rng: np.random.Generator) -> list[dict[str, str | bool | float]]:
-    """Draw the contexts of a batch: a text, a boolean and a number."""
+def contexts_of(rng: np.random.Generator, has_numbers: bool) -> list[dict[str, str | bool | float]]:
+    """Draw the contexts of a batch: two texts, a boolean, and a number or none."""
     return [
         {
             "device": str(rng.choice(["mobile", "desktop", "tablet"], p=[0.6, 0.3, 0.1])),
+            "segment": str(rng.choice(["new", "loyal"])),
             "weekend": bool(rng.random() < 0.3),
-            "basket": round(float(rng.uniform(5, 95)), 2),
+            **({"basket": round(float(rng.uniform(5, 95)), 2)} if has_numbers else {}),
         }
         for _ in range(BATCH)
     ]
@@ -110,16 +115,19 @@ def ids_of(batch: int) -> list[str]:
     return [f"{batch}-{place}" for place in range(BATCH)]
 
 
-@pytest.mark.parametrize("wait", [0, 2])
-def test_engine_and_compiled_play_decide_alike(url: str, wait: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The engine fits everything again after 512 decisions, by the newest schema; the loop has no such thing.
-    monkeypatch.setattr("bandit.learning.schedule.FIRST_REFIT", 2 * N_BATCHES * BATCH)
-    seen = play_engine(url, TextEncoder(TINY, dtype="float32"), wait)
+@pytest.mark.parametrize(("wait", "has_numbers"), [(0, True), (2, True), (0, False), (2, False)])
+def test_engine_and_compiled_play_decide_alike(
+    url: str, wait: int, has_numbers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = FIXED_SCALES if has_numbers else ENGINE
+    if has_numbers:
+        monkeypatch.setattr("bandit.learning.schedule.FIRST_REFIT", 2 * N_BATCHES * BATCH)
+    seen = play_engine(url, TextEncoder(TINY, dtype="float32"), wait, has_numbers)
     assert set(seen.chosen.ravel().tolist()) == set(range(N_ARMS - 1))
     assert len(set(seen.chosen[18:].ravel().tolist())) > 2
     slots = np.unique(np.nonzero(seen.contexts)[2])
     assert len(slots) >= 5, "levels and moments were learnt on the way"
-    assert len(np.unique(seen.contexts[-1], axis=0)) == BATCH
+    assert (len(np.unique(seen.contexts[-1], axis=0)) == BATCH) == has_numbers
     ties = 0
     with double_precision():
         course = draw_course(jax.random.key(0), Changes(per_day=BATCH), N_ARMS, N_BATCHES * BATCH)
@@ -132,8 +140,8 @@ def test_engine_and_compiled_play_decide_alike(url: str, wait: int, monkeypatch:
             interaction=jnp.zeros((N_ARMS, N_CONTEXT)),
             course=course._replace(arrives=jnp.asarray(ARRIVES), retires=jnp.asarray(RETIRES)),
         )
-        state = policy_of(world, wait).start
-        choose, learn = compiled(wait)
+        state = policy_of(name, world, wait).start
+        choose, learn = compiled(name, wait)
         for batch in range(N_BATCHES):
             choice = choose(
                 world, state, jnp.asarray(batch), seen.contexts[batch], uniforms_of_ids(ids_of(batch), 0)
@@ -145,16 +153,20 @@ def test_engine_and_compiled_play_decide_alike(url: str, wait: int, monkeypatch:
             ties += int((apart > 1e-9).sum())
             state = learn(world, state, seen.contexts[batch], choice.chosen, jnp.asarray(seen.clicks[batch]))
     assert ties <= N_BATCHES * BATCH / 100, f"{ties} propensities differ"
+    known = state.known if wait else state
+    assert int(known.step) == seen.steps
+    n_refits, n_scales = (0, 0) if has_numbers else (1, 1)
+    assert seen.steps == N_BATCHES - wait + n_refits + n_scales
 
 
 @cache
-def compiled(wait: int) -> tuple[Callable[..., Choice], Callable[..., Waiting]]:
-    return jax.jit(partial(choices, wait)), jax.jit(partial(learnt, wait))
+def compiled(name: str, wait: int) -> tuple[Callable[..., Choice], Callable[..., Waiting]]:
+    return jax.jit(partial(choices, name, wait)), jax.jit(partial(learnt, name, wait))
 
 
-def policy_of(world: World, wait: int) -> Policy:
-    numbers = numbers_of(engine_setting(policy=FIXED_SCALES), IN_CONTEXTS)
-    policy = policy_in_world(FIXED_SCALES, world, HORIZON, numbers, room=N_BATCHES * BATCH)
+def policy_of(name: str, world: World, wait: int) -> Policy:
+    numbers = numbers_of(engine_setting(policy=name), IN_CONTEXTS)
+    policy = policy_in_world(name, world, HORIZON, numbers, room=N_BATCHES * BATCH)
     return delayed(policy, wait, BATCH, DIM, traffic_as_of)
 
 
@@ -165,15 +177,17 @@ def rows_of(world: World, contexts: Array) -> Array:
 
 
 def choices(
-    wait: int, world: World, state: Waiting, batch: Array, contexts: Array, uniforms: Uniforms
+    name: str, wait: int, world: World, state: Waiting, batch: Array, contexts: Array, uniforms: Uniforms
 ) -> Choice:
     assert world.course is not None
     there = jnp.broadcast_to(eligible_at(world.course, batch * BATCH), (BATCH, N_ARMS))
     request = Request(rows_of(world, contexts), there)
-    return jax.vmap(policy_of(world, wait).choose, in_axes=(None, 0, 0))(state, request, uniforms)
+    return jax.vmap(policy_of(name, world, wait).choose, in_axes=(None, 0, 0))(state, request, uniforms)
 
 
-def learnt(wait: int, world: World, state: Waiting, contexts: Array, chosen: Array, clicks: Array) -> Waiting:
+def learnt(
+    name: str, wait: int, world: World, state: Waiting, contexts: Array, chosen: Array, clicks: Array
+) -> Waiting:
     seen = Outcomes(rows_of(world, contexts)[jnp.arange(BATCH), chosen], chosen, clicks)
-    after: Waiting = policy_of(world, wait).learn(state, seen)
+    after: Waiting = policy_of(name, world, wait).learn(state, seen)
     return after
