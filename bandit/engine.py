@@ -835,7 +835,7 @@ class Engine:
             self._need_lease("warm_start")
             imported = import_history(self._store, self._model, history, now=self._clock())
             try:
-                if imported.is_new or self._model.is_refit_due():
+                if imported.is_new or self._model.settings.is_refit_due:
                     self._refit("warm_start's refit")
             except Exception as error:
                 raise HistoryError(

@@ -6,7 +6,7 @@ from itertools import islice
 from bandit.errors import ContextError, LogFileError, listed
 from bandit.features.context import check_context
 from bandit.features.context_policy import allowed
-from bandit.model.model import initial_settings
+from bandit.model.settings import initial_settings
 from storage import ContextRecord, Store
 from storage.maintenance.exporter import LoggedDecision, Setup
 

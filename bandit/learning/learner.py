@@ -23,6 +23,7 @@ from bandit.learning.schedule import MaintenanceSchedule, fixed_scales, is_refit
 from bandit.learning.snapshots import snapshot_to_bytes
 from bandit.model.catalog import CampaignEntry
 from bandit.model.content import Features, new_features
+from bandit.model.device_tables import padded_campaigns
 from bandit.model.embeddings import LazyEncoder
 from bandit.model.model import Model
 from bandit.posterior import RefitInfo, SiteInfo, State, with_shared
@@ -86,7 +87,7 @@ class Learner:
             if self.lease is not None:
                 self.replica.catch_up()
                 self._model.reread_settings()
-                if self._model.is_refit_due():
+                if self._model.settings.is_refit_due:
                     self.refit()
         return self.lease is not None
 
@@ -108,7 +109,7 @@ class Learner:
         """
         if not self.ensure_lease():
             return 0
-        if self._model.is_refit_due() and not self.refit():
+        if self._model.settings.is_refit_due and not self.refit():
             return 0
         if not self._keep_up():
             return 0
@@ -133,7 +134,7 @@ class Learner:
             return True
         with double_precision():
             state = self.replica.view.state
-            arm_campaign = self._model.arm_campaign(len(state.arm_precision))
+            arm_campaign = padded_campaigns(self._model.catalog, len(state.arm_precision))
             scales = self._schedule.learnt_scales(state, arm_campaign)
         return self._do("scales", scales)
 
@@ -206,7 +207,7 @@ class Learner:
             return False
         self._model.reload()
         features = features or self._model.better_features()
-        learns_scales = self._model.learns_scales
+        learns_scales = self._model.settings.learns_scales
         parameters: dict[str, Any] = {"learns_scales": learns_scales}
         if features is not None:
             parameters["encoder"] = features.encoder.fingerprint

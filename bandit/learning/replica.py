@@ -21,6 +21,7 @@ from bandit.learning.schedule import MaintenanceSchedule, decay_since, fixed_sca
 from bandit.learning.snapshots import all_arms, forgets_of, restored, steps_to_fold
 from bandit.learning.view import PosteriorView
 from bandit.model.catalog import Catalog
+from bandit.model.device_tables import capacity_for, padded_campaigns
 from bandit.model.model import Model
 from bandit.padding import padded_size, room_for
 from bandit.posterior import Change, RefitInfo, SiteInfo, State, grow, initial_state
@@ -70,14 +71,14 @@ class PosteriorReplica:
         """Read the posterior from the newest snapshot and fold what the log has since."""
         stored = self._reread()
         with double_precision():
-            n_arms, n_campaigns = self._model.capacity()
+            n_arms, n_campaigns = capacity_for(self._model.catalog)
             self.forgot_at = None
             if stored is None:
                 state = initial_state(self._schedule.prior(), n_arms, n_campaigns)
             else:
                 snapshot, arms = stored
                 index = np.array([self._model.catalog.arm[int(i)] for i in arms.creative_ids], np.int64)
-                arm_campaign = self._model.arm_campaign(n_arms)
+                arm_campaign = padded_campaigns(self._model.catalog, n_arms)
                 forgets = self._store.learning.forgets(self._model_id, up_to_step=snapshot.step)
                 self.forgot_at = forgets[-1].logged_at if forgets else None
                 decay = decay_since(arms, forgets)
@@ -180,7 +181,7 @@ class PosteriorReplica:
         state = self.view.state
         if kind == "correction":  # it is for the refits after it
             return state
-        arm_campaign = self._model.arm_campaign(len(state.arm_precision))
+        arm_campaign = padded_campaigns(self._model.catalog, len(state.arm_precision))
         if kind == "scales":
             return self._schedule.rescaled(state, parameters, arm_campaign)
         faded: State = fade(state, parameters["kept"], arm_campaign)
@@ -200,22 +201,24 @@ class PosteriorReplica:
                 are not named are the initial ones.
             catalog: With other contents than those in use; None for these.
         """
-        n_arms, n_campaigns = self._model.capacity()
+        n_arms, n_campaigns = capacity_for(self._model.catalog)
         with double_precision():
-            tables = self._model.tables(n_arms, n_campaigns, catalog)
+            tables = self._model.tables.of(catalog or self._model.catalog, n_arms, n_campaigns)
             prior, tables = jax.block_until_ready((self._schedule.prior(scales), tables))
-        arm_campaign = self._model.arm_campaign(n_arms)
+        arm_campaign = padded_campaigns(self._model.catalog, n_arms)
         return fit_counts(prior, tables, rows, arm_campaign, n_campaigns, scales is None)
 
     def publish(self, state: State) -> None:
         """Let selection see a posterior, with the catalog as it is now; called in double precision."""
-        n_arms, n_campaigns = self._model.capacity()
+        n_arms, n_campaigns = capacity_for(self._model.catalog)
         if (n_arms, n_campaigns) != (len(state.arm_precision), len(state.campaign_precision)):
             state = grow(state, n_arms, n_campaigns)
         # Waited for here: nothing of a block in double precision may still run after it.
-        state, tables = jax.block_until_ready((state, self._model.tables(n_arms, n_campaigns)))
+        state, tables = jax.block_until_ready(
+            (state, self._model.tables.of(self._model.catalog, n_arms, n_campaigns))
+        )
         self.view = PosteriorView(
-            state, tables, self._model.catalog, self.step, dict(self._model.activated), {}
+            state, tables, self._model.catalog, self.step, self._model.impressions.by_campaign(), {}
         )
 
     def note(self, rows: LearnRows) -> None:
@@ -233,7 +236,7 @@ class PosteriorReplica:
             yield
         with double_precision():
             state = self.view.state
-            arm_campaign = self._model.arm_campaign(len(state.arm_precision))
+            arm_campaign = padded_campaigns(self._model.catalog, len(state.arm_precision))
             scales = self._schedule.learnt_scales(state, arm_campaign)
             others = {**scales, "arm": 2 * scales["arm"]}  # another τ is another program
             jax.block_until_ready([self._schedule.rescaled(state, s, arm_campaign) for s in (scales, others)])
@@ -283,13 +286,13 @@ class PosteriorReplica:
             return
         forgets = forgets_of(log)
         with double_precision():
-            n_arms, n_campaigns = self._model.capacity()
+            n_arms, n_campaigns = capacity_for(self._model.catalog)
             state = self.view.state
             if n_arms > len(state.arm_precision):
                 state = grow(state, n_arms, n_campaigns)
             index = np.array([self._model.catalog.arm[int(i)] for i in arms.creative_ids], np.int64)
             everything, decay = all_arms(state, arms, index, forgets)
-            arm_campaign = self._model.arm_campaign(n_arms)
+            arm_campaign = padded_campaigns(self._model.catalog, n_arms)
             followed = restored(
                 snapshot.state, everything, everything.creative_ids, decay, arm_campaign, n_campaigns
             )

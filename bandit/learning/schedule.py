@@ -107,11 +107,11 @@ class MaintenanceSchedule:
 
     def prior(self, scales: Mapping[str, Any] | None = None) -> Prior:
         """Return the prior before any data, or with other scales; called in double precision."""
-        return weight_prior(PriorScales(**{**self._model.scales._asdict(), **(scales or {})}))
+        return weight_prior(PriorScales(**{**self._model.settings.scales._asdict(), **(scales or {})}))
 
     def is_scales_due(self, step: int) -> bool:
         """Whether the step of this number learns the scales."""
-        return self._model.learns_scales and step % SCALES_EVERY == 0
+        return self._model.settings.learns_scales and step % SCALES_EVERY == 0
 
     def learnt_scales(self, state: State, arm_campaign: np.ndarray) -> dict[str, float]:
         """Return the scales after one step of learning them: the parameters of a step of the log."""
@@ -139,7 +139,8 @@ class MaintenanceSchedule:
             now: The time.
             forgot_at: When the last step of forgetting was logged.
         """
-        half_life, since = self._model.half_life_days, self._model.forgets_since
+        settings = self._model.settings
+        half_life, since = settings.half_life_days, settings.forgets_since
         if half_life is None or since is None:
             return None
         elapsed = now - max(since, forgot_at or since)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from bandit.features.content_pca import (
 )
 from bandit.model.catalog import Catalog, build_catalog
 from bandit.model.embeddings import LazyEncoder, SqlVectors
+from bandit.model.settings import settings_of
 from bandit.types import TEXT_FIELDS
 from encoders import Encoder, encode_cached, encode_fields, fill_cache
 from storage import CreativeRecord, ModelRecord, NewFeatures, Store
@@ -96,7 +97,7 @@ class Contents:
 
     def take(self, stored: ModelRecord) -> None:
         """Take the encoder and components as they are stored; contents follow when they are asked for."""
-        step = features_step(stored.settings)
+        step = settings_of(stored.settings).features_step
         if stored.components is None or (self.are_known and step == self.step):
             return
         self._components = components_from_bytes(stored.components)
@@ -217,11 +218,6 @@ def new_features(features: Features, step: int) -> NewFeatures:
         },
         creative_ids=frozenset(catalog.names),
     )
-
-
-def features_step(settings: Mapping[str, Any]) -> int:
-    """Return the learning step that brought a model's encoder, components and mean contents."""
-    return int(settings.get("features_step", 0))
 
 
 def texts_of(creative: CreativeRecord) -> dict[str, str]:

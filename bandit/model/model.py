@@ -6,19 +6,19 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from bandit.errors import ContextError
-from bandit.features.content_tables import ContentTables
 from bandit.features.context import check_context, distinct_contexts, give_slots
 from bandit.features.context_policy import check_policy, new_secret
-from bandit.features.design import N_CONTENT, N_CONTEXT, PriorScales
-from bandit.model.catalog import CampaignEntry, Catalog, build_catalog
-from bandit.model.content import Contents, Features, Reading, features_step
+from bandit.features.design import N_CONTEXT
+from bandit.model.catalog import CampaignEntry, build_catalog
+from bandit.model.content import Contents, Features, Reading
+from bandit.model.device_tables import DeviceTables
 from bandit.model.embeddings import LazyEncoder
-from bandit.padding import room_for
+from bandit.model.impression_counts import ImpressionCounts
+from bandit.model.settings import ModelSettings, initial_settings, settings_of
 from encoders import Encoder
 from storage import (
     ContextCountRecord,
@@ -31,11 +31,6 @@ from storage import (
 from storage.records import ContextKind
 
 
-def initial_settings() -> dict[str, object]:
-    """Return the settings of a new model."""
-    return {"scales": PriorScales()._asdict()}
-
-
 class Model:
     """One model's campaigns, creatives, contents and context schema; reread from SQL, never its own truth.
 
@@ -46,11 +41,11 @@ class Model:
         encoder: See `LazyEncoder`.
 
     Attributes:
-        record: The stored settings.
-        scales: Prior scales.
+        record: The stored row.
         catalog: Campaigns and creatives; replaced as a whole.
         schema: The context schema; replaced as a whole.
-        activated: Decisions that each campaign has had, by campaign id.
+        tables: The catalog's contents on the device.
+        impressions: Decisions that each campaign has had.
     """
 
     def __init__(
@@ -62,13 +57,11 @@ class Model:
         self.record = store.models.get_or_create(
             seed=seed, encoder_fingerprint=None, settings=initial_settings()
         )
-        self.scales = PriorScales(**self.record.settings["scales"])
         self._contents = Contents(store, clock, self.record, encoder, self.reread_features)
-        self._tables: tuple[Catalog, tuple[int, int], ContentTables] | None = None
-        self._count_lock = threading.Lock()
+        self.tables = DeviceTables()
         self.catalog = build_catalog([], [], {})
         self.schema: ContextRecord = store.models.context(self.record.model_id)
-        self.activated = store.learning.impressions(self.record.model_id)
+        self.impressions = ImpressionCounts(store, self.record.model_id)
         while not self.reload():
             self.reread_features()
 
@@ -85,7 +78,8 @@ class Model:
             campaigns = self._store.campaigns.all(self.record.model_id)
             creatives = self._store.campaigns.all_creatives(self.record.model_id)
             # Asked last: what was read before a swap is as it was before.
-            if features_step(self._store.models.settings(self.record.model_id)) != self.features_step:
+            stored = settings_of(self._store.models.settings(self.record.model_id))
+            if stored.features_step != self.features_step:
                 return False
             self.catalog = build_catalog(campaigns, creatives, self._contents.of(creatives), self.catalog)
             self.schema = self._store.models.context(self.record.model_id)
@@ -100,18 +94,19 @@ class Model:
             self._contents.take(self.record)
 
     @property
+    def settings(self) -> ModelSettings:
+        """What the model is set to, as it was last read."""
+        return settings_of(self.record.settings)
+
+    @property
     def features_step(self) -> int:
         """The learning step from which on encoder, components and mean contents are those here."""
         return self._contents.step
 
-    def is_refit_due(self) -> bool:
-        """Whether contents or history have changed and the refit that must follow was never finished."""
-        return bool(self.record.settings.get("refit_due"))
-
     def mark_refit(self, *, is_due: bool) -> None:
         """Note before a change that a refit must follow, or that it did: a killed process finds the note."""
         with self._lock:
-            if self.is_refit_due() != is_due:
+            if self.settings.is_refit_due != is_due:
                 self.change_settings(refit_due=is_due)
 
     def reread_settings(self) -> None:
@@ -130,23 +125,6 @@ class Model:
         with self._lock:
             self.record = self._store.models.change_context_policy(self.record.model_id, policy, new_secret())
 
-    @property
-    def learns_scales(self) -> bool:
-        """Whether the prior's scales are learnt."""
-        return bool(self.record.settings.get("learn_scales", True))
-
-    @property
-    def half_life_days(self) -> float | None:
-        """Days after which what the data taught counts half; None never forgets."""
-        half_life: float | None = self.record.settings.get("half_life_days")
-        return half_life
-
-    @property
-    def forgets_since(self) -> datetime | None:
-        """When forgetting was switched on."""
-        since = self.record.settings.get("forgets_since")
-        return None if since is None else datetime.fromisoformat(since)
-
     def knows(self, rows: LearnRows) -> bool:
         """Whether all that the features of decisions depend on has been read, whichever process made them."""
         campaigns = {entry.record.campaign_id: entry.record for entry in self.catalog.campaigns.values()}
@@ -159,12 +137,6 @@ class Model:
                 zip(rows.creative_ids, rows.campaign_ids, rows.slots_versions, strict=True)
             )
         )
-
-    def recount(self) -> None:
-        """Count decisions anew, with those of other processes and those activated since."""
-        counted = self._store.learning.impressions(self.record.model_id)
-        with self._count_lock:
-            self.activated = counted
 
     def prepare_texts(self, texts: Sequence[Mapping[str, str]]) -> str:
         """Encode texts into the database before creatives refer to them.
@@ -242,36 +214,10 @@ class Model:
             except ContextKindError as error:
                 raise ContextError(str(error)) from error
 
-    def count_activated(self, campaign_id: int) -> None:
-        """Count a decision that was shown."""
-        with self._count_lock:  # the other one is held while texts are encoded
-            self.activated[campaign_id] = self.activated.get(campaign_id, 0) + 1
-
     def give_slots(self, more: Sequence[ContextCountRecord] = ()) -> None:
         """Give slots to levels that have been learnt often enough, counts beyond the stored ones included."""
         with self._lock:
             self.schema = give_slots(self._store, self.record.model_id, self.schema, more)
-
-    def tables(self, n_arms: int, n_campaigns: int, catalog: Catalog | None = None) -> ContentTables:
-        """Return contents on the device, padded to a capacity; call it in double precision."""
-        catalog, known = catalog or self.catalog, self._tables
-        if known is not None and known[0] is catalog and known[1] == (n_arms, n_campaigns):
-            return known[2]
-        content = np.zeros((n_arms, N_CONTENT))
-        content[: len(catalog.content)] = catalog.content
-        mean_content = np.zeros((n_campaigns, N_CONTENT))
-        mean_content[: len(catalog.mean_content)] = catalog.mean_content
-        tables = ContentTables(jnp.asarray(content), jnp.asarray(mean_content))
-        self._tables = (catalog, (n_arms, n_campaigns), tables)
-        return tables
-
-    def arm_campaign(self, n_arms: int) -> np.ndarray:
-        """Return the campaign's index of every arm, padded to a capacity."""
-        return np.pad(self.catalog.arm_campaign, (0, n_arms - len(self.catalog.arm_campaign)))
-
-    def capacity(self) -> tuple[int, int]:
-        """Return padded numbers of arms and campaigns; they only grow."""
-        return room_for(len(self.catalog.arm), 256), room_for(len(self.catalog.mean_content), 16)
 
     def better_features(self) -> Features | None:
         """Return the features by components of the database's own texts, once there are enough of them.
@@ -279,7 +225,7 @@ class Model:
         Returns:
             None where there are too few, or components ship for the encoder, or were fitted before.
         """
-        if self.record.settings.get("components") != "random":
+        if self.settings.components != "random":
             return None
         with self._lock:
             self.reload()

@@ -186,7 +186,7 @@ class Selector:
         records: list[Stored] = [*later, *self._store.decisions.record(now)]
         for record in records:
             if record.decision_id not in stored and record.activated_at is not None:
-                self._model.count_activated(record.campaign_id)
+                self._model.impressions.add(record.campaign_id)
             stored[record.decision_id] = record
 
     def warm_up(self) -> Iterator[None]:
@@ -222,7 +222,7 @@ class Selector:
             self._learner.replica.catch_up()
         if self._followed_at - self._counted_at >= RECOUNT_EVERY_S:
             self._counted_at = self._followed_at
-            self._model.recount()
+            self._model.impressions.recount()
             self._learner.replica.republish()
 
     def reload(self) -> None:

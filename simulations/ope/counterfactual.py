@@ -156,8 +156,8 @@ def _fitted(
     arm_campaign = np.zeros(len(place), np.int64)
     rows = aggregate(counted, model.schema, {i: i for i in range(len(place))}, arm_campaign, room_to_fit)
     with double_precision():
-        prior = jax.block_until_ready(weight_prior(model.scales))
-    return fit_counts(prior, tables, rows, arm_campaign, 1, model.learns_scales)[0]
+        prior = jax.block_until_ready(weight_prior(model.settings.scales))
+    return fit_counts(prior, tables, rows, arm_campaign, 1, model.settings.learns_scales)[0]
 
 
 def _answerer(

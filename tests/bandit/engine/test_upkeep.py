@@ -195,7 +195,7 @@ def test_half_lives_that_cannot_be_are_refused(engines: Engines, half_life: obje
     engine = engines.open()
     with pytest.raises(InvalidSettingError, match=f"got {half_life!r}"):
         engine.set_forgetting(half_life)  # type: ignore[arg-type]  # what a caller without types may pass
-    assert engine._model.half_life_days is None
+    assert engine._model.settings.half_life_days is None
 
 
 def test_settings_of_two_processes_do_not_undo_each_other(engines: Engines) -> None:
