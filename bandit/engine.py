@@ -827,10 +827,10 @@ class Engine:
             f"decision {decision.decision_id!r} belongs to another model of this database"
         )
 
-    def _import(self, history: History, place: str) -> Imported:
+    def _import(self, history: History, source: str) -> Imported:
         self._check_open()
         history = replace(history, rows=rows_without_private(history.rows, self._model.record.settings))
-        check_history(history.rows, place, self._model.schema)
+        check_history(history.rows, source, self._model.schema)
         with self._lock:
             self._need_lease("warm_start")
             imported = import_history(self._store, self._model, history, now=self._clock())
@@ -870,8 +870,9 @@ class Engine:
     def _need_lease(self, what: str) -> None:
         if not (self._may_learn and self._learner.ensure_lease()):
             raise LearnerElsewhereError(
-                f"{what} needs the learner of {self._store.place}, and another process is it (or this engine "
-                "was opened with role='select'); run it there, or stop that process and try again in 10 s"
+                f"{what} needs the learner of {self._store.display_url}, and another process is it (or this "
+                "engine was opened with role='select'); run it there, or stop that process and try again "
+                "in 10 s"
             )
 
     def _check_open(self) -> None:

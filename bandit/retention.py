@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from bandit.errors import InvalidSettingError
 from storage import CampaignRecord, Store
-from storage.maintenance.pruning import START, Place
+from storage.maintenance.pruning import START, Cursor
 
 SHORTEST_AGE = timedelta(days=1)  # shares of traffic are those of the last 24 hours
 
@@ -64,10 +64,10 @@ def prune_campaigns(
     done = []
     for campaign, before in campaigns:
         pruned = kept = 0
-        place: Place | None = START
-        while place is not None:
-            part = store.pruning.prune(campaign.campaign_id, before=before, after=place)
-            pruned, kept, place = pruned + part.pruned, kept + part.kept, part.place
+        cursor: Cursor | None = START
+        while cursor is not None:
+            part = store.pruning.prune(campaign.campaign_id, before=before, after=cursor)
+            pruned, kept, cursor = pruned + part.pruned, kept + part.kept, part.cursor
             progress(part.pruned + part.kept)
         done.append(PrunedCampaign(campaign.name, pruned, kept))
     store.pruning.finish()
@@ -98,14 +98,14 @@ def remove_context_field(store: Store, field: str, progress: Callable[[int], Non
         )
     # Before: a killed run leaves the note. After: a refit in between had seen a part.
     store.models.change_settings(model.model_id, {"refit_due": True})
-    changed, place = 0, ""
+    changed, cursor = 0, ""
     while True:
-        part = store.pruning.remove_field(model.model_id, field, after=place)
+        part = store.pruning.remove_field(model.model_id, field, after=cursor)
         changed += part.changed
         progress(part.changed)
-        if part.place is None:
+        if part.cursor is None:
             break
-        place = part.place
+        cursor = part.cursor
     store.models.change_settings(model.model_id, {"refit_due": True})
     store.pruning.finish()
     return changed

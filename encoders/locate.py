@@ -47,12 +47,12 @@ class Found(NamedTuple):
 
     Args:
         folder: The checkpoint's folder.
-        place: What kind of place that is, for people.
+        source: What kind of place that is, for people.
         sha256: Hash that the weights must have; None where any weights are welcome.
     """
 
     folder: Path
-    place: str
+    source: str
     sha256: str | None
 
 
@@ -134,20 +134,20 @@ def _first(looked: list[Found | _Missing]) -> Found:
     raise MissingEncoderError(f"no text encoder found. Looked at: {places}. {_ADVICE}")
 
 
-def _in_folder(folder: Path, place: str, sha256: str | None) -> Found | _Missing:
+def _in_folder(folder: Path, source: str, sha256: str | None) -> Found | _Missing:
     if not folder.is_dir():
-        return _Missing(f"{place}: {folder} is not a folder")
+        return _Missing(f"{source}: {folder} is not a folder")
     if not (folder / "config.json").is_file():
-        return _Missing(f"{place}: {folder} has no config.json")
-    return Found(folder, place, sha256)
+        return _Missing(f"{source}: {folder} has no config.json")
+    return Found(folder, source, sha256)
 
 
 def _in_package() -> Found | _Missing:
-    place = f"the package {_PACKAGE}"
+    source = f"the package {_PACKAGE}"
     spec = find_spec(_MODULE)
     if spec is None or not spec.submodule_search_locations:
-        return _Missing(f"{place} is not installed")
-    return _in_folder(Path(spec.submodule_search_locations[0]) / "model", place, DEFAULT_SHA256)
+        return _Missing(f"{source} is not installed")
+    return _in_folder(Path(spec.submodule_search_locations[0]) / "model", source, DEFAULT_SHA256)
 
 
 def _on_hub(
@@ -165,7 +165,7 @@ def _on_hub(
 
 
 def _snapshot(
-    model: str, revision: str | None, sha256: str | None, place: str, *, only_cached: bool
+    model: str, revision: str | None, sha256: str | None, source: str, *, only_cached: bool
 ) -> Found | _Missing:
     from huggingface_hub import snapshot_download
 
@@ -177,8 +177,8 @@ def _snapshot(
     # reader all mean that the model is not to be had here, and why.
     except Exception as error:
         at = f" at revision {revision}" if revision else ""
-        return _Missing(f"{place} gave no {model}{at} ({_first_line(error)})")
-    return _in_folder(Path(folder), place, sha256)
+        return _Missing(f"{source} gave no {model}{at} ({_first_line(error)})")
+    return _in_folder(Path(folder), source, sha256)
 
 
 def _first_line(error: Exception) -> str:

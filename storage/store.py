@@ -28,7 +28,7 @@ class Store:
     """An open database; every method of its topics is one transaction, and safe to call from any thread.
 
     Attributes:
-        place: The database, as people may see it (no password).
+        display_url: The database, as people may see it (no password).
         models: Settings of posteriors, and the schema of contexts.
         campaigns: Campaigns and creatives.
         embeddings: Vectors of texts.
@@ -44,7 +44,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.place = database.place
+        self.display_url = database.display_url
         self.models = Models(database)
         self.campaigns = Campaigns(database)
         self.embeddings = Embeddings(database)

@@ -31,9 +31,9 @@ def upgrade_schema(url: DatabaseArgument = DEFAULT_DATABASE) -> None:
 
     before = upgrade(url)
     if before.state == "current":
-        print_line(f"{before.place} has the newest schema already ({before.head})")
+        print_line(f"{before.display_url} has the newest schema already ({before.head})")
     else:
-        print_line(f"upgraded {before.place} from schema {before.revision or 'none'} to {before.head}")
+        print_line(f"upgraded {before.display_url} from schema {before.revision or 'none'} to {before.head}")
 
 
 @app.command(
@@ -55,15 +55,15 @@ def check(
         findings = store.check(now=datetime.now(UTC))
         if replay:
             findings += _replay(store)
-        place = store.place
+        display_url = store.display_url
     if as_json:
-        print_json({"database": place, "findings": [asdict(finding) for finding in findings]})
+        print_json({"database": display_url, "findings": [asdict(finding) for finding in findings]})
     elif findings:
         rows = [(finding.check, finding.subject, finding.message) for finding in findings]
         print_table(("check", "where", "what"), rows, n_words=3)
-        print_line(f"{counted(len(findings), 'finding')} in {place}")
+        print_line(f"{counted(len(findings), 'finding')} in {display_url}")
     else:
-        print_line(f"{place} is sound")
+        print_line(f"{display_url} is sound")
     if findings:
         raise typer.Exit(1)
 

@@ -89,7 +89,7 @@ def _encoder() -> Diagnosis:
         found = find_default(download=False)
     except MissingEncoderError as error:
         return Diagnosis(name="encoder", state="bad", detail=str(error))
-    return Diagnosis(name="encoder", state="ok", detail=f"{found.folder} ({found.place})")
+    return Diagnosis(name="encoder", state="ok", detail=f"{found.folder} ({found.source})")
 
 
 def _database(url: str) -> Iterator[Diagnosis]:
@@ -100,17 +100,19 @@ def _database(url: str) -> Iterator[Diagnosis]:
         status = schema_status(url)
         path = sqlite_path(database_url(url))
         if path is not None and not path.absolute().parent.is_dir():
-            detail = f"the folder of {status.place} does not exist; create it first"
+            detail = f"the folder of {status.display_url} does not exist; create it first"
             yield Diagnosis(name="database", state="bad", detail=detail)
             return
         if status.state in ("missing", "empty"):
-            detail = f"{status.place} is not there yet; `creative-bandit campaign add` makes it"
+            detail = f"{status.display_url} is not there yet; `creative-bandit campaign add` makes it"
             yield Diagnosis(name="database", state="note", detail=detail)
             return
         # Says what to do about any other schema than the newest.
         with Store.open(url, create=False) as store:
             yield Diagnosis(
-                name="database", state="ok", detail=f"{store.place} has the newest schema, {status.revision}"
+                name="database",
+                state="ok",
+                detail=f"{store.display_url} has the newest schema, {status.revision}",
             )
             schema = store.models.context(MODEL_ID)
     except StorageError as error:

@@ -107,7 +107,7 @@ class Contents:
             logger.warning(
                 "another process has swapped the encoder of %s for %s; what is stored is served by it, "
                 "but new texts need a process that is opened with it",
-                *(self._store.place, stored.encoder_fingerprint),
+                *(self._store.display_url, stored.encoder_fingerprint),
             )
 
     def of(self, creatives: Sequence[CreativeRecord]) -> Mapping[int, np.ndarray]:

@@ -26,7 +26,7 @@ from bandit.serving.groups import device_points, grouped, tables_of
 from bandit.types import Request
 from storage import ContextRecord, NewDecision
 
-PLACES = (2, 4, 8, 16, 32, 64)
+LIST_SIZES = (2, 4, 8, 16, 32, 64)
 
 
 def choose_all(
@@ -84,7 +84,7 @@ def choose_places(
     """
     n = min(n_places, len(item.candidates.creatives))
     ids = place_ids(item.decision_id, n)
-    padded = place_ids(item.decision_id, padded_size(n, PLACES))
+    padded = place_ids(item.decision_id, padded_size(n, LIST_SIZES))
     uniforms = uniforms_of_ids(padded, model.record.seed)
     context = np.tile(_vector(item.request.context, model.schema, view), (len(padded), 1))
     slots, maps, groups = grouped([item.candidates], view, now)

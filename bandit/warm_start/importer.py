@@ -36,7 +36,7 @@ class History:
 
 
 def check_history(
-    rows: Sequence[HistoryRow], place: str = "history", schema: ContextRecord = UNKNOWN
+    rows: Sequence[HistoryRow], source: str = "history", schema: ContextRecord = UNKNOWN
 ) -> None:
     """Check counts, contexts and the texts of repeated creatives.
 
@@ -60,7 +60,7 @@ def check_history(
             problem = f"{where}: {error}"
         if problem:
             problems.append(f"row {number}: {problem}")
-    refuse(problems, place)
+    refuse(problems, source)
 
 
 def check_import_id(import_id: object) -> None:
@@ -77,11 +77,11 @@ def check_import_id(import_id: object) -> None:
         )
 
 
-def refuse(problems: Sequence[str], place: str) -> None:
+def refuse(problems: Sequence[str], source: str) -> None:
     """Raise one error for all problems, if there are any."""
     if problems:
         plural = "problem" if len(problems) == 1 else "problems"
-        raise HistoryError(f"{place}: {len(problems)} {plural}; nothing was imported{listed(problems)}")
+        raise HistoryError(f"{source}: {len(problems)} {plural}; nothing was imported{listed(problems)}")
 
 
 def import_history(store: Store, model: Model, history: History, *, now: datetime) -> Imported:

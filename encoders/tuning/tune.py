@@ -86,7 +86,7 @@ def tune(
     notes = {
         "pooling": source.recipe.pooling,
         **provenance(
-            {"place": source.found.place, "weights_sha256": source.weights_sha256},
+            {"place": source.found.source, "weights_sha256": source.weights_sha256},
             (parts.training[0].name, parts.training[-1].name),
             settings,
             report,

@@ -32,52 +32,61 @@ TRANSIENT_SQLSTATES: Final = frozenset(
 SQLITE_ERRORS: Final[dict[int, tuple[type[StorageError], str]]] = {
     sqlite3.SQLITE_BUSY: (
         DatabaseHeldError,
-        "{place} is held by another process; close it there, or wait longer with busy_timeout_s",
+        "{url} is held by another process; close it there, or wait longer with busy_timeout_s",
     ),
     sqlite3.SQLITE_LOCKED: (
         DatabaseHeldError,
-        "{place} is held by another connection; close it there, or wait longer with busy_timeout_s",
+        "{url} is held by another connection; close it there, or wait longer with busy_timeout_s",
     ),
     sqlite3.SQLITE_READONLY: (
         DatabaseReadOnlyError,
-        "{place} is read-only for us; give this user the right to write the file and its folder",
+        "{url} is read-only for us; give this user the right to write the file and its folder",
     ),
-    sqlite3.SQLITE_PERM: (DatabaseReadOnlyError, "{place} may not be opened by this user; change its rights"),
+    sqlite3.SQLITE_PERM: (
+        DatabaseReadOnlyError,
+        "{url} may not be opened by this user; change its rights",
+    ),
     sqlite3.SQLITE_NOTADB: (
         NotADatabaseError,
-        "{place} is not an SQLite database; give another file, or a new name to start a new one",
+        "{url} is not an SQLite database; give another file, or a new name to start a new one",
     ),
     sqlite3.SQLITE_CORRUPT: (
         DatabaseDamagedError,
-        "{place} is damaged; restore a backup, or try the sqlite3 command .recover",
+        "{url} is damaged; restore a backup, or try the sqlite3 command .recover",
     ),
     sqlite3.SQLITE_CANTOPEN: (
         DatabasePathError,
-        "{place} cannot be opened; check that its folder exists and may be written",
+        "{url} cannot be opened; check that its folder exists and may be written",
     ),
-    sqlite3.SQLITE_FULL: (DatabaseFailedError, "{place}: the disk is full; free some space, then try again"),
-    sqlite3.SQLITE_IOERR: (DatabaseFailedError, "{place}: the disk cannot be read or written; check it"),
+    sqlite3.SQLITE_FULL: (
+        DatabaseFailedError,
+        "{url}: the disk is full; free some space, then try again",
+    ),
+    sqlite3.SQLITE_IOERR: (
+        DatabaseFailedError,
+        "{url}: the disk cannot be read or written; check it",
+    ),
 }
 POSTGRES_ERRORS: Final[tuple[tuple[type[psycopg.Error], type[StorageError], str], ...]] = (
     (
         psycopg.errors.DiskFull,
         DatabaseFailedError,
-        "{place}: the server's disk is full; free some space there, then try again",
+        "{url}: the server's disk is full; free some space there, then try again",
     ),
     (
         psycopg.errors.LockNotAvailable,
         DatabaseHeldError,
-        "{place}: rows are held by another session; see pg_stat_activity for whose",
+        "{url}: rows are held by another session; see pg_stat_activity for whose",
     ),
     (
         psycopg.errors.ReadOnlySqlTransaction,
         DatabaseReadOnlyError,
-        "{place} takes no writes; connect to the primary server",
+        "{url} takes no writes; connect to the primary server",
     ),
     (
         psycopg.errors.InsufficientPrivilege,
         DatabaseReadOnlyError,
-        "{place}: this user may not do that; ask for the right to read and write our tables",
+        "{url}: this user may not do that; ask for the right to read and write our tables",
     ),
 )
 
@@ -93,12 +102,12 @@ def has_broken(error: Exception) -> bool:
     return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
-def translate(error: SQLAlchemyError | sqlite3.Error | psycopg.Error, place: str) -> StorageError:
+def translate(error: SQLAlchemyError | sqlite3.Error | psycopg.Error, url: str) -> StorageError:
     """Return our error for one that SQLAlchemy, or a driver, raised.
 
     Args:
         error: What was caught.
-        place: The database, as people may see it (no password).
+        url: The database, as people may see it (no password).
 
     Returns:
         The error to raise; it says what to do. The caller chains the original.
@@ -107,41 +116,41 @@ def translate(error: SQLAlchemyError | sqlite3.Error | psycopg.Error, place: str
     if isinstance(cause, StorageError):  # a column type refused a value
         return cause
     if isinstance(cause, sqlite3.Error):
-        return _translate_sqlite(cause, place)
+        return _translate_sqlite(cause, url)
     if isinstance(cause, psycopg.Error):
-        return _translate_postgres(cause, place, is_lost=getattr(error, "connection_invalidated", False))
+        return _translate_postgres(cause, url, is_lost=getattr(error, "connection_invalidated", False))
     if isinstance(cause, OverflowError | UnicodeError):
         return InvalidValueError(
-            f"{place}: a value does not fit its column: {cause}; whole numbers have 64 bits"
+            f"{url}: a value does not fit its column: {cause}; whole numbers have 64 bits"
         )
     if isinstance(error, PoolTimeoutError):
-        return DatabaseHeldError(f"{place}: all connections are in use; use fewer threads ({error})")
-    return DatabaseFailedError(f"{place}: {error}")
+        return DatabaseHeldError(f"{url}: all connections are in use; use fewer threads ({error})")
+    return DatabaseFailedError(f"{url}: {error}")
 
 
-def _translate_sqlite(cause: sqlite3.Error, place: str) -> StorageError:
+def _translate_sqlite(cause: sqlite3.Error, url: str) -> StorageError:
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_CONSTRAINT:
-        return InvalidValueError(f"{place} refuses a row: {cause}; nothing was written")
+        return InvalidValueError(f"{url} refuses a row: {cause}; nothing was written")
     if code in SQLITE_ERRORS:
         kind, message = SQLITE_ERRORS[code]
-        return kind(message.format(place=place) + f" ({cause})")
-    return DatabaseFailedError(f"{place}: {cause}; see the chained error for the statement")
+        return kind(message.format(url=url) + f" ({cause})")
+    return DatabaseFailedError(f"{url}: {cause}; see the chained error for the statement")
 
 
-def _translate_postgres(cause: psycopg.Error, place: str, *, is_lost: bool) -> StorageError:
+def _translate_postgres(cause: psycopg.Error, url: str, *, is_lost: bool) -> StorageError:
     for their_kind, kind, message in POSTGRES_ERRORS:
         if isinstance(cause, their_kind):
-            return kind(message.format(place=place) + f" ({_one_line(cause)})")
+            return kind(message.format(url=url) + f" ({_one_line(cause)})")
     if isinstance(cause, psycopg.errors.IntegrityError | psycopg.errors.DataError):
-        return InvalidValueError(f"{place} refuses a row: {_one_line(cause)}; nothing was written")
+        return InvalidValueError(f"{url} refuses a row: {_one_line(cause)}; nothing was written")
     # No SQLSTATE: the connection failed before the server said anything; 08: it broke.
     if is_lost or cause.sqlstate is None or cause.sqlstate.startswith(("08", "28", "3D", "57P")):
         return ServerUnreachableError(
-            f"{place} does not answer or refuses us: {_one_line(cause)}; "
+            f"{url} does not answer or refuses us: {_one_line(cause)}; "
             "check that the server runs, the database's name, the user and the password"
         )
-    return DatabaseFailedError(f"{place}: {_one_line(cause)}; see the chained error for the statement")
+    return DatabaseFailedError(f"{url}: {_one_line(cause)}; see the chained error for the statement")
 
 
 def _one_line(cause: psycopg.Error) -> str:

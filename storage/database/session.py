@@ -47,7 +47,7 @@ class Database:
     """
 
     def __init__(self, url: URL, *, busy_timeout_s: float = 5.0, durability: Durability = "normal") -> None:
-        self.place = shown(url)
+        self.display_url = shown(url)
         self.dialect = url.get_backend_name()
         self._busy_timeout_s = busy_timeout_s
         if self.dialect == "sqlite":
@@ -91,11 +91,11 @@ class Database:
                 while not _is_wal(cursor):
                     if time.monotonic() > deadline:
                         raise DatabaseHeldError(
-                            f"{self.place} is held by another process; close it there, then try again"
+                            f"{self.display_url} is held by another process; close it there, then try again"
                         )
                     time.sleep(next(_pauses(1)))
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise translate(error, self.place) from error
+            raise translate(error, self.display_url) from error
 
     def checkpoint(self) -> None:
         """Write SQLite's write-ahead log into its file and cut it; what a reader still needs stays.
@@ -113,7 +113,7 @@ class Database:
                     while _is_checkpoint_busy(cursor) and time.monotonic() < deadline:
                         time.sleep(CHECKPOINT_PAUSE_S)
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise translate(error, self.place) from error
+            raise translate(error, self.display_url) from error
 
     def connect_to_listen(self, channel: str) -> psycopg.Connection[Any]:
         """Return a PostgreSQL connection outside the pool that hears what is told on a channel."""
@@ -143,7 +143,7 @@ class Database:
                 is_undone = is_transient(error) or (has_broken(error) and not is_done)
                 pause_s = next(pauses, None) if is_undone else None
                 if pause_s is None:
-                    raise translate(error, self.place) from error
+                    raise translate(error, self.display_url) from error
                 time.sleep(pause_s)
 
 

@@ -13,11 +13,11 @@ SQLITE_SCHEMES = ("sqlite", "sqlite+pysqlite")
 EXAMPLES = "give a file such as ads.db, sqlite:///ads.db, or postgresql://user@host/database"
 
 
-def database_url(place: str | os.PathLike[str]) -> URL:
+def database_url(address: str | os.PathLike[str]) -> URL:
     """Turn what a user wrote into the URL that we use.
 
     Args:
-        place: A path of an SQLite file, or a URL. `postgres://` and `postgresql://` mean psycopg 3.
+        address: A path of an SQLite file, or a URL. `postgres://` and `postgresql://` mean psycopg 3.
 
     Returns:
         An SQLAlchemy URL with the driver named.
@@ -31,7 +31,7 @@ def database_url(place: str | os.PathLike[str]) -> URL:
         >>> str(database_url("postgres://ann@db.example/ads"))
         'postgresql+psycopg://ann@db.example/ads'
     """
-    text = os.fspath(place)
+    text = os.fspath(address)
     if not text.strip() or "\0" in text:
         raise InvalidUrlError(f"the database's place is empty or holds a NUL: {text!r}; {EXAMPLES}")
     if "://" not in text:

@@ -32,13 +32,13 @@ def back_up(
         StorageError: It cannot be read, or the copy cannot be written.
     """
     target = database_url(url)
-    place, path = shown(target), sqlite_path(target)
+    address, path = shown(target), sqlite_path(target)
     if path is None:
         raise BackupError(
-            f"{place} is a PostgreSQL database; make the copy by: pg_dump --format=custom {place}"
+            f"{address} is a PostgreSQL database; make the copy by: pg_dump --format=custom {address}"
         )
     if not path.is_file():
-        raise BackupError(f"there is no database at {place}; nothing was copied")
+        raise BackupError(f"there is no database at {address}; nothing was copied")
     if file.exists():
         raise BackupError(f"{file} exists already; give another name, or remove it first")
     partial = file.with_name(f"{file.name}.partial")
@@ -54,6 +54,6 @@ def back_up(
             os.fsync(written.fileno())
         partial.rename(file)
     except sqlite3.Error as error:
-        raise translate(error, place) from error
+        raise translate(error, address) from error
     finally:
         partial.unlink(missing_ok=True)

@@ -69,14 +69,14 @@ DELETE_DECISIONS: Final = delete(Decision).where(is_among(Decision.decision_id, 
 EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
-class Place(NamedTuple):
+class Cursor(NamedTuple):
     """How far a run has come in a campaign: the last decision that it looked at."""
 
     activated_at: datetime
     decision_id: str
 
 
-START: Final = Place(EARLIEST, "")
+START: Final = Cursor(EARLIEST, "")
 
 
 class Pruned(NamedTuple):
@@ -85,12 +85,12 @@ class Pruned(NamedTuple):
     Attributes:
         pruned: Decisions that are counts now.
         kept: Decisions that are as old and stay: not learnt, or not seen by a refit.
-        place: Where to go on; None when nothing as old is left.
+        cursor: Where to go on; None when nothing as old is left.
     """
 
     pruned: int
     kept: int
-    place: Place | None
+    cursor: Cursor | None
 
 
 class _Key(NamedTuple):
@@ -135,7 +135,7 @@ class Pruning:
         return self._database.read(work)
 
     def prune(
-        self, campaign_id: int, *, before: datetime, after: Place = START, limit: int = CHUNK
+        self, campaign_id: int, *, before: datetime, after: Cursor = START, limit: int = CHUNK
     ) -> Pruned:
         """Turn old decisions of a campaign into counts and delete them with their outcomes.
 
@@ -166,8 +166,8 @@ class Pruning:
             if not old:
                 return Pruned(0, 0, None)
             pruned = _prune(connection, campaign_id, [row.decision_id for row in old])
-            place = Place(old[-1].activated_at, old[-1].decision_id) if len(old) == limit else None
-            return Pruned(pruned, len(old) - pruned, place)
+            cursor = Cursor(old[-1].activated_at, old[-1].decision_id) if len(old) == limit else None
+            return Pruned(pruned, len(old) - pruned, cursor)
 
         return self._database.write(work)
 
@@ -188,7 +188,7 @@ class Pruning:
         def work(connection: Connection) -> Redacted:
             _overwrite_what_goes(connection)
             redacted = redacting.redact_decisions(connection, model_id, field, after, limit)
-            if redacted.place is None:
+            if redacted.cursor is None:
                 redacting.redact_counts(connection, model_id, field)
             return redacted
 
@@ -221,8 +221,8 @@ def _prune(connection: Connection, campaign_id: int, candidates: Sequence[str]) 
         key = _Key(row.creative_id, day, row.slots_version, forgotten_step, bool(row.is_control), row.context)
         n_conversions, value = conversions.get(row.decision_id, (0, 0.0))
         total = totals[key]
-        for place, more in enumerate((1, row.click, n_conversions, value)):
-            total[place] += more
+        for column, more in enumerate((1, row.click, n_conversions, value)):
+            total[column] += more
     _add(connection, totals)
     connection.execute(DELETE_OUTCOMES, {"ids": ids})
     connection.execute(DELETE_DECISIONS, {"ids": ids})

@@ -54,7 +54,7 @@ class Redacted(NamedTuple):
     """What one call did: how many contexts lost the field, and where to go on; None at the end."""
 
     changed: int
-    place: str | None
+    cursor: str | None
 
 
 def redact_decisions(connection: Connection, model_id: int, field: str, after: str, limit: int) -> Redacted:

@@ -39,13 +39,13 @@ class SchemaStatus:
     """What stands at a place.
 
     Attributes:
-        place: The database, without its password.
+        display_url: The database, without its password.
         state: missing (no file), empty (no table of ours), current, older, newer, or foreign (not ours).
         revision: The stamp found there.
         head: The stamp that this version writes.
     """
 
-    place: str
+    display_url: str
     state: State
     revision: str | None
     head: str
@@ -69,9 +69,11 @@ def schema_status(url: str | os.PathLike[str], *, busy_timeout_s: float = 5.0) -
     try:
         path = sqlite_path(target)
         if path is not None and not path.exists():
-            return SchemaStatus(place=database.place, state="missing", revision=None, head=head_revision())
-        _check_path(path, database.place)
-        return database.read(lambda connection: _status(connection, database.place))
+            return SchemaStatus(
+                display_url=database.display_url, state="missing", revision=None, head=head_revision()
+            )
+        _check_path(path, database.display_url)
+        return database.read(lambda connection: _status(connection, database.display_url))
     finally:
         database.close()
 
@@ -114,21 +116,25 @@ def prepare(database: Database, path: Path | None, *, create: bool, migrate: boo
     Raises:
         StorageError: One of the errors that `Store.open` lists.
     """
-    place = database.place
+    display_url = database.display_url
     if path is not None and not path.exists() and not create:
-        raise DatabaseNotFoundError(f"there is no database at {place}; check the path, or let it be created")
-    _check_path(path, place)
+        raise DatabaseNotFoundError(
+            f"there is no database at {display_url}; check the path, or let it be created"
+        )
+    _check_path(path, display_url)
     status = (
-        SchemaStatus(place=place, state="missing", revision=None, head=head_revision())
+        SchemaStatus(display_url=display_url, state="missing", revision=None, head=head_revision())
         if path is not None and not path.exists()
-        else database.read(lambda connection: _status(connection, place))
+        else database.read(lambda connection: _status(connection, display_url))
     )
     _refuse(status, create=create, migrate=migrate)
     if status.state == "current":
         return status
     if status.state in ("missing", "empty"):
         database.use_wal()
-    return database.write(lambda connection: _migrate(connection, place, create=create, migrate=migrate))
+    return database.write(
+        lambda connection: _migrate(connection, display_url, create=create, migrate=migrate)
+    )
 
 
 @cache
@@ -145,11 +151,11 @@ def _known_revisions() -> frozenset[str]:
     return frozenset(script.revision for script in scripts.walk_revisions())
 
 
-def _migrate(connection: Connection, place: str, *, create: bool, migrate: bool) -> SchemaStatus:
+def _migrate(connection: Connection, display_url: str, *, create: bool, migrate: bool) -> SchemaStatus:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK})
     # Another process may have done it while this one waited.
-    status = _status(connection, place)
+    status = _status(connection, display_url)
     _refuse(status, create=create, migrate=migrate)
     if status.state != "current":
         drop_views(connection)
@@ -160,56 +166,62 @@ def _migrate(connection: Connection, place: str, *, create: bool, migrate: bool)
     return status
 
 
-def _status(connection: Connection, place: str) -> SchemaStatus:
+def _status(connection: Connection, display_url: str) -> SchemaStatus:
     tables = set(inspect(connection).get_table_names())
     head = head_revision()
     if VERSION_TABLE not in tables:
         # A PostgreSQL schema is often shared; an SQLite file with other tables is somebody else's.
         theirs = tables if connection.dialect.name == "sqlite" else tables & set(Base.metadata.tables)
-        return SchemaStatus(place=place, state="foreign" if theirs else "empty", revision=None, head=head)
+        return SchemaStatus(
+            display_url=display_url, state="foreign" if theirs else "empty", revision=None, head=head
+        )
     migration = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
     revision = migration.get_current_revision()
     is_older = revision is None or revision in _known_revisions()
     state: State = "current" if revision == head else "older" if is_older else "newer"
-    return SchemaStatus(place=place, state=state, revision=revision, head=head)
+    return SchemaStatus(display_url=display_url, state=state, revision=revision, head=head)
 
 
 def _refuse(status: SchemaStatus, *, create: bool, migrate: bool) -> None:
-    place, revision, head = status.place, status.revision, status.head
+    display_url, revision, head = status.display_url, status.revision, status.head
     if status.state == "foreign":
         raise ForeignDatabaseError(
-            f"{place} holds tables that creative-bandit did not make; "
+            f"{display_url} holds tables that creative-bandit did not make; "
             "give another place, or an empty database"
         )
     if status.state == "newer":
         raise SchemaNewerError(
-            f"{place} was made by a newer creative-bandit: its schema is {revision}, this version knows "
-            f"up to {head}; install the newer version"
+            f"{display_url} was made by a newer creative-bandit: its schema is {revision}, this version "
+            f"knows up to {head}; install the newer version"
         )
     if status.state == "older" and not migrate:
         raise SchemaOlderError(
-            f"{place} has the older schema {revision}, this version needs {head}; "
-            f"make a copy, then run: creative-bandit storage upgrade {place}"
+            f"{display_url} has the older schema {revision}, this version needs {head}; "
+            f"make a copy, then run: creative-bandit storage upgrade {display_url}"
         )
     if status.state == "empty" and not create:
         raise DatabaseNotFoundError(
-            f"there is no creative-bandit database at {place}: it has no tables; check the place, "
+            f"there is no creative-bandit database at {display_url}: it has no tables; check the place, "
             "or let it be created"
         )
 
 
-def _check_path(path: Path | None, place: str) -> None:
+def _check_path(path: Path | None, display_url: str) -> None:
     """Check what SQLite itself would only say with "unable to open database file"."""
     if path is None:
         return
     if path.is_dir():
-        raise DatabasePathError(f"{place} is a folder; give the path of a file, such as {path / 'ads.db'}")
+        raise DatabasePathError(
+            f"{display_url} is a folder; give the path of a file, such as {path / 'ads.db'}"
+        )
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise DatabasePathError(f"the folder {folder} of {place} does not exist; create it first")
+        raise DatabasePathError(f"the folder {folder} of {display_url} does not exist; create it first")
     for part in (path, folder):  # write-ahead logging keeps two more files beside the database
         if part.exists() and not os.access(part, os.W_OK, effective_ids=HAS_EFFECTIVE_IDS):
-            raise DatabaseReadOnlyError(f"{place}: {part} is read-only; give this user the right to write it")
+            raise DatabaseReadOnlyError(
+                f"{display_url}: {part} is read-only; give this user the right to write it"
+            )
 
 
 def _config() -> Config:

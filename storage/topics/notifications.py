@@ -45,7 +45,7 @@ class Notifications:
             notices = list(self._connection.notifies(timeout=timeout_s, stop_after=1))
         except (psycopg.Error, SQLAlchemyError) as error:
             self.close()
-            raise translate(error, self._database.place) from error
+            raise translate(error, self._database.display_url) from error
         return any(notice.payload == str(model_id) for notice in notices)
 
     def close(self) -> None:

