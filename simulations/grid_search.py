@@ -1,12 +1,10 @@
 """Choosing a policy's setting from its grid, by runs that are not scored."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
+from simulations.policies.registry import PolicySetting
 from simulations.reports.scores import Played, compare
-
-S = TypeVar("S")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,23 +18,29 @@ class Trial:
     of_uniform_error: float
 
 
-def best_of(grid: Sequence[S], tried: Sequence[Played]) -> tuple[S, list[Trial]]:
-    """Return the setting that loses least, and what each of them lost.
+def tuned(
+    grids: Mapping[str, Sequence[PolicySetting]],
+    play: Callable[[Sequence[PolicySetting]], Sequence[Played]],
+) -> tuple[dict[str, PolicySetting], list[Trial]]:
+    """Return the setting of each policy that loses least, and what all of them lost.
 
     Args:
-        grid: one policy's settings.
-        tried: what each earned, all on the same runs.
+        grids: each policy's settings.
+        play: plays settings, all on the same runs.
     """
-    rows = compare(tried)
-    best = min(range(len(grid)), key=lambda i: rows[i].of_uniform)
-    trials = [
-        Trial(
-            policy=row.policy,
-            setting=row.setting,
-            seeds=row.seeds,
-            of_uniform=row.of_uniform,
-            of_uniform_error=row.of_uniform_error,
-        )
-        for row in rows
-    ]
-    return grid[best], trials
+    played = iter(play([one for grid in grids.values() for one in grid]))
+    chosen, trials = dict[str, PolicySetting](), list[Trial]()
+    for policy, grid in grids.items():
+        rows = compare([next(played) for _ in grid])
+        chosen[policy] = grid[min(range(len(grid)), key=lambda i: rows[i].of_uniform)]
+        trials += [
+            Trial(
+                policy=row.policy,
+                setting=row.setting,
+                seeds=row.seeds,
+                of_uniform=row.of_uniform,
+                of_uniform_error=row.of_uniform_error,
+            )
+            for row in rows
+        ]
+    return chosen, trials

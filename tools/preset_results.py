@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from simulations.experiments.plans import ENGINE, PRESETS, Plan, plan_of
+from simulations.experiments.plans import PRESETS, Plan, plan_of
 from simulations.experiments.synthetic_run import run_synthetic
+from simulations.policies.registry import ENGINE
 from simulations.reports.scores import Comparison
 from simulations.sweep import HERE, Workers
 

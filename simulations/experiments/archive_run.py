@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -28,9 +27,10 @@ from simulations.experiments.archive import (
     scored,
 )
 from simulations.experiments.cold_start import play_cold
+from simulations.experiments.running import write_page, write_results
 from simulations.policies.registry import ARCHIVE_SETTINGS, ON_LOGITS, PolicySetting, engine_setting
 from simulations.reports.conclusions import by_difference, conclude
-from simulations.reports.files import check_free, write_csv, write_report
+from simulations.reports.files import check_free
 from simulations.reports.sections import archive_section
 from simulations.sweep import HERE, Workers, progress_of
 from simulations.worlds.archive import PastTest, read_archive
@@ -124,7 +124,7 @@ def run_archive(
                     outcomes[one] = play_cold(tests, vectors, components, part, is_learning, per_arm, advance)
                 first, *others = scored(outcomes, per_arm, weeks)
                 rows += [first, *others]
-                _write_csv(out, rows)
+                write_results(out, rows, names={"per_arm": "T"})
                 shown.print(
                     f"weeks {weeks}, T = {per_arm}: {first.policy} has {100 * first.share_of_lift:.1f} % of "
                     f"the lift; {out / 'results.csv'} holds {len(rows)} rows"
@@ -165,11 +165,6 @@ def _advance(progress: Progress, task: TaskID, per_arm: int, n_runs: int) -> Non
     progress.advance(task, n_runs * per_arm)
 
 
-def _write_csv(out: Path, rows: Sequence[Score]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    write_csv(rows, out / "results.csv", names={"per_arm": "T"})
-
-
 def conclusion(rows: Sequence[Score]) -> str:
     """Say in plain words what came out for the longest tests, of all weeks; the engine's row comes first."""
     longest = max(BATCHES)
@@ -191,15 +186,13 @@ def _write_report(out: Path, rows: Sequence[Score], path: Path, part: str) -> No
         "part": part,
         "seeds": N_SEEDS,
         "batches": ", ".join(f"{batch} at T = {per_arm}" for per_arm, batch in BATCHES.items()),
-        "policies": "; ".join(f"{row.policy}: {row.setting}" for row in longest),
         "prior scales": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
-        "jax": jax.__version__,
     }
     sections = [archive_table(longest), archive_section([row for row in rows if row.weeks == "all"])]
     without = archive_section([row for row in rows if row.weeks == "sound"], "lift-sound-weeks")
     sections.append(replace(without, heading=f"{without.heading}: without the weeks of faulty randomisation"))
     title = f"Archive of A/B tests: {path.name}"
-    write_report(out / "report.html", title, sections, lead=conclusion(rows), settings=settings)
+    write_page(out, title, sections, longest, lead=conclusion(rows), settings=settings)
 
 
 def archive_table(rows: Sequence[Score]) -> Section:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 from jaxtyping import Float
 from rich.console import Console
@@ -12,13 +11,13 @@ from rich.console import Console
 from bandit.html_page import Section, with_small_print
 from bandit.jax_runtime import keep_compiled_programs
 from simulations.calibration import summed
-from simulations.errors import unknown
 from simulations.experiments.classification import GRIDS, POLICIES, SETTINGS, play_labelled
-from simulations.experiments.plans import ENGINE, N_TUNING, TUNING_SEED
-from simulations.grid_search import Trial, best_of
+from simulations.experiments.plans import N_TUNING, TUNING_SEED
+from simulations.experiments.running import line_up, write_page, write_results
+from simulations.grid_search import tuned
 from simulations.policies.registry import PolicySetting
 from simulations.reports.conclusions import by_difference, conclude
-from simulations.reports.files import check_free, write_csv, write_report
+from simulations.reports.files import check_free
 from simulations.reports.scores import (
     Played,
     impressions_of,
@@ -95,50 +94,46 @@ def run_classification(
         ResultsExistError: the folder has results already, and `overwrite` is not set.
         LabelError: the file cannot be used, or a number or name is out of range.
     """
-    if strange := [unknown("policy", name, POLICIES) for name in policies if name not in POLICIES]:
-        raise LabelError("; ".join(strange))
+    names = line_up(policies, POLICIES, LabelError)
     if not 1 <= seeds <= TUNING_SEED:
         raise LabelError(f"expected 1 to {TUNING_SEED:,} seeds, got {seeds}")
     check_free(out, overwrite=overwrite)
     table = read_labelled(file)
     n_rows = len(table.label) if impressions is None else impressions
     keep_compiled_programs()
-    names = list(dict.fromkeys((ENGINE, *policies)))
-    tuned = [name for name in names if name in GRIDS] if is_tuned else []
-    settings, trials = dict(SETTINGS), list[Trial]()
-    n_trials = sum(len(GRIDS[name]) for name in tuned)
+    grids = {name: GRIDS[name] for name in names if name in GRIDS} if is_tuned else {}
+    n_trials = sum(map(len, grids.values()))
     with progress_of(console) as progress:
         task = progress.add_task("", total=n_trials * N_TUNING + len(names) * seeds)
 
-        def play(what: str, setting: PolicySetting, orders: range) -> Played:
-            progress.update(task, description=f"{what} {setting.policy}")
-            return play_labelled(
-                *(table, setting, n_rows),
-                seeds=orders,
-                batch=batch,
-                advance=lambda n: progress.advance(task, n),
-            )
+        def play(what: str, settings: Sequence[PolicySetting], orders: range) -> list[Played]:
+            played = []
+            for setting in settings:
+                progress.update(task, description=f"{what} {setting.policy}")
+                played.append(
+                    play_labelled(
+                        *(table, setting, n_rows),
+                        seeds=orders,
+                        batch=batch,
+                        advance=lambda n: progress.advance(task, n),
+                    )
+                )
+            return played
 
-        for name in tuned:
-            orders = range(TUNING_SEED, TUNING_SEED + N_TUNING)
-            tried = [play("tuning", setting, orders) for setting in GRIDS[name]]
-            settings[name], rows_of_grid = best_of(GRIDS[name], tried)
-            trials += rows_of_grid
-        played = [play("playing", settings[name], range(seeds)) for name in names]
+        others = range(TUNING_SEED, TUNING_SEED + N_TUNING)
+        found, trials = tuned(grids, lambda settings: play("tuning", settings, others))
+        settings = {**SETTINGS, **found}
+        played = play("playing", [settings[name] for name in names], range(seeds))
     scores = [score_of(one, played[0]) for one in played]
-    if trials:
-        write_csv(trials, out / "tuning.csv")
-    write_csv(scores, out / "results.csv")
+    write_results(out, scores, trials)
     made_by = {
         "file": file.name,
         "rows of a run": f"{n_rows:,}",
         "rows between two updates": batch,
         "seeds": f"{seeds}; each is an order of the rows",
         "rivals' settings": f"the best of a grid on {N_TUNING} other orders" if is_tuned else "as shipped",
-        "policies": "; ".join(f"{score.policy}: {score.setting}" for score in scores),
-        "jax": jax.__version__,
     }
-    _write_report(out / "report.html", f"Table with labels: {file.name}", played, table, made_by)
+    _write_report(out, f"Table with labels: {file.name}", played, table, made_by)
     return scores
 
 
@@ -173,7 +168,7 @@ def conclusion(scores: Sequence[LabelScore]) -> str:
 
 
 def _write_report(
-    path: Path, title: str, played: Sequence[Played], table: Labelled, settings: Mapping[str, object]
+    out: Path, title: str, played: Sequence[Played], table: Labelled, settings: Mapping[str, object]
 ) -> None:
     engine = played[0]
     scores = [score_of(one, engine) for one in played]
@@ -191,7 +186,7 @@ def _write_report(
     ]
     if engine.record is not None:
         sections += belief_sections("engine", summed(engine.record))
-    write_report(path, title, sections, lead=conclusion(scores), settings=settings)
+    write_page(out, title, sections, scores, lead=conclusion(scores), settings=settings)
 
 
 LABEL_HEADER = ("policy", "setting", "rows", "seeds", "right", "last quarter", "behind engine")

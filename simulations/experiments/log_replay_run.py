@@ -4,25 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 from rich.console import Console
 
 from bandit.html_page import Section, with_small_print
 from bandit.jax_runtime import keep_compiled_programs
 from simulations.calibration import wilson
-from simulations.errors import unknown
 from simulations.experiments.log_replay import POLICIES, SETTINGS, Replayed, check_uniform, replay_log
+from simulations.experiments.running import line_up, write_page, write_results
 from simulations.ope.logs import LogError
 from simulations.ope.reading import read_log
 from simulations.policies.registry import PolicySetting
 from simulations.reports.conclusions import by_difference, conclude
-from simulations.reports.files import check_free, write_csv, write_report
+from simulations.reports.files import check_free
 from simulations.reports.plots import draw_arms
 from simulations.reports.results import ArmInterval
 from simulations.sweep import progress_of
 
-ENGINE = "engine"
 LARGE = 1_000_000_000  # of a sample, where a standard error is as sure as it gets
 
 
@@ -92,15 +90,13 @@ def run_log(
         ResultsExistError: the folder has results already, and `overwrite` is not set.
         LogError: the log cannot be used, its choices were not uniform, or a name or number is out of range.
     """
-    if strange := [unknown("policy", name, list(POLICIES)) for name in policies if name not in POLICIES]:
-        raise LogError("; ".join(strange))
+    names = line_up(policies, POLICIES, LogError)
     if seeds < 1:
         raise LogError(f"expected at least one seed, got {seeds}")
     check_free(out, overwrite=overwrite)
     lines = read_log(file, campaign)
     check_uniform(lines)
     keep_compiled_programs()
-    names = list(dict.fromkeys((ENGINE, *policies)))
     scores = []
     with progress_of(console) as progress:
         task = progress.add_task("", total=len(names) * seeds)
@@ -110,7 +106,7 @@ def run_log(
                 lines, SETTINGS[name], seeds=range(seeds), advance=lambda n: progress.advance(task, n)
             )
             scores.append(score_of(SETTINGS[name], found, len(lines.action)))
-    write_csv(scores, out / "results.csv")
+    write_results(out, scores)
     n, rate = len(lines.reward), float(lines.reward.mean())
     logged = Logged(rows=n, rate=rate, rate_error=_error(rate, n))
     settings = {
@@ -118,12 +114,10 @@ def run_log(
         **({"campaign": campaign} if campaign else {}),
         "lines": f"{n:,}",
         "seeds": f"{seeds}; each is an order of the lines",
-        "policies": "; ".join(f"{score.policy}: {score.setting}" for score in scores),
-        "jax": jax.__version__,
     }
     title = f"Log, replayed: {file.name}"
     lead, sections = conclusion(scores), [replay_section(scores, logged)]
-    write_report(out / "report.html", title, sections, lead=lead, settings=settings)
+    write_page(out, title, sections, scores, lead=lead, settings=settings)
     return scores, logged
 
 

@@ -9,7 +9,6 @@ from simulations.worlds.drift import Changes
 from simulations.worlds.requests import WorldError
 from simulations.worlds.shop import EffectSizes
 
-ENGINE = "engine"
 N_TUNING = 4  # worlds on which settings are chosen
 TUNING_SEED = 1_000  # the first of those worlds and their traffic; scored ones count from 0
 N_WORDS = 12  # that texts are made of, where they are asked for

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from bandit.features.design import PriorScales
 from bandit.html_page import Section, with_small_print
 from simulations.calibration import summed
 from simulations.experiments.plans import N_TUNING, Plan
+from simulations.experiments.running import write_page
 from simulations.reports.conclusions import by_difference, by_ratio, conclude
-from simulations.reports.files import write_report
 from simulations.reports.results import HorizonCurve
 from simulations.reports.scores import (
     Comparison,
@@ -44,7 +43,7 @@ HEADER = (
 
 
 def write_synthetic_report(
-    path: Path,
+    out: Path,
     plan: Plan,
     outcomes: Sequence[Played],
     rows: Sequence[Comparison],
@@ -54,7 +53,7 @@ def write_synthetic_report(
     """Write the page and the pictures of a run.
 
     Args:
-        path: of the page.
+        out: its folder.
         plan: what was played.
         outcomes: what each policy earned; the engine first, uniform and oracle last.
         rows: of the same, `played.compare`.
@@ -77,7 +76,7 @@ def write_synthetic_report(
         sections += belief_sections("engine", summed(engine.record))
     title = f"Synthetic worlds: {plan.preset}" if plan.preset else "Synthetic worlds with contexts"
     lead = conclusion(plan, rows)
-    write_report(path, title, sections, lead=lead, settings=_settings(plan, rows, ads_by))
+    write_page(out, title, sections, rows[:-N_ENDS], lead=lead, settings=_settings(plan, ads_by))
 
 
 def conclusion(plan: Plan, rows: Sequence[Comparison]) -> str:
@@ -103,7 +102,7 @@ def conclusion(plan: Plan, rows: Sequence[Comparison]) -> str:
     return conclude(rivals, verb="lost", better="fewer", worse="more", what=plan.earned)
 
 
-def _settings(plan: Plan, rows: Sequence[Comparison], ads_by: str) -> dict[str, object]:
+def _settings(plan: Plan, ads_by: str) -> dict[str, object]:
     return {
         **({"preset": plan.preset} if plan.preset else {}),
         "impressions": f"{plan.impressions:,}",
@@ -118,9 +117,7 @@ def _settings(plan: Plan, rows: Sequence[Comparison], ads_by: str) -> dict[str, 
         "effects": ", ".join(f"{name} {value}" for name, value in asdict(plan.sizes).items()),
         **({"words": "tones and offers" if plan.has_ads else plan.n_words} if plan.has_words else {}),
         **({"changes": plan.changes.setting_id or "none"} if plan.changes else {}),
-        "policies": "; ".join(f"{row.policy}: {row.setting}" for row in rows[:-N_ENDS]),
         "engine's prior": ", ".join(f"{name} {value:g}" for name, value in PriorScales()._asdict().items()),
-        "jax": jax.__version__,
     }
 
 

@@ -11,18 +11,20 @@ from rich.console import Console
 from bandit.jax_runtime import keep_compiled_programs
 from encoders import Encoder, TextEncoder
 from simulations.calibration import Record
-from simulations.experiments.plans import ENGINE, N_TUNING, TUNING_SEED, Plan
+from simulations.experiments.plans import N_TUNING, TUNING_SEED, Plan
+from simulations.experiments.running import write_results
 from simulations.experiments.synthetic import draw_world, play_worlds
 from simulations.experiments.synthetic_report import write_synthetic_report
-from simulations.grid_search import Trial, best_of
+from simulations.grid_search import tuned
 from simulations.policies.registry import (
     ENDS,
+    ENGINE,
     IN_CONTEXTS,
     WORLD_SETTINGS,
     PolicySetting,
     grid_of,
 )
-from simulations.reports.files import check_free, write_csv
+from simulations.reports.files import check_free
 from simulations.reports.scores import Comparison, Played, compare, horizon_curve, oracle_of, uniform_of
 from simulations.sweep import HERE, Arrays, Workers, code_digest, one_compiles, progress_of, run_cells
 from simulations.worlds.ad_features import Texts, read_ads, write_ads
@@ -131,10 +133,10 @@ def run_synthetic(
     """
     check_free(out, overwrite=overwrite)
     others = [name for name in plan.policies if name != ENGINE]
-    tuned = [name for name in others if IN_CONTEXTS[name].grid] if plan.is_tuned else []
-    grids = {name: grid_of(name, IN_CONTEXTS) for name in tuned}
+    searched = [name for name in others if IN_CONTEXTS[name].grid] if plan.is_tuned else []
+    grids = {name: grid_of(name, IN_CONTEXTS) for name in searched}
     n_trials = sum(map(len, grids.values()))
-    tuning = range(TUNING_SEED, TUNING_SEED + N_TUNING) if tuned else ()
+    tuning = range(TUNING_SEED, TUNING_SEED + N_TUNING) if grids else ()
     written = (*tuning, *range(plan.seeds)) if plan.has_ads else ()
     ads = {seed: write_ads(seed, plan.creatives) for seed in written}
     with progress_of(console) as progress:
@@ -172,12 +174,8 @@ def run_synthetic(
                 for i, setting in enumerate(settings)
             ]
 
-        settings, trials = dict(WORLD_SETTINGS), list[Trial]()
-        tried = play("tuning", [one for grid in grids.values() for one in grid], TUNING_SEED, N_TUNING)
-        for name, grid in grids.items():
-            own = [played for played in tried if played.setting.policy == name]
-            settings[name], rows_of_grid = best_of(grid, own)
-            trials += rows_of_grid
+        found, trials = tuned(grids, lambda settings: play("tuning", settings, TUNING_SEED, N_TUNING))
+        settings = {**WORLD_SETTINGS, **found}
         chosen = [settings[name] for name in (ENGINE, *others)]
         outcomes = play("playing", [*chosen, *(PolicySetting(policy=name) for name in ends)], 0, plan.seeds)
         shorter = [
@@ -187,12 +185,10 @@ def run_synthetic(
     if not ends:  # else what a moment offers depends on who played before it
         outcomes += [uniform_of(outcomes[0]), oracle_of(outcomes[0])]
     rows = compare(outcomes)
-    if trials:
-        write_csv(trials, out / "tuning.csv")
-    write_csv(rows, out / "results.csv")
+    write_results(out, rows, trials)
     by_length = [*shorter, outcomes[: len(chosen)]]
     curves = [horizon_curve(runs) for runs in zip(*by_length, strict=True)] if shorter else []
-    write_synthetic_report(out / "report.html", plan, outcomes, rows, curves, ads_by=ads_by)
+    write_synthetic_report(out, plan, outcomes, rows, curves, ads_by=ads_by)
     return rows
 
 
