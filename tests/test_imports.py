@@ -1,116 +1,95 @@
-"""The arrows of the architecture: who may import whom, read from the source."""
+"""The arrows of the architecture: which room may import which, read from the source, and their picture."""
 
-import ast
-from collections.abc import Iterator
+import re
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tests.paths import ROOT
-
-PACKAGES = ("encoders", "storage", "bandit", "simulations")
-ALLOWED = {
-    "encoders": {"encoders"},
-    "storage": {"storage"},
-    "bandit": {"bandit", "encoders", "storage"},
-    "bandit.posterior": {"bandit.posterior"},
-    "simulations": {"simulations", "bandit", "encoders", "storage"},
-}
+from tests.paths import DOCS, ROOT
+from tools.rooms import FLOORS, arrows, draw, imports, reduced, violations
 
 
-class Import(NamedTuple):
-    """One import of ours: where it stands, what it names, and whether it runs only when a function does."""
-
-    file: Path
-    line: int
-    module: str
-    is_lazy: bool
-
-
-def imports(folder: Path, package: str) -> Iterator[Import]:
-    """Yield a package's imports of our four packages, relative ones resolved."""
-    for file in sorted(folder.rglob("*.py")):
-        parts = [package, *file.relative_to(folder).with_suffix("").parts]
-        place = parts[:-1]
-        yield from _of(file, ast.parse(file.read_text()), place, is_lazy=False)
-
-
-def _of(file: Path, node: ast.AST, place: list[str], *, is_lazy: bool) -> Iterator[Import]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            names = [alias.name for alias in child.names]
-        elif isinstance(child, ast.ImportFrom):
-            base = place[: len(place) - child.level + 1] if child.level else []
-            module = ".".join([*base, *([child.module] if child.module else [])])
-            # `from bandit import engine` names a module as well as `from bandit.engine import Engine` does.
-            names = [f"{module}.{alias.name}" for alias in child.names]
-        else:
-            inside = is_lazy or isinstance(child, ast.FunctionDef) or _is_for_types_only(child)
-            yield from _of(file, child, place, is_lazy=inside)
-            continue
-        for name in names:
-            if name.split(".")[0] in PACKAGES:
-                yield Import(file, child.lineno, name, is_lazy)
-
-
-def _is_for_types_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def violations(folder: Path, package: str) -> list[str]:
-    """Return the imports that no arrow allows."""
-    wrong = []
-    for found in imports(folder, package):
-        module = ".".join([package, *found.file.relative_to(folder).with_suffix("").parts])
-        owner = "bandit.posterior" if module.startswith("bandit.posterior.") else package
-        is_allowed = any(f"{found.module}.".startswith(f"{allowed}.") for allowed in ALLOWED[owner])
-        is_command = f"{module}.".startswith("bandit.cli.") and found.is_lazy
-        if not is_allowed and not (is_command and found.module.split(".")[0] == "simulations"):
-            wrong.append(f"{module}, line {found.line}: imports {found.module}")
-    return wrong
-
-
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", FLOORS)
 def test_only_the_arrows_of_the_architecture(package: str) -> None:
-    folder = ROOT / package
-    assert list(imports(folder, package)), "nothing was found to check"
-    assert violations(folder, package) == []
+    assert list(imports(ROOT / package)), "nothing was found to check"
+    assert violations(ROOT / package) == []
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_room_stands_on_one_floor_and_is_there(package: str) -> None:
+    named = [room for floor in FLOORS[package] for room in floor]
+    assert sorted(named) == sorted(arrows(ROOT / package))
 
 
 @pytest.mark.parametrize(
-    ("package", "file", "source"),
+    ("file", "source"),
     [
-        ("encoders", "text.py", "import storage"),
-        ("encoders", "text.py", "def f():\n    from bandit import Engine"),
-        ("storage", "store.py", "from encoders.errors import EncoderError"),
-        ("bandit", "engine.py", "def f():\n    import simulations.worlds"),
-        ("bandit", "cli/demo.py", "from simulations import worlds"),
-        ("bandit", "posterior/state.py", "from bandit.features import DIM"),
-        ("bandit", "posterior/state.py", "from ..features import DIM"),
-        ("bandit", "posterior/state.py", "from bandit import features"),
+        ("encoders/text.py", "import storage"),
+        ("encoders/text.py", "def f():\n    from bandit import Engine"),
+        ("encoders/errors.py", "from .text import TextEncoder"),
+        ("storage/store.py", "from encoders.errors import EncoderError"),
+        ("storage/topics/decisions.py", "from storage.store import Store"),
+        ("bandit/engine.py", "def f():\n    import simulations.worlds"),
+        ("bandit/cli/demo.py", "def f():\n    from simulations import worlds"),
+        ("bandit/posterior/state.py", "from bandit.features.design import DIM"),
+        ("bandit/posterior/state.py", "from ..features import DIM"),
+        ("bandit/posterior/state.py", "from bandit import features"),
+        ("bandit/posterior/state.py", "from storage import Store"),
+        (
+            "bandit/policy/thompson.py",
+            "if TYPE_CHECKING:\n    from bandit.learning import view",
+        ),
+        ("bandit/features/design.py", "from bandit import engine"),
+        ("bandit/attic/old.py", "import json"),
+        ("simulations/worlds/shop.py", "from simulations.experiments import demo"),
     ],
 )
-def test_a_wrong_arrow_is_found(tmp_path: Path, package: str, file: str, source: str) -> None:
-    path = tmp_path / package / file
-    path.parent.mkdir(parents=True)
-    path.write_text(source)
-
-    assert len(violations(tmp_path / package, package)) == 1
+def test_a_wrong_arrow_is_found(tmp_path: Path, file: str, source: str) -> None:
+    assert len(violations(written(tmp_path, file, source))) == 1
 
 
 @pytest.mark.parametrize(
-    ("package", "file", "source"),
+    ("file", "source"),
     [
-        ("bandit", "cli/demo.py", "def f():\n    from simulations import worlds"),
-        ("bandit", "posterior/state.py", "from .sites import Sites"),
-        ("bandit", "posterior/state.py", "from bandit.posterior.sites import Sites"),
-        ("simulations", "run.py", "from bandit.thompson import KAPPA"),
+        ("bandit/__init__.py", "def f():\n    from bandit.engine import Engine"),
+        ("bandit/posterior/state.py", "from .sites import Sites"),
+        ("bandit/posterior/state.py", "from bandit.posterior.sites import Sites"),
+        ("bandit/policy/thompson.py", "from bandit.posterior import Gaussian"),
+        ("bandit/cli/arms.py", "from bandit import Engine"),
+        ("storage/topics/decisions.py", "from storage.records import DecisionRecord"),
+        ("simulations/loop.py", "from bandit.policy.thompson import KAPPA"),
     ],
 )
-def test_a_right_arrow_passes(tmp_path: Path, package: str, file: str, source: str) -> None:
-    path = tmp_path / package / file
+def test_a_right_arrow_passes(tmp_path: Path, file: str, source: str) -> None:
+    folder = written(tmp_path, file, source)
+    assert list(imports(folder))
+    assert violations(folder) == []
+
+
+def written(folder: Path, file: str, source: str) -> Path:
+    """Write a file of a package, and return the package."""
+    path = folder / file
     path.parent.mkdir(parents=True)
     path.write_text(source)
-    assert list(imports(tmp_path / package, package))
-    assert violations(tmp_path / package, package) == []
+    return folder / file.split("/", maxsplit=1)[0]
+
+
+def test_arrows_that_others_make_are_left_out_of_the_picture() -> None:
+    found = {"top": {"middle", "low", "side"}, "middle": {"low"}, "low": set(), "side": set()}
+    assert reduced(found) == {"top": {"middle", "side"}, "middle": {"low"}, "low": set(), "side": set()}
+
+
+def test_the_picture_is_of_these_imports() -> None:
+    same = (DOCS / "rooms.svg").read_text(encoding="utf-8") == draw()
+    assert same, "rooms have other arrows now: run `python -m tools.rooms docs/rooms.svg`"
+
+
+def test_the_page_of_the_architecture_names_every_room_and_only_files_that_are_there() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    rows = page[page.index("## Rooms") : page.index("## A decision")].split("| **")[1:]
+    tables = {row.split("/")[0]: row for row in rows}
+    for package, floors in FLOORS.items():
+        for room in (room for floor in floors for room in floor):
+            assert re.search(rf"`{room}(/|\.py)`", tables[package]), f"{package}/{room}"
+    for path in re.findall(r"`((?:bandit|encoders|simulations|storage|tests|tools)/[\w/.]*)`", page):
+        assert (ROOT / path).exists(), path

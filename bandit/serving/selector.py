@@ -78,7 +78,7 @@ class Selector:
             self._choose, size=lambda call: len(call.requests)
         )
         self._followed_at = self._counted_at = time.monotonic()
-        self._roster_version: tuple[int, ...] = ()  # what was read at the opening may be old already
+        self._catalog_version: tuple[int, ...] = ()  # what was read at the opening may be old already
 
     def select(self, requests: Sequence[Request]) -> list[Decision]:
         """Choose for many requests and store the decisions; see `Engine.select_many`."""
@@ -214,9 +214,9 @@ class Selector:
 
     def _catch_up(self) -> None:
         version = self._store.campaigns.version(self._model.record.model_id)
-        if version != self._roster_version:
+        if version != self._catalog_version:
             self.reload()
-            self._roster_version = version
+            self._catalog_version = version
         self._model.reread_settings()
         if self._learner.lease is None:
             self._learner.replica.catch_up()
