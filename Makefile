@@ -6,7 +6,7 @@ STAMP   = $(VENV)/.installed
 LOCK_FILE ?= requirements-dev.lock
 PIP     = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test soak lint bench results lock clean
+.PHONY: demo test test-quick soak lint bench results lock clean
 
 demo: $(STAMP)
 	$(BIN)/creative-bandit demo
@@ -14,6 +14,10 @@ demo: $(STAMP)
 # Whole files go to one process, which keeps what it has compiled and the servers it has started.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# What needs no server, no real data, no killed process and no more than a few seconds.
+test-quick: $(STAMP)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not (slow or kills or postgres or real_data)"
 
 # Hours; SOAK_RUNS=5 SOAK_SECONDS=20 are minutes. The figures are appended to soak.jsonl.
 soak: $(STAMP)

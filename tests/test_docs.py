@@ -229,6 +229,7 @@ def written(rows: Sequence[Sequence[Any]]) -> str:
     return "".join("  ".join(line).rstrip() + "\n" for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "question", [q for q in questions() if q.dialect != "postgresql"], ids=lambda q: q.query[:50]
 )
@@ -259,6 +260,7 @@ def write_answer(question: Question, answer: str) -> None:
 # Python
 
 
+@pytest.mark.slow
 def test_the_readme_s_python_runs_with_the_default_encoder(tmp_path: Path) -> None:
     """It runs as a reader runs it: in a process of its own, in an empty folder."""
     done = subprocess.run(

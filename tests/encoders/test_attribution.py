@@ -23,6 +23,7 @@ def direction() -> np.ndarray:
     return np.random.default_rng(0).normal(size=24)
 
 
+@pytest.mark.slow
 def test_shares_are_the_path_integral_by_the_book(
     encoder: TextEncoder, tiny: Path, direction: np.ndarray
 ) -> None:

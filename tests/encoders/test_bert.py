@@ -57,6 +57,7 @@ def test_activations_are_those_of_the_equations(tiny: Path, config: BertConfig, 
     np.testing.assert_allclose(last, reference, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_texts_one_by_one(bert: Bert, batch) -> None:
     together = bert(*batch)
     lengths = batch[1].sum(axis=1).tolist()

@@ -148,6 +148,7 @@ class TestFileCache:
         with pytest.raises(CacheError, match=r"vectors\.npz cannot be written: "):
             FileCache(tmp_path / "file" / "vectors.npz").add("one", {"a": _unit(1)})
 
+    @pytest.mark.kills
     @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
     def test_a_killed_writer_leaves_a_whole_file(self, tmp_path: Path) -> None:
         path = tmp_path / "vectors.npz"

@@ -66,6 +66,7 @@ def test_the_first_layers_alone(
     assert (everything.layers, everything.fingerprint) == (3, encoder.fingerprint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "levels"])
 def test_eight_bits_give_nearly_the_same_vectors(
     tiny: Path, expected: dict[str, np.ndarray], pooling: Pooling

@@ -10,6 +10,7 @@ SECONDS = 20.0
 FEWEST_SERVING = 3  # kills of processes in their start alone would show nothing
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_nothing_answered_is_lost_or_doubled_or_unlearnt(url: str, tmp_path: Path) -> None:
     figures = kill_and_check(url, tmp_path, seconds=SECONDS, seed=4)

@@ -10,6 +10,7 @@ SECONDS = 6.0
 SLOWEST_S = 4.5  # who waits for a lock for 5 s gets an error
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_reader_keeps_nobody_waiting_while_it_reads_for_long(url: str, tmp_path: Path) -> None:
     figures = read_and_check(url, tmp_path, seconds=SECONDS)

@@ -10,6 +10,7 @@ N_CONTEXTS = 30_000
 LEASE_S = 4.0  # instead of 8; `make soak` has a refit that is longer than those
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_refit_longer_than_the_lease_keeps_it(url: str, tmp_path: Path) -> None:
     figures = watch(url, tmp_path, n_contexts=N_CONTEXTS, lease_s=LEASE_S)

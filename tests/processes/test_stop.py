@@ -23,6 +23,7 @@ REPORTER = 1
 STOPPED, OTHER = 0, 1
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 @pytest.mark.postgres
 def test_a_learner_and_a_reporter_stopped_inside_their_transactions(
@@ -44,6 +45,7 @@ def test_a_learner_and_a_reporter_stopped_inside_their_transactions(
     assert check_answers(postgres_url, workers, errors="server closed the connection") <= 2
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_learner_stopped_outside_its_transactions(migrated_sqlite_url: str, tmp_path: Path) -> None:
     url = migrated_sqlite_url
@@ -53,6 +55,7 @@ def test_a_learner_stopped_outside_its_transactions(migrated_sqlite_url: str, tm
     check_answers(url, workers)
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_sqlite_waits_for_a_process_stopped_inside_a_write(migrated_sqlite_url: str, tmp_path: Path) -> None:
     """The file is its until it goes on or ends; the other one is told so, and goes on after it."""

@@ -66,6 +66,7 @@ def test_wilson_by_hand() -> None:
     np.testing.assert_allclose(high, [z2 / (10 + z2), 0.5 + np.sqrt(z2 / (10 + z2)) / 2])
 
 
+@pytest.mark.slow
 def test_the_engine_records_every_impression_and_counts_know_none() -> None:
     worlds = draw_worlds(7, n_worlds=1, n_creatives=5)
     engine = play_worlds(worlds, WORLD_SETTINGS["engine"], 2_000, batch=100)

@@ -45,6 +45,7 @@ def cells(diary: Path, deaths: int = 0) -> list[Squared]:
     return [Squared(float(i), diary, deaths if i == 2 else 0) for i in range(N)]
 
 
+@pytest.mark.slow
 def test_results_come_in_the_order_of_the_cells(workers: Workers, tmp_path: Path) -> None:
     advanced = []
     results = run_cells(
@@ -82,6 +83,7 @@ def test_a_broken_file_is_computed_again(tmp_path: Path) -> None:
     assert not list(kept.glob("*.half"))
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_worker_that_is_killed_costs_only_its_cell(cluster: None, engine: str, tmp_path: Path) -> None:
     workers = Workers(engine=engine, n_workers=2)
@@ -91,6 +93,7 @@ def test_a_worker_that_is_killed_costs_only_its_cell(cluster: None, engine: str,
     assert times == {float(i): 1 + (i == 2) for i in range(N)}
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_cell_that_kills_every_worker_is_given_up(cluster: None, engine: str, tmp_path: Path) -> None:
     workers, kept = Workers(engine=engine, n_workers=1), tmp_path / "kept"
@@ -119,6 +122,7 @@ def test_wrong_workers_are_refused(wrong: dict, message: str) -> None:
         Workers(**wrong)
 
 
+@pytest.mark.slow
 def test_a_ray_that_is_not_running_is_started_and_ended(tmp_path: Path) -> None:
     if ray.is_initialized():
         ray.shutdown()

@@ -268,6 +268,7 @@ def test_a_password_is_not_shown(run: Run) -> None:
     assert "secret" not in error
 
 
+@pytest.mark.slow
 def test_a_database_that_another_process_holds(run: Run, ads: Path) -> None:
     script = (
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); "

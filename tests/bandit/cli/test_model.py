@@ -91,6 +91,7 @@ def test_words_are_coloured_by_what_they_do() -> None:
     assert marked(text, "headline", nothing, 0.0).plain == text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clicked")
 def test_explain_writes_a_page_of_all_creatives(run: Run, tmp_path: Path) -> None:
     assert run("explain", "spring-sale", "--html", "words.html").out == "the page is in words.html\n"

@@ -45,6 +45,7 @@ def write_lines(path: Path, lines: list[str]) -> None:
     path.write_text("\n".join(["campaign,creative,headline,impressions,clicks", *lines]))
 
 
+@pytest.mark.slow
 def test_from_a_file_to_an_encoder(run: Run, tmp_path: Path) -> None:
     write(tmp_path / "history.csv", 12)
     shown = run(
@@ -62,6 +63,7 @@ def test_from_a_file_to_an_encoder(run: Run, tmp_path: Path) -> None:
     assert TextEncoder(tmp_path / "tuned").dim == 24
 
 
+@pytest.mark.slow
 def test_a_database_takes_the_components_of_the_tuned_encoder(run: Run, tmp_path: Path) -> None:
     past = planted(100, seed=0)
     lines = [

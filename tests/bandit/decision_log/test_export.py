@@ -91,6 +91,7 @@ def rows(engines: Engines, query: str) -> list[tuple[str, ...]]:
     return [tuple(map(plain, row)) for row in engines.fetch(query)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])
 def test_a_refit_there_gives_the_same_posterior(
     source: Engines, engines_on_both: Engines, tmp_path: Path, name: str

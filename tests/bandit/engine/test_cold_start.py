@@ -41,6 +41,7 @@ def test_the_example_of_the_product_runs_as_written(engines: Engines) -> None:
     assert '"components":"shipped"' in settings
 
 
+@pytest.mark.slow
 def test_a_new_creative_with_the_winning_word_is_expected_to_win(
     engines: Engines, default_encoder: TextEncoder
 ) -> None:

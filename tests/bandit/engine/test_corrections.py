@@ -23,6 +23,7 @@ def replayed(engines: Engines) -> dict[str, np.ndarray]:
         return posterior(engine)
 
 
+@pytest.mark.slow
 def test_counts_change_at_once_and_the_posterior_at_the_refit(engines_on_both: Engines) -> None:
     engines = engines_on_both
     engine = engines.open()

@@ -131,6 +131,7 @@ def test_a_reader_keeps_nobody_waiting(engines_on_both: Engines) -> None:
     assert seen == [(3, 1)]
 
 
+@pytest.mark.slow
 def test_a_writer_that_does_not_let_go_is_told_and_survived(engines: Engines) -> None:
     engine = engines.open()
     add_campaign(engine)

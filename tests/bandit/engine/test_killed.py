@@ -30,12 +30,14 @@ def serve(url: str, mode: str, *, kill_after: int | None, durability: str = "nor
     return said
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 @pytest.mark.parametrize("durability", ["normal", "full"])
 def test_nothing_is_lost_or_counted_twice_after_sigkill(engines: Engines, durability: str) -> None:
     check_after(engines, serve(engines.url, "background", kill_after=KILLED_AFTER, durability=durability))
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 @pytest.mark.postgres
 def test_nothing_is_lost_or_counted_twice_after_exit(postgres_engines: Engines) -> None:
@@ -72,6 +74,7 @@ def check_after(engines: Engines, said: list[list[str]]) -> None:
     assert_same(posterior(engines.open(role="select")), before)
 
 
+@pytest.mark.kills
 def test_a_repeat_after_a_crash_changes_nothing(engines: Engines) -> None:
     """A caller who never got its answer asks again, and gets the first one."""
     engine = engines.open()

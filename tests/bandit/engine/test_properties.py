@@ -162,6 +162,7 @@ class Calls(RuleBasedStateMachine):
         self.engines.execute("DELETE FROM leases")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fixture", "examples"),
     [("engines", 12), pytest.param("postgres_engines", 4, marks=pytest.mark.postgres)],

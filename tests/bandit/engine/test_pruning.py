@@ -28,6 +28,7 @@ def refitted(engines: Engines) -> dict[str, np.ndarray]:
         return {**posterior(engine), "step": np.array(0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half_life", [None, 2.0])
 def test_a_refit_after_pruning_equals_one_before(engines_on_both: Engines, half_life: float | None) -> None:
     engines = engines_on_both

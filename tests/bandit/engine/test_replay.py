@@ -84,6 +84,7 @@ def test_steps_after_the_last_snapshot_are_folded(engines: Engines) -> None:
     assert_same(posterior(engines.open(role="select")), before, TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_backlog_is_learnt_in_larger_steps(engines_on_both: Engines) -> None:
     engine = engines_on_both.open()
     add_campaign(engine, attribution_window=0)
@@ -141,6 +142,7 @@ def test_slots_given_on_the_way_do_not_move_what_was_learnt_before(engines: Engi
     assert_same(replayed(engines, engine), before, TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_refit_history_and_creatives_added_later(engines: Engines) -> None:
     engine = engines.open()
     engine.warm_start(history(("a", 400, 12), ("b", 500, 4)))
@@ -202,6 +204,7 @@ def test_a_lost_snapshot_is_not_mixed_with_newer_arms(engines: Engines) -> None:
     assert_same(posterior(engines.open()), before, TOLERANCE)
 
 
+@pytest.mark.slow
 def test_growth_beyond_256_creatives_and_16_campaigns(engines: Engines) -> None:
     engine = engines.open()
     add_campaign(engine, "calm", "urgent")
@@ -293,6 +296,7 @@ def played(engines: Engines) -> Engine:
     return engine
 
 
+@pytest.mark.slow
 def test_the_engine_has_the_posterior_of_the_same_rows(
     engines: Engines, played: Engine, tiny_encoder: TextEncoder
 ) -> None:
@@ -305,6 +309,7 @@ def test_the_engine_has_the_posterior_of_the_same_rows(
     assert_same({**theirs, "step": before["step"]}, before, 1e-6)
 
 
+@pytest.mark.slow
 def test_the_engine_has_the_posterior_of_the_same_batches(
     engines: Engines, tiny_encoder: TextEncoder
 ) -> None:
@@ -318,6 +323,7 @@ def test_the_engine_has_the_posterior_of_the_same_batches(
     assert_same({**theirs, "step": before["step"]}, before, TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("horizon", [400, None, "auto"])
 def test_a_logged_decision_gives_its_propensities_again(
     engines: Engines, tiny_encoder: TextEncoder, horizon: int | None

@@ -316,6 +316,7 @@ def test_eight_threads_on_one_engine(engines_on_both: Engines) -> None:
     assert_same(posterior(engines_on_both.open(role="select")), before)
 
 
+@pytest.mark.slow
 def test_threads_that_compute_at_once_do_not_wait_for_ever(engines: Engines) -> None:
     """Two threads inside LAPACK at once stopped jaxlib 0.10.2 for good on two cores within a few rounds."""
     engine = engines.open(learn="background")

@@ -242,6 +242,7 @@ def test_the_posterior_is_refitted_whenever_what_was_learnt_has_doubled(engines:
     assert_same(posterior(engines.open()), before)
 
 
+@pytest.mark.slow
 def test_a_context_that_decides_every_click_is_learnt(engines: Engines) -> None:
     engine = engines.open()
     add_campaign(engine)

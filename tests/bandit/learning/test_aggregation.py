@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose
 
 from bandit.features.content_tables import ContentTables
@@ -64,6 +65,7 @@ def test_nothing_to_pool_is_all_padding() -> None:
     assert not np.any(rows.impressions)
 
 
+@pytest.mark.slow
 def test_a_batch_learnt_pooled_gives_the_posterior_of_its_single_rows() -> None:
     random = np.random.default_rng(3)
     with double_precision():

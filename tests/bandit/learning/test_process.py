@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import IO
 
+import pytest
+
 from bandit import Engine
 from bandit.learning.verify import replay
 from tests.bandit.engines import Engines, add_campaign, wait_for
@@ -20,6 +22,7 @@ def learner(url: str, log: IO[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow
 def test_one_process_learns_another_takes_over(engines_on_both: Engines, tmp_path: Path) -> None:
     engine = engines_on_both.open(role="select", encoder=TINY)
     add_campaign(engine)

@@ -36,6 +36,7 @@ def rows() -> Rows:
     return Rows(features, arm, arm % N_CAMPAIGNS, impressions, random.binomial(impressions.astype(int), 0.05))
 
 
+@pytest.mark.slow
 def test_many_arms_and_rows_are_the_dense_gaussian(rows: Rows, double_precision: None) -> None:
     random = np.random.default_rng(1)
     weight = rows.impressions * random.uniform(0.01, 0.1, N_ROWS)

@@ -83,6 +83,7 @@ def assert_is(state: State, dense: Dense) -> None:
     np.testing.assert_allclose(logits.covariance, matrix @ dense.covariance @ matrix.T, **EXACT)
 
 
+@pytest.mark.slow
 def test_rescaled_is_as_if_the_prior_had_been_so() -> None:
     state, seen = learnt()
     assert_is(jax.jit(rescale)(state, other_prior(), ARM_CAMPAIGN), dense_from(other_prior(), seen))
@@ -143,6 +144,7 @@ def test_without_data_every_scale_stays() -> None:
     assert_same_state(same, empty_state(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_an_arms_scale_stays_large_while_arms_have_seen_little() -> None:
     n = 64
     rows = Rows(jnp.ones((n, 1)), jnp.arange(n), jnp.zeros(n, int), jnp.full(n, 100.0), jnp.full(n, 2.0))
@@ -161,6 +163,7 @@ def test_an_arms_scale_stays_large_while_arms_have_seen_little() -> None:
     assert scale_after(40) < 0.12
 
 
+@pytest.mark.slow
 def test_a_refit_ends_where_learning_the_scales_changes_nothing() -> None:
     rows = a_batch(np.random.default_rng(3))
     campaign, groups = jnp.asarray(ARM_CAMPAIGN), jnp.asarray(GROUPS)

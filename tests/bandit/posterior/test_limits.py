@@ -65,6 +65,7 @@ def assert_sound(state: State, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     return mean, covariance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_edge_cases_leave_a_sound_posterior(features: np.ndarray, empty: State, case: str) -> None:
     arm, impressions, clicks = CASES[case]
@@ -94,6 +95,7 @@ def test_all_zero_embeddings_leave_the_weights_of_content_at_their_prior(
     np.testing.assert_array_equal(state.precision[1:, 1:], empty.precision[1:, 1:])
 
 
+@pytest.mark.slow
 def test_ten_thousand_arms_are_learnt_one_batch_after_another(features: np.ndarray, empty: State) -> None:
     random = np.random.default_rng(1)
     order = random.permutation(N_ARMS)
@@ -109,6 +111,7 @@ def test_ten_thousand_arms_are_learnt_one_batch_after_another(features: np.ndarr
     assert np.log(0.02 / 0.98) == pytest.approx(mean.mean(), abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_refit_settles_on_extreme_counts(features: np.ndarray) -> None:
     impressions = np.tile([1e6, 1e6, 1e6, 1.0], BATCH // 4)
     clicks = np.tile([0.0, 1e6, 1.5e4, 1.0], BATCH // 4)

@@ -148,6 +148,7 @@ def test_right_sides_mapped_inside_matrices(
             np.testing.assert_allclose(each, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_threads_that_factor_at_once_do_not_wait_for_each_other_for_ever() -> None:
     # Of jaxlib 0.10, as batches: stuck within a hundred programs on two cores.
     command = [sys.executable, "-c", FACTORING]

@@ -96,6 +96,7 @@ def test_a_request_alone_is_the_request_among_others(engine: Engine) -> None:
     assert [d.creative_id for d in together] == [d.creative_id for d in alone]
 
 
+@pytest.mark.slow
 def test_many_candidates_are_chosen_from_in_small_batches(engine: Engine) -> None:
     add_campaign(engine, *(f"ad-{i}" for i in range(600)), name="long-tail")
     requests = [
@@ -143,6 +144,7 @@ def compiled() -> Iterator[list[str]]:
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_after_warm_up(engine: Engine, compiled: list[str]) -> None:
     # Two sizes of campaigns, the smaller one twice: 4 batches of one group each, and 3 of several.
     assert len(list(warm_up(lambda: engine._learner.replica.view, engine._model, START))) == 4 + 4 + 3

@@ -23,6 +23,7 @@ def campaign(conversions: list[float] | None) -> PastCampaign:
     return PastCampaign("odd", creatives, *counts, None if conversions is None else np.array(conversions))
 
 
+@pytest.mark.slow
 def test_both_outcomes_are_learnt_and_reported(tmp_path: Path) -> None:
     """Clicks go with one word, conversions with another."""
     report = tune(with_conversions(planted(100, seed=0), seed=1), tmp_path / "out", SETTINGS, TINY)

@@ -62,6 +62,7 @@ def test_a_stopped_search_ends_as_one_that_was_not(tmp_path: Path) -> None:
         assert study.execute("SELECT count(*) FROM trials").fetchone() == (3,)
 
 
+@pytest.mark.slow
 def test_a_trial_below_the_median_is_given_up(tmp_path: Path) -> None:
     out, settings = tmp_path / "out", replace(SETTINGS, epochs=2)
     study = _study(study_of(out), task_of(HISTORY, settings, load(TINY)))

@@ -70,6 +70,7 @@ def assert_close(ours: Any, theirs: Any, tolerance: float) -> None:
     assert np.linalg.norm(flat(ours) - flat(theirs)) < tolerance * np.linalg.norm(flat(theirs))
 
 
+@pytest.mark.slow
 def test_two_half_batches_make_the_step_of_a_whole_one() -> None:
     _, moments, (loss,) = stepped(batches_of([[0, 1]]), SETTINGS)
     trained, their_moments, losses = stepped(batches_of([[0], [1]]), replace(SETTINGS, accumulate=2))
@@ -78,6 +79,7 @@ def test_two_half_batches_make_the_step_of_a_whole_one() -> None:
     assert np.abs(np.asarray(trained.heads - start().heads)).max() == pytest.approx(1e-4, rel=0.1)  # one step
 
 
+@pytest.mark.slow
 def test_adversarial_steps_take_the_mean_gradient_of_here_and_there() -> None:
     """Of both outcomes, conversions with a weight of 3."""
     (batch,), length = batches_of([[0, 1]]), 0.05
@@ -105,6 +107,7 @@ def test_adversarial_steps_take_the_mean_gradient_of_here_and_there() -> None:
     assert value == pytest.approx(float(here), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_about_the_same_and_keeps_float32() -> None:
     batches = batches_of([[0, 1]])
     _, moments, (exact,) = stepped(batches, SETTINGS)
@@ -115,6 +118,7 @@ def test_bfloat16_computes_about_the_same_and_keeps_float32() -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves((trained, rounded))} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_more_batches_a_step_than_there_are_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TuningError, match="accumulate 9: expected at most 1, the batches of an epoch"):
         tune(planted(20, seed=0), tmp_path / "out", TuningSettings(accumulate=9, layers=1), TINY)

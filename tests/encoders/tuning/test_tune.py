@@ -39,6 +39,7 @@ def usual(name: str, *texts: str) -> PastCampaign:
     return campaign(name, list(texts), [100.0] * len(texts), [5.0] * len(texts))
 
 
+@pytest.mark.slow
 def test_learns_a_planted_word(tuned: TuningReport) -> None:
     measures = {measure.name: measure for measure in tuned.measures}
     pairs = measures["significant pairs in order"]

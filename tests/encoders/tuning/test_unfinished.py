@@ -53,6 +53,8 @@ def _tune(out: Path, told: list[int]) -> TuningReport:
     return tune(HISTORY, out, SETTINGS, TINY, lambda epoch: told.append(epoch.epoch))
 
 
+@pytest.mark.kills
+@pytest.mark.slow
 def test_a_killed_tuning_ends_with_the_same_bytes(tmp_path: Path) -> None:
     out, whole = tmp_path / "killed" / "tuned", tmp_path / "whole"
     done = subprocess.run([sys.executable, "-c", SCRIPT, str(out)], cwd=ROOT, check=False)

@@ -107,6 +107,7 @@ def played(name: str, table: Labelled, seeds: range = range(2)) -> np.ndarray:
     return play_labelled(table, SETTINGS[name], N, seeds=seeds, batch=50).earned.sum(axis=1) / N
 
 
+@pytest.mark.slow
 def test_policies_with_contexts_learn_the_labels_and_others_cannot() -> None:
     table = Labelled(TABLE, LABEL, ("a", "b", "c"))
     most = np.bincount(LABEL).max() / N
@@ -126,6 +127,7 @@ def test_seeds_are_orders_of_the_same_rows() -> None:
     assert_allclose(both.uniform, 50 / 3)
 
 
+@pytest.mark.slow
 def test_labels_without_anything_to_learn_from() -> None:
     """Columns that never vary leave the engine with the labels' shares alone."""
     table = Labelled(np.zeros((N, 0)), np.arange(N) % 4 // 3, ("often", "rare"))
@@ -144,6 +146,7 @@ def test_the_row_of_results_is_paired() -> None:
     assert found.late == pytest.approx(one.earned[:, 9:].sum(axis=1).mean() / 150)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = str(written(tmp_path / "table.npz", X=TABLE, y=LABEL))
     command = ["simulate", "classification", file, "--out", str(tmp_path / "out"), "--policies", "uniform"]
@@ -172,6 +175,7 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "no.npz: no such file or directory" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_rival_is_tuned_on_other_orders_of_the_rows(tmp_path: Path) -> None:
     scores = run_classification(
         written(tmp_path / "table.npz", X=TABLE, y=LABEL),

@@ -41,6 +41,7 @@ def rows_of(features: Array, weight: Array, first_arm: int, campaign: int) -> Ro
     return Rows(features, arms, jnp.full(N_ARMS, campaign), (weight > 0).astype(float), jnp.zeros(N_ARMS))
 
 
+@pytest.mark.slow
 def test_closing_tests_keeps_what_the_weights_know() -> None:
     absorb_jit = jax.jit(absorb)
     one_by_one = initial_state(a_prior(), 1, 1)
@@ -96,6 +97,7 @@ def test_what_is_learnt_on_logits_is_what_the_full_state_learns() -> None:
     np.testing.assert_allclose(learning.logits.mean, after.mean, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_all_tests_are_played_in_order_and_the_last_are_scored() -> None:
     random = np.random.default_rng(0)
     vectors = {str(i): np.zeros(N_CONTENT, np.float32) for i in range(3 * N_PLAYED)}

@@ -30,6 +30,7 @@ def test_a_world_is_drawn_as_ever() -> None:
     assert_allclose(world.appeal, appeal, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAYED)
 def test_a_world_is_played_as_ever(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shown, earned = PLAYED[name]

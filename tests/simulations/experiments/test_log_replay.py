@@ -59,6 +59,7 @@ def test_ucb_sees_what_a_loop_over_the_lines_sees() -> None:
     assert found.late_clicks.tolist() == [late_clicks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["engine", "lin-ucb", "beta-thompson"])
 def test_policies_learn_by_rejection(name: str) -> None:
     found = replay_log(some_log(4_000), SETTINGS[name], seeds=[0])
@@ -74,6 +75,7 @@ def test_uniform_earns_what_the_log_earned() -> None:
     assert len(set(found.clicks.tolist())) > 1
 
 
+@pytest.mark.slow
 def test_what_may_not_be_shown_is_not_chosen() -> None:
     log = some_log()
     may = np.tile([True, True, False, False], (N, 1))

@@ -66,6 +66,7 @@ def decided(url: str) -> tuple[Log, int]:
     )
 
 
+@pytest.mark.slow
 def test_every_line_that_the_engine_decided_is_accepted(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_unknown_presets_are_refused_with_the_nearest() -> None:
         plan_of("drifts", ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fatigue", "new-arrivals"])
 def test_a_preset_can_be_played(name: str, tmp_path: Path) -> None:
     plan = replace(plan_of(name, ("ucb1",)), seeds=2, impressions=400, creatives=4, batch=100)

@@ -48,6 +48,7 @@ def by_hand(policy: str = "engine") -> Played:
     )
 
 
+@pytest.mark.slow
 def test_runs_are_whole_and_consistent(engine: Played) -> None:
     assert engine.shown.shape == (N_WORLDS, IMPRESSIONS // BATCH, N_ARMS)
     assert_allclose(engine.shown.sum(axis=2), BATCH)
@@ -55,6 +56,7 @@ def test_runs_are_whole_and_consistent(engine: Played) -> None:
     assert (engine.uniform < engine.best).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(WORLD_SETTINGS))
 def test_every_policy_learns_and_meets_the_same_requests(
     name: str, worlds: list[World], engine: Played
@@ -150,6 +152,7 @@ def test_worlds_out_of_range_are_refused() -> None:
         draw_worlds(0, n_creatives=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double_precision")
 def test_words_add_what_their_weights_say_and_policies_do_not_see_them() -> None:
     sizes = EffectSizes(words=0.4)
@@ -176,6 +179,7 @@ def texts() -> Texts:
     return read_ads(write_ads(5, 9), TextEncoder(TINY, dtype="float32"), 5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double_precision")
 def test_ads_give_a_world_their_contents_and_words_and_leave_the_rest(texts: Texts) -> None:
     plain, written = draw_world(3, 1, n_creatives=9), draw_world(3, 1, n_creatives=9, texts=texts)

@@ -115,6 +115,7 @@ def ids_of(batch: int) -> list[str]:
     return [f"{batch}-{place}" for place in range(BATCH)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wait", "has_numbers"), [(0, True), (2, True), (0, False), (2, False)])
 def test_engine_and_compiled_play_decide_alike(
     url: str, wait: int, has_numbers: bool, monkeypatch: pytest.MonkeyPatch

@@ -78,6 +78,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Comparison], P
     return run_synthetic(plan, out), out
 
 
+@pytest.mark.slow
 def test_rows_begin_with_the_engine_and_end_with_the_exact_ones(
     tuned: tuple[list[Comparison], Path],
 ) -> None:
@@ -137,6 +138,7 @@ def test_numbers_that_are_not_read_are_refused(one: PolicySetting, words: str) -
         engine_setting(kapa=1)
 
 
+@pytest.mark.slow
 def test_what_an_engines_setting_shows_is_what_plays() -> None:
     worlds = draw_worlds(7, n_worlds=1, n_creatives=4)
 
@@ -178,6 +180,7 @@ def test_every_engine_gives_the_same_results_bit_for_bit(tmp_path: Path) -> None
         ).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     plan = Plan(policies=("lin-ucb", "ucb1"), **SMALL)
     alone = run_synthetic(Plan(policies=("ucb1",), **{**SMALL, "seeds": 1}), tmp_path)
@@ -193,6 +196,7 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cells").iterdir())) == 7, "other worlds are other cells"
 
 
+@pytest.mark.slow
 def test_a_run_with_ads(tmp_path: Path) -> None:
     encoder = TextEncoder(TINY, dtype="float32")
     plan = Plan(policies=("lin-ts",), has_ads=True, **SMALL)
@@ -208,6 +212,7 @@ def test_a_run_with_ads(tmp_path: Path) -> None:
     assert encoder.fingerprint in (tmp_path / "ads" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_more_ads_than_a_product_has_are_refused(tmp_path: Path) -> None:
     plan = Plan(policies=(), has_ads=True, **(SMALL | {"creatives": 2_000}))
     with pytest.raises(WorldError, match=r"as a product has ads, got 2000: .* must be at most"):

@@ -70,6 +70,7 @@ def asked(
     return decisions, found
 
 
+@pytest.mark.slow
 def test_the_same_engine_has_the_logged_propensities_and_another_has_not(logged: str) -> None:
     decisions, found = asked(logged, EngineSettings())
     assert len(decisions) == 2 * N
@@ -119,6 +120,7 @@ def test_settings_out_of_range(settings: dict[str, float], problem: str) -> None
         EngineSettings(**settings)
 
 
+@pytest.mark.slow
 def test_the_command(logged: str, capfd: pytest.CaptureFixture[str]) -> None:
     command = ["evaluate", logged, "--campaign", "spring", "--policy", "engine"]
     assert main([*command, "--kappa", "0.1", "--noise", "0.2", "--uniform-share", "0.1"]) == 0

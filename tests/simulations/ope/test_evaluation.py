@@ -104,6 +104,7 @@ def test_what_cannot_be_asked() -> None:
         evaluate(log.part(slice(1)), uniform(log.part(slice(1))))
 
 
+@pytest.mark.slow
 def test_mips_is_there_when_the_log_allows_it() -> None:
     rng = np.random.default_rng(0)
     logging = np.array([0.4, 0.3, 0.2, 0.1])
@@ -199,6 +200,7 @@ def written(log: Log, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = str(written(some_log(), tmp_path / "log.csv"))
     assert main(["evaluate", file, "--policy", "greedy"]) == 0

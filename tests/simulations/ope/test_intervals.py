@@ -19,6 +19,7 @@ found = functools.cache(estimate_many)
 UNBIASED = ("ips", "snips", "dr", "switch-dr", "mips", "replay")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNBIASED)
 def test_estimates_are_unbiased_within_four_standard_errors(name: str) -> None:
     values = found().values[:, NAMES.index(name)]

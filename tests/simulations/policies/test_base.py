@@ -149,6 +149,7 @@ def a_world() -> tuple[Prior, np.ndarray, Gaussian]:
     return prior, features, predict_jit(empty(prior, N_ARMS, 1), features, arms, np.zeros_like(arms))
 
 
+@pytest.mark.slow
 def test_both_forms_of_the_engine_are_one_policy() -> None:
     # Without context the logits are all there is: the full posterior must make the same decisions from the
     # same uniform numbers, batch after batch.

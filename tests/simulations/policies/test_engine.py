@@ -58,6 +58,7 @@ def learnt() -> State:
     return update(initial_state(weight_prior(PriorScales()), N_ARMS, 1), rows)[0]
 
 
+@pytest.mark.slow
 def test_mapped_logits_are_the_predicted_ones(learnt: State) -> None:
     slots = map_slots(learnt)
     content = jnp.asarray(CONTENT)
@@ -70,6 +71,7 @@ def test_mapped_logits_are_the_predicted_ones(learnt: State) -> None:
         assert_allclose(got.covariance, wanted.covariance, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("horizon", "kappa"), [(5_000.0, 0.3), (np.inf, 1.0), (5_000.0, 0.0)])
 def test_maps_choose_as_rows_do(learnt: State, horizon: float, kappa: float) -> None:
     fast, slow = (
@@ -102,6 +104,8 @@ def test_bayes_ucb_is_the_upper_quantile_of_the_engines_logits(learnt: State) ->
 
 
 N_SEEN = 700
+UPDATE, FORGET, LEARN_SCALES = jax.jit(update), jax.jit(forget), jax.jit(learn_scales)
+REFIT = jax.jit(refit, static_argnums=3)
 
 
 def seen_rows(rng: np.random.Generator, n: int = N_SEEN) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -111,10 +115,13 @@ def seen_rows(rng: np.random.Generator, n: int = N_SEEN) -> tuple[np.ndarray, np
     return contexts, arms, (rng.random(n) < 0.05 + 0.03 * arms).astype(float)
 
 
+@jax.jit
 def features_of(contexts: np.ndarray, arms: np.ndarray) -> jax.Array:
-    return jnp.stack([rows_in(context)[arm] for context, arm in zip(contexts, arms, strict=True)])
+    mean = jnp.asarray(CONTENT.mean(axis=0))
+    return jax.vmap(design_row, in_axes=(0, 0, None))(contexts, jnp.asarray(CONTENT)[arms], mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learns_scales", [False, True])
 def test_the_refit_by_contexts_is_that_of_all_rows(learns_scales: bool) -> None:
     contexts, arms, clicks = seen_rows(np.random.default_rng(4))
@@ -149,19 +156,19 @@ def by_hand(policy: str, batches: list[tuple[np.ndarray, ...]]) -> tuple[State, 
         for start in range(0, len(arms), 256):
             piece = slice(start, start + 256)
             if policy != "fixed" and (len(log) + 1) % 20 == 0:
-                state = jax.jit(learn_scales)(state, design.prior, design.groups, nowhere)
+                state = LEARN_SCALES(state, design.prior, design.groups, nowhere)
                 log.append("scales")
             n = len(arms[piece])
             own = (features_of(contexts[piece], arms[piece]), jnp.asarray(arms[piece]), jnp.zeros(n, int))
             rows = Rows(*own, jnp.ones(n), jnp.asarray(clicks[piece]))
             known.append(rows)
-            state = jax.jit(update)(state, rows)[0]
+            state = UPDATE(state, rows)[0]
             log.append("batch")
             learnt = sum(len(each.arm) for each in known)
             if learnt >= max(512, 2 * at_refit):
                 rows = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *known)
                 groups = None if policy == "fixed" else design.groups
-                state = jax.jit(refit, static_argnums=3)(design.prior, rows, nowhere, 1, groups)[0]
+                state = REFIT(design.prior, rows, nowhere, 1, groups)[0]
                 log.append("refit")
                 at_refit = learnt
     return state, log
@@ -202,15 +209,15 @@ def test_it_forgets_every_hour_also_what_it_is_fitted_to() -> None:
         outcomes = Outcomes(features_of(contexts, arms), jnp.asarray(arms), jnp.asarray(clicks))
         state = learn(state, outcomes)
         if number % 2 == 0:
-            wanted = jax.jit(forget)(wanted, decay, nowhere)
+            wanted = FORGET(wanted, decay, nowhere)
             weights = weights * decay
         rows = Rows(outcomes.features, outcomes.chosen, jnp.zeros(size, int), jnp.ones(size), outcomes.clicks)
-        wanted, weights = jax.jit(update)(wanted, rows)[0], np.append(weights, np.ones(size))
+        wanted, weights = UPDATE(wanted, rows)[0], np.append(weights, np.ones(size))
         known.append(rows)
         if number < 9:
             assert_allclose(state.posterior.weights, wanted.weights, atol=1e-9)
     rows = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *known)
     weighed = rows._replace(impressions=jnp.asarray(weights), clicks=rows.clicks * weights)
-    refitted = jax.jit(refit, static_argnums=3)(design.prior, weighed, nowhere, 1)[0]
+    refitted = REFIT(design.prior, weighed, nowhere, 1)[0]
     assert_allclose(state.posterior.weights, refitted.weights, atol=1e-6)
     assert int(state.step) == 9 + 4 + 1

@@ -174,6 +174,7 @@ def test_disjoint_lin_ts_draws_as_weights_would() -> None:
     assert wanted.min() > 0.02
 
 
+@pytest.mark.slow
 def test_epsilon_greedy_between_greedy_and_uniform() -> None:
     outcomes, _ = some_outcomes(9)
     n, context = 20_000, np.random.default_rng(10).normal(size=16)

@@ -172,6 +172,7 @@ def vectors() -> dict[str, np.ndarray]:
     return dict(zip(headlines, rows / np.linalg.norm(rows, axis=1, keepdims=True), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double_precision")
 def test_a_played_test_starts_as_a_new_campaign_of_new_arms(vectors: dict[str, np.ndarray]) -> None:
     components = Components(np.zeros(70, np.float32), np.eye(70, N_CONTENT, dtype=np.float32))

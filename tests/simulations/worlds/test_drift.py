@@ -46,6 +46,7 @@ def course(world: World) -> Course:
     return world.course
 
 
+@pytest.mark.slow
 def test_changes_that_are_switched_off_leave_a_world_as_it_is() -> None:
     plain = draw_worlds(4, n_worlds=2, n_creatives=N_ARMS)
     still = worlds(n_worlds=2)
@@ -218,6 +219,7 @@ def test_fatigue_takes_appeal_and_gives_it_back() -> None:
         assert_allclose(traffic.truth, 1 / (1 + np.exp(-logits)), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_where_creatives_tire_uniform_and_oracle_play_and_each_meets_its_own_moments() -> None:
     tiring = worlds(n_worlds=2, per_day=1_000, fatigue=1.5, wear=100)
     fresh = worlds(n_worlds=2, per_day=1_000)

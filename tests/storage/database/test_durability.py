@@ -99,6 +99,7 @@ def stored(url: str, table: str) -> set[str]:
     return {name for (name,) in fetch(url, f"SELECT decision_id FROM {table}")}
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("durability", ["normal", "full"])
 def test_what_was_answered_is_there(url: str, tmp_path: Path, durability: Durability) -> None:
     notes = tmp_path / "notes"
@@ -111,6 +112,7 @@ def test_what_was_answered_is_there(url: str, tmp_path: Path, durability: Durabi
     assert len(decisions) + len(outcomes) <= n_lines(notes) + N_THREADS
 
 
+@pytest.mark.kills
 def test_relaxed_loses_the_newest_decisions_and_no_report(url: str, tmp_path: Path) -> None:
     """Killed while nothing can be committed, a process loses what waits, which is bounded."""
     notes = tmp_path / "notes"

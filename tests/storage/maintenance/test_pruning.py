@@ -123,6 +123,7 @@ def prune_until_killed(url: str, campaign_id: int, beginning: str) -> None:
             cursor = store.pruning.prune(campaign_id, before=NOW + 9 * DAY, after=cursor, limit=3).cursor
 
 
+@pytest.mark.kills
 def test_a_run_killed_inside_a_transaction_leaves_no_decision_half_pruned(played: World, url: str) -> None:
     before, counts = numbers(url), counted(played)
     places = ("INSERT INTO pruned_counts", "DELETE FROM outcomes", "DELETE FROM decisions")

@@ -33,6 +33,7 @@ with storage.Store.open(url) as store:
 """
 
 
+@pytest.mark.kills
 @pytest.mark.postgres
 def test_a_stopped_process_lets_go_of_the_lease(postgres_url: str) -> None:
     with storage.Store.open(postgres_url) as store:
