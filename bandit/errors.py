@@ -1,6 +1,22 @@
-"""What can go wrong in the engine; storage's and encoders' errors are re-exported by the package."""
+"""Every error that the engine raises: its own, and those of storage and encoders that come through it.
+
+    try:
+        engine.select("sprnig")
+    except UnknownCampaignError as error:
+        ...
+
+`BanditError`, `StorageError` and `EncoderError` are the roots; each class also inherits the fitting builtin.
+"""
 
 from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from encoders.errors import *  # noqa: F403  all of them
+    from storage.errors import *  # noqa: F403  all of them
+
+BELOW = ("storage.errors", "encoders.errors")
 
 MOST_LISTED = 20  # problems; a file with a wrong separator has nothing else
 
@@ -86,3 +102,15 @@ class EngineClosedError(BanditError, RuntimeError):
 
 class LearnerElsewhereError(BanditError, RuntimeError):
     """Another process learns this model."""
+
+
+if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        """Find an error of a package below when it is first asked for: `--help` needs no SQLAlchemy."""
+        for module in BELOW if name.endswith("Error") else ():
+            found = getattr(import_module(module), name, None)
+            if found is not None:
+                globals()[name] = found
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
