@@ -21,7 +21,8 @@ _POOLINGS: dict[str, Pooling] = {
     "cls": "cls",
     "levels": "levels",  # of ours: no other library writes it
 }
-# Checkpoints whose lower levels were found to know more of clicks than the last one alone, see decisions.md.
+# Checkpoints whose lower levels were found to know more of clicks than the last one alone:
+# docs/experiments.md.
 _POOLED_BY_LEVELS = {DEFAULT_SHA256}
 TUNED = "tuning.json"  # in the folder of a tuned encoder: where it comes from
 # Unit norm is given to every vector, so a Normalize module changes nothing.

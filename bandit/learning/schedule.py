@@ -53,7 +53,7 @@ def is_refit_due(learnt: Any, at_refit: Any) -> Any:
     """Whether what was learnt has doubled since the last refit, for integers and for arrays of them.
 
     A batch's sites are never looked at again, and an early one was made when little was known: see
-    docs/decisions.md for what that costs.
+    docs/experiments.md for what that costs.
 
     Args:
         learnt: Decisions learnt.

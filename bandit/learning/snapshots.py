@@ -17,7 +17,7 @@ from bandit.posterior import Prior, State, eliminate, initial_state
 from storage import ArmStates, ForgetRow, LogRow
 
 SHARED = ("precision", "information")
-STEPS_AHEAD: Final = 8  # see docs/decisions.md for what a step and a snapshot cost
+STEPS_AHEAD: Final = 8  # see docs/experiments.md for what a step and a snapshot cost
 
 
 def snapshot_to_bytes(state: State) -> bytes:
