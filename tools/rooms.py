@@ -34,7 +34,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "bandit": (
         ("errors", "jax_runtime", "padding", "posterior"),
-        ("html_page", "retention", "types"),
+        ("csv_rows", "html_page", "retention", "types"),
         ("features", "validation"),
         ("model", "policy"),
         ("decision_log", "learning"),

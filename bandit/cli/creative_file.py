@@ -1,10 +1,10 @@
 """Creatives from a CSV file: all of its bad lines are named at once."""
 
-import csv
 from collections.abc import Collection
 from pathlib import Path
 
-from bandit.errors import InvalidCreativeError, listed
+from bandit.csv_rows import PLAIN, Line, read_rows
+from bandit.errors import InvalidCreativeError
 from bandit.types import TEXT_FIELDS, Creative
 
 
@@ -25,49 +25,35 @@ def read_creatives(path: Path, campaign: str, taken: Collection[str]) -> list[Cr
             are none.
         FileNotFoundError: There is no such file.
     """
-    creatives: list[Creative] = []
-    problems: list[str] = []
     lines: dict[str, int] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            if "creative" not in columns or not set(TEXT_FIELDS) & set(columns):
+    with read_rows(path, InvalidCreativeError, what=PLAIN) as rows:
+        if "creative" not in rows.columns or not set(TEXT_FIELDS) & set(rows.columns):
+            raise InvalidCreativeError(
+                f"{path}: expected the column creative and at least one of {', '.join(TEXT_FIELDS)}; "
+                f"got {', '.join(rows.columns) or 'no line'}"
+            )
+
+        def new(line: Line) -> Creative:
+            creative = _creative(line)
+            if creative.id in taken:
+                raise InvalidCreativeError(f"campaign {campaign!r} has a creative {creative.id!r} already")
+            if creative.id in lines:
                 raise InvalidCreativeError(
-                    f"{path}: expected the column creative and at least one of {', '.join(TEXT_FIELDS)}; "
-                    f"got {', '.join(columns) or 'no line'}"
+                    f"creative {creative.id!r} is on line {lines[creative.id]} already"
                 )
-            for row in reader:
-                number = reader.line_num
-                try:
-                    creative = _creative(row)
-                    if creative.id in taken:
-                        raise InvalidCreativeError(
-                            f"campaign {campaign!r} has a creative {creative.id!r} already"
-                        )
-                    if creative.id in lines:
-                        raise InvalidCreativeError(
-                            f"creative {creative.id!r} is on line {lines[creative.id]} already"
-                        )
-                except InvalidCreativeError as error:
-                    problems.append(f"line {number}: {error}")
-                else:
-                    lines[creative.id] = number
-                    creatives.append(creative)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidCreativeError(f"{path}: expected a CSV in UTF-8: {error}") from error
-    if problems:
-        plural = "line" if len(problems) == 1 else "lines"
-        raise InvalidCreativeError(
-            f"{path}: {len(problems)} bad {plural}; nothing was added{listed(problems)}"
-        )
+            lines[creative.id] = rows.number
+            return creative
+
+        creatives = list(rows.parsed(new, (InvalidCreativeError,)))
+    if rows.problems:
+        raise InvalidCreativeError(f"{path}: {rows.told('; nothing was added')}")
     if not creatives:
         raise InvalidCreativeError(f"{path}: no creatives below the header; nothing was added")
     return creatives
 
 
-def _creative(row: dict[str, str | None]) -> Creative:
-    """Return the creative of a line; DictReader keeps what is beyond the header under the key None."""
+def _creative(row: Line) -> Creative:
+    """Return the creative of a line."""
     if None in row:
         raise InvalidCreativeError("more columns than the header; put quotes around a text with commas")
     if not row["creative"]:
@@ -81,7 +67,7 @@ def _creative(row: dict[str, str | None]) -> Creative:
     )
 
 
-def _fraction(row: dict[str, str | None], name: str, default: float) -> float:
+def _fraction(row: Line, name: str, default: float) -> float:
     """Return a limit; an empty field is the default."""
     text = row.get(name)
     try:

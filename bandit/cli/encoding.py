@@ -1,6 +1,5 @@
 """`encode`: texts of a file become vectors before anybody waits for them."""
 
-import csv
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,20 +81,18 @@ def read_texts(file: Path, columns: list[str] | None) -> list[str]:
         HistoryError: Columns are missing, the file is no CSV in UTF-8, or it has no texts.
         FileNotFoundError: There is no such file.
     """
-    from bandit.decision_log.files import opened_csv
+    from bandit.csv_rows import read_rows
     from bandit.errors import HistoryError
 
-    with opened_csv(file, HistoryError) as lines:
-        reader = csv.DictReader(lines)
-        there = list(reader.fieldnames or [])
-        wanted = columns or [name for name in TEXT_COLUMNS if name in there]
-        missing = [name for name in wanted if name not in there]
+    with read_rows(file, HistoryError) as rows:
+        wanted = columns or [name for name in TEXT_COLUMNS if name in rows.columns]
+        missing = rows.missing(wanted)
         if missing or not wanted:
             raise HistoryError(
                 f"{file}: expected the columns {', '.join(missing or TEXT_COLUMNS[:1])}, got "
-                f"{', '.join(there) or 'none'}; name those with texts by --column"
+                f"{', '.join(rows.columns) or 'none'}; name those with texts by --column"
             )
-        texts = dict.fromkeys(line[name] for line in reader for name in wanted if line[name])
+        texts = dict.fromkeys(line[name] for line in rows for name in wanted if line[name])
     if not texts:
         raise HistoryError(f"{file}: expected texts in {', '.join(wanted)}, found none")
     return list(texts)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
-from bandit.decision_log.files import opened, replaced
+from bandit.csv_rows import PLAIN, Line, read_rows
+from bandit.decision_log.files import replaced
 from bandit.errors import LogFileError, listed
 from bandit.types import TEXT_FIELDS
 from storage import CampaignRecord, ContextRecord, ContextSlotRecord, CreativeRecord, ModelRecord
@@ -97,28 +98,14 @@ def read_csv(path: Path) -> Iterator[LoggedDecision]:
         LogFileError: Columns are missing, or lines are bad; up to twenty are named with their numbers.
         FileNotFoundError: There is no such file.
     """
-    before = csv.field_size_limit(LONGEST_FIELD)
-    problems: list[str] = []
-    try:
-        with opened(path) as file:
-            yield from _decisions(file, path, problems)
-    except (UnicodeDecodeError, csv.Error, EOFError) as error:
-        raise LogFileError(f"{path}: expected a CSV in UTF-8: {error}; export it again") from error
-    finally:
-        csv.field_size_limit(before)
-    if problems:
-        raise LogFileError(f"{path}: {len(problems)} bad lines; nothing was imported{listed(problems)}")
-
-
-def _decisions(file: TextIO, path: Path, problems: list[str]) -> Iterator[LoggedDecision]:
-    reader = csv.DictReader(file)
-    if missing := [name for name in READ if name not in (reader.fieldnames or [])]:
-        raise LogFileError(f"{path}: these columns are missing: {', '.join(missing)}; export it again")
-    for line in reader:
-        try:
-            yield _decision(line)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            problems.append(f"line {reader.line_num}: {error}")
+    with read_rows(path, LogFileError, what=PLAIN, advice="; export it again", longest=LONGEST_FIELD) as rows:
+        if missing := rows.missing(READ):
+            raise LogFileError(f"{path}: these columns are missing: {', '.join(missing)}; export it again")
+        yield from rows.parsed(_decision, (ValueError, KeyError, TypeError, RecursionError))
+    if rows.problems:
+        raise LogFileError(
+            f"{path}: {len(rows.problems)} bad lines; nothing was imported{listed(rows.problems)}"
+        )
 
 
 def _line(logged: LoggedDecision, content: dict[str, Any]) -> list[Any]:
@@ -141,7 +128,7 @@ def _written(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def _decision(line: dict[str, str]) -> LoggedDecision:
+def _decision(line: Line) -> LoggedDecision:
     if None in line.values() or None in line:
         raise ValueError("more or fewer columns than the header")
     return LoggedDecision(

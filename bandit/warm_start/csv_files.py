@@ -1,13 +1,12 @@
 """History from CSV files: counts of creatives, or a decision log; all bad lines are named at once."""
 
-import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bandit.decision_log.files import opened_csv
+from bandit.csv_rows import CsvRows, Line, read_rows
 from bandit.errors import ContextError, HistoryError, InvalidCreativeError
 from bandit.features.context import check_context
 from bandit.types import Creative, HistoryRow
@@ -24,7 +23,6 @@ DECISIONS = (
     "headline",
 )  # of the view decision_log
 OTHER_TEXTS = ("body", "call_to_action")
-Line = Mapping[str, str | None]
 
 
 def read_history(path: Path, *, with_conversions: bool = False) -> list[HistoryRow]:
@@ -46,23 +44,19 @@ def read_history(path: Path, *, with_conversions: bool = False) -> list[HistoryR
         HistoryError: Columns are missing, or lines are bad; all bad lines are named with their numbers.
         FileNotFoundError: There is no such file.
     """
-    with opened_csv(path, HistoryError) as file:
-        reader = csv.DictReader(file)
-        columns = set(reader.fieldnames or [])
-        are_decisions = "impressions" not in columns and {"decision_id", "click"} <= columns
+    with read_rows(path, HistoryError) as rows:
+        are_decisions = "impressions" not in rows.columns and {"decision_id", "click"} <= {*rows.columns}
         wanted = (DECISIONS if are_decisions else COUNTS) + (("conversions",) if with_conversions else ())
-        if missing := [name for name in wanted if name not in columns]:
+        if missing := rows.missing(wanted):
             raise HistoryError(
                 f"{path}: expected the columns {', '.join(wanted)}; missing: {', '.join(missing)}"
             )
-        lines = ((reader.line_num, line) for line in reader)
-        read = _decisions if are_decisions else _counts
-        rows = read(lines, wanted, str(path))
-    check_history(rows, str(path))
-    return rows
+        found = (_decisions if are_decisions else _counts)(rows, wanted, str(path))
+    check_history(found, str(path))
+    return found
 
 
-def _counts(lines: Iterator[tuple[int, Line]], columns: tuple[str, ...], place: str) -> list[HistoryRow]:
+def _counts(rows: CsvRows, columns: tuple[str, ...], source: str) -> list[HistoryRow]:
     counted = [name for name in ("impressions", "clicks", "conversions") if name in columns]
 
     def row(line: Line) -> HistoryRow:
@@ -76,10 +70,10 @@ def _counts(lines: Iterator[tuple[int, Line]], columns: tuple[str, ...], place: 
             raise HistoryError(f"{conversions[0]} conversions on {clicks} clicks")
         return _row(line, impressions, clicks, *conversions)
 
-    return _all(lines, columns, row, place)
+    return _all(rows, columns, row, source)
 
 
-def _decisions(lines: Iterator[tuple[int, Line]], columns: tuple[str, ...], place: str) -> list[HistoryRow]:
+def _decisions(rows: CsvRows, columns: tuple[str, ...], source: str) -> list[HistoryRow]:
     seen: set[str] = set()
 
     def row(line: Line) -> HistoryRow:
@@ -97,7 +91,7 @@ def _decisions(lines: Iterator[tuple[int, Line]], columns: tuple[str, ...], plac
             raise HistoryError(f"decision {name!r}: expected conversions to be 0 or more, got {bought!r}")
         return _row(line, *counts, conversions=int(click == "1" and int(bought) > 0))
 
-    settled = [past for past in _all(lines, columns, row, place) if past.impressions]
+    settled = [past for past in _all(rows, columns, row, source) if past.impressions]
     kinds = {_key(past): past for past in settled}
     impressions = Counter(map(_key, settled))
     clicks = Counter(_key(past) for past in settled if past.clicks)
@@ -116,20 +110,18 @@ def _decisions(lines: Iterator[tuple[int, Line]], columns: tuple[str, ...], plac
 
 
 def _all(
-    lines: Iterator[tuple[int, Line]], columns: tuple[str, ...], row: Callable[[Line], HistoryRow], place: str
+    rows: CsvRows, columns: tuple[str, ...], row: Callable[[Line], HistoryRow], source: str
 ) -> list[HistoryRow]:
     """Return the rows of all lines, or raise one error for all that are bad."""
-    rows: list[HistoryRow] = []
-    problems: list[str] = []
-    for number, line in lines:
-        try:
-            if any(line[name] is None for name in columns):
-                raise HistoryError("fewer columns than the header")
-            rows.append(row(line))
-        except (HistoryError, InvalidCreativeError, ContextError) as error:
-            problems.append(f"line {number}: {error}")
-    refuse(problems, place)
-    return rows
+
+    def whole(line: Line) -> HistoryRow:
+        if any(line[name] is None for name in columns):
+            raise HistoryError("fewer columns than the header")
+        return row(line)
+
+    found = list(rows.parsed(whole, (HistoryError, InvalidCreativeError, ContextError)))
+    refuse(rows.problems, source)
+    return found
 
 
 def _row(line: Line, impressions: int, clicks: int, conversions: int | None = None) -> HistoryRow:

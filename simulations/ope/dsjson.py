@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bandit.decision_log.files import opened_csv
+from bandit.csv_rows import opened_text
 from simulations.ope.logs import Log, LogError, Row, chosen_campaign, log_of, problems_of, refuse
 
 NEEDED = ("_label_cost", "_label_probability", "_label_Action", "a", "c", "p")
@@ -38,7 +38,7 @@ def read_dsjson(path: Path, campaign: str | None = None) -> Log:
     """
     problems: list[str] = []
     lines: list[_Line] = []
-    with opened_csv(path, LogError) as file:
+    with opened_text(path, LogError) as file:
         for number, text in enumerate(file, start=1):
             if not text.strip():
                 continue

@@ -1,6 +1,5 @@
 """A decision log as arrays, whatever it was read from; and what all readers share."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from bandit.decision_log.files import opened_csv
+from bandit.csv_rows import read_rows
 from bandit.errors import listed
 from simulations.errors import SimulationError
 
@@ -151,19 +150,13 @@ def read_lines(path: Path, needed: Sequence[str]) -> tuple[list[str], list[dict[
         LogError: it is no CSV, has no lines, or lacks columns: all are named.
         FileNotFoundError: there is no such file.
     """
-    limit = csv.field_size_limit(2**30)
-    try:
-        with opened_csv(path, LogError) as file:
-            reader = csv.DictReader(file)
-            names = list(reader.fieldnames or [])
-            if missing := [name for name in needed if name not in names]:
-                raise LogError(f"{path}: these columns are missing: {', '.join(missing)}")
-            lines = list(reader)
-    finally:
-        csv.field_size_limit(limit)
+    with read_rows(path, LogError, longest=2**30) as rows:
+        if missing := rows.missing(needed):
+            raise LogError(f"{path}: these columns are missing: {', '.join(missing)}")
+        lines = list(rows)
     if not lines:
         raise LogError(f"{path}: expected one decision a line below the header, found none")
-    return names, lines
+    return rows.columns, lines
 
 
 def refuse(path: Path, problems: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from bandit.decision_log.files import opened_csv
+from bandit.csv_rows import opened_text
 from simulations.ope import open_bandit, own_logs
 from simulations.ope.dsjson import read_dsjson
 from simulations.ope.logs import Log, LogError
@@ -44,5 +44,5 @@ def read_log(path: Path, campaign: str | None = None) -> Log:
 
 def header_of(path: Path) -> list[str]:
     """Return the names of a CSV's columns."""
-    with opened_csv(path, LogError) as file:
+    with opened_text(path, LogError) as file:
         return next(csv.reader(file), [])

@@ -5,7 +5,6 @@ at 20 % and 40 %. A policy's prior comes from the earlier tests' counts; a headl
 scored.
 """
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from bandit.decision_log.files import opened_csv
+from bandit.csv_rows import Line, read_rows
 from bandit.errors import listed
 from bandit.features.content_pca import Components
 from bandit.features.design import PriorScales, design_row, scale_groups, weight_prior
@@ -66,49 +65,42 @@ def read_archive(path: Path) -> list[PastTest]:
     """
     weeks: dict[str, int] = {}
     counts: dict[str, dict[str, list[int]]] = {}
-    problems: list[str] = []
-    with opened_csv(path, ArchiveError) as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
-        if missing:
+    with read_rows(path, ArchiveError) as rows:
+        if missing := rows.missing(COLUMNS):
             raise ArchiveError(
                 f"{path}: expected the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}"
             )
-        for row in reader:
-            problem = _problem(row)
-            if problem:
-                problems.append(f"line {reader.line_num}: {problem}")
-                continue
+        for row in rows.parsed(_checked, (ArchiveError,)):
             test = row["test_id"]
             weeks[test] = min(weeks.get(test, 999999), int(row["week"]))
             pooled = counts.setdefault(test, {}).setdefault(row["headline"], [0, 0])
             pooled[0] += int(row["impressions"])
             pooled[1] += int(row["clicks"])
-    if problems:
-        raise ArchiveError(f"{path}: {len(problems)} bad lines{listed(problems)}")
+    if rows.problems:
+        raise ArchiveError(f"{path}: {len(rows.problems)} bad lines{listed(rows.problems)}")
     return [
         _past_test(test, weeks[test], counts[test]) for test in sorted(counts, key=lambda t: (weeks[t], t))
     ]
 
 
-def _problem(row: Mapping[str | None, str | None]) -> str | None:
-    """Return what is wrong with a line, or None."""
-    if None in row or any(row[name] is None for name in COLUMNS):  # under None, `csv` has what is left over
+def _checked(row: Line) -> Line:
+    """Return a line that can be used."""
+    if None in row or any(row[name] is None for name in COLUMNS):
         much = "more" if None in row else "fewer"
-        return f"{much} columns than the header; a text with a comma needs quotes"
+        raise ArchiveError(f"{much} columns than the header; a text with a comma needs quotes")
     numbers = {name: row[name] or "" for name in ("week", "impressions", "clicks")}
     not_whole = [
         f"{name} {value!r}" for name, value in numbers.items() if not value.isascii() or not value.isdigit()
     ]
     if not_whole:
-        return f"expected a whole number of at least 0, got {', '.join(not_whole)}"
+        raise ArchiveError(f"expected a whole number of at least 0, got {', '.join(not_whole)}")
     if not row["headline"]:
-        return "the headline is empty"
+        raise ArchiveError("the headline is empty")
     if int(numbers["impressions"]) == 0:
-        return "0 impressions"
+        raise ArchiveError("0 impressions")
     if int(numbers["clicks"]) > int(numbers["impressions"]):
-        return f"{numbers['clicks']} clicks on {numbers['impressions']} impressions"
-    return None
+        raise ArchiveError(f"{numbers['clicks']} clicks on {numbers['impressions']} impressions")
+    return row
 
 
 def _past_test(test_id: str, week: int, counts: Mapping[str, list[int]]) -> PastTest:
