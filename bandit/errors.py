@@ -80,6 +80,10 @@ class LogFileError(BanditError, ValueError):
     """A file of a decision log that cannot be read or written; names every bad line."""
 
 
+class LogError(BanditError, ValueError):
+    """A log that cannot be evaluated; names every bad line."""
+
+
 class PageError(BanditError, ValueError):
     """A page without a title or a part, or a table whose rows do not fit its header."""
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bandit.decision_log.logs import Log
+from bandit.decision_log.open_bandit import read_open_bandit
 from simulations.ope.evaluation import BOUNDED, Estimate, evaluate
-from simulations.ope.logs import Log
-from simulations.ope.open_bandit import read_open_bandit
 from simulations.ope.targets import shares_of
 from tools.ope_coverage import N_LOGS, NAMES, estimate_many
 

@@ -41,7 +41,8 @@ def export(
     can be imported.
     """
     from bandit.decision_log.csv_format import write_csv
-    from bandit.decision_log.foreign_formats import write_dsjson, write_open_bandit
+    from bandit.decision_log.dsjson import write_dsjson
+    from bandit.decision_log.open_bandit import write_open_bandit
 
     writers = {"csv": write_csv, "open-bandit": write_open_bandit, "dsjson": write_dsjson}
     with opened_store(url) as store:

@@ -13,8 +13,8 @@ from bandit.cli.printing import counted, percent, print_fields, print_json, prin
 if TYPE_CHECKING:
     import numpy as np
 
+    from bandit.decision_log.logs import Log
     from simulations.ope.evaluation import Estimate, Evaluation
-    from simulations.ope.logs import Log
 
 app = group()
 KNOWN = ("uniform", "greedy", "engine")
@@ -83,8 +83,8 @@ def evaluate(
     settings = {
         name: parse_number(text, f"--{name.replace('_', '-')}") for name, text in given.items() if text
     }
+    from bandit.decision_log.reading import FILES
     from simulations.ope.evaluation import evaluate as evaluate_policy
-    from simulations.ope.reading import FILES
 
     if policy not in KNOWN and not policy.endswith(FILES):
         raise typer.BadParameter(
@@ -127,8 +127,8 @@ def _database(log: str, campaign: str | None) -> tuple[str, str]:
 
 
 def _read(log: str, campaign: str | None) -> "Log":
-    from simulations.ope.own_logs import read_database
-    from simulations.ope.reading import FILES, read_log
+    from bandit.decision_log.own_logs import read_database
+    from bandit.decision_log.reading import FILES, read_log
 
     if log.endswith(FILES):
         return read_log(Path(log), campaign)
@@ -154,11 +154,11 @@ def _engine(
     database: tuple[str, str], settings: dict[str, float], encoder: str | None
 ) -> tuple["Log", "np.ndarray"]:
     """Return the second half of a database's log, and what the engine would show there."""
+    from bandit.decision_log.own_logs import log_of_decisions, read_settled
     from bandit.engine import utc_now
     from bandit.model.model import Model
     from encoders import TextEncoder
     from simulations.ope.counterfactual import EngineSettings, engine_probabilities
-    from simulations.ope.own_logs import log_of_decisions, read_settled
 
     explores = EngineSettings(**settings)
     other = None if encoder is None else TextEncoder(encoder)

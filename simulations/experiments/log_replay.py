@@ -10,12 +10,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from bandit.decision_log.logs import Log
+from bandit.errors import LogError
 from bandit.features.design import N_CONTENT, N_CONTEXT, design_row
 from bandit.jax_runtime import double_precision
 from bandit.policy.randomness import Uniforms
 from simulations.errors import unknown
 from simulations.loop import uniforms_of_key
-from simulations.ope.logs import Log, LogError
 from simulations.policies.base import Outcomes, Request
 from simulations.policies.engine import design_of_contents
 from simulations.policies.registry import (

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from bandit.decision_log.reading import read_log
+from bandit.errors import LogError
 from bandit.html_page import Section, with_small_print
 from bandit.jax_runtime import keep_compiled_programs
 from simulations.calibration import wilson
 from simulations.experiments.log_replay import POLICIES, SETTINGS, Replayed, check_uniform, replay_log
 from simulations.experiments.running import line_up, write_page, write_results
-from simulations.ope.logs import LogError
-from simulations.ope.reading import read_log
 from simulations.policies.registry import PolicySetting
 from simulations.reports.conclusions import by_difference, conclude
 from simulations.reports.files import check_free
@@ -75,7 +75,7 @@ def run_log(
     """Replay a log with every policy; write results.csv and report.html.
 
     Args:
-        file: The log, see `ope.reading.read_log`.
+        file: The log, see `decision_log.reading.read_log`.
         out: Folder for the results; made when it is not there.
         policies: Names out of `log_world.POLICIES`; the engine always plays.
         seeds: Orders of the lines.

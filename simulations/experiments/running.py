@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import jax
 
 from bandit.html_page import Section
-from simulations.errors import SimulationError, unknown
+from simulations.errors import unknown
 from simulations.grid_search import Trial
 from simulations.policies.registry import ENGINE
 from simulations.reports.files import write_csv, write_report
@@ -24,11 +24,11 @@ class Row(Protocol):
     def setting(self) -> str: ...  # noqa: D102  # described above
 
 
-def line_up(policies: Sequence[str], known: Sequence[str], error: type[SimulationError]) -> list[str]:
+def line_up(policies: Sequence[str], known: Sequence[str], error: type[Exception]) -> list[str]:
     """Return who plays: the engine first, then the others as they were named, each once.
 
     Raises:
-        SimulationError: of the kind given; names all that nobody knows.
+        Exception: of the kind given; names all that nobody knows.
     """
     if strange := [unknown("policy", name, known) for name in policies if name not in known]:
         raise error("; ".join(strange))

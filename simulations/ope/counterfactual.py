@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from bandit.errors import LogError
 from bandit.features.content_pca import random_components, shipped_components
 from bandit.features.content_tables import ContentTables
 from bandit.features.context import context_vectors
@@ -35,7 +36,6 @@ from bandit.policy.thompson import KAPPA, NOISE, OPTIMISM, Exploration, choose
 from bandit.posterior import Gaussian, State
 from bandit.types import TEXT_FIELDS
 from encoders import Encoder, encode_fields
-from simulations.ope.logs import LogError
 from storage.maintenance.exporter import LoggedDecision
 
 AT_ONCE = 256  # requests; 256 × 16 candidates × 256 points of 4 bytes are 4 MB

@@ -9,6 +9,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from bandit.decision_log.logs import Log
+from bandit.errors import LogError
 from bandit.jax_runtime import double_precision
 from simulations.ope.clusters import FEWEST, cluster_contents
 from simulations.ope.estimators import (
@@ -27,7 +29,6 @@ from simulations.ope.estimators import (
     weights_of,
 )
 from simulations.ope.intervals import Interval, bootstrap, empirical_bernstein
-from simulations.ope.logs import Log, LogError
 from simulations.ope.reward_model import cross_fitted
 
 FEWEST_EFFECTIVE = 100  # rows; the normal approximation of a rate of 5 % needs five clicks

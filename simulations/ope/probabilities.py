@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from simulations.ope.logs import Log, LogError, read_lines, refuse
+from bandit.decision_log.logs import Log, read_lines, refuse
+from bandit.errors import LogError
 
 COLUMNS = ("creative", "probability")
 SUM_TOLERANCE = 1e-6  # of probabilities written with all their digits

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from bandit.decision_log.logs import Log
+from bandit.decision_log.reading import CSV, header_of, read_log
+from bandit.errors import LogError
 from bandit.jax_runtime import double_precision
-from simulations.ope.logs import Log, LogError
 from simulations.ope.probabilities import COLUMNS, read_probabilities
-from simulations.ope.reading import CSV, header_of, read_log
 from simulations.ope.reward_model import fit, predict
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from bandit import Creative, Engine
 from bandit.decision_log.csv_format import read_csv, read_setup, setup_of, write_csv
-from bandit.decision_log.foreign_formats import items_of, write_dsjson, write_open_bandit
+from bandit.decision_log.dsjson import write_dsjson
 from bandit.decision_log.importer import import_log
+from bandit.decision_log.open_bandit import items_of, write_open_bandit
 from bandit.errors import LogFileError
 from encoders import TextEncoder
 from storage import DecisionConflictError, SetupConflictError, Store

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
+from bandit.decision_log.logs import Log, context_columns
+from bandit.decision_log.open_bandit import read_open_bandit
+from bandit.errors import LogError
 from bandit.jax_runtime import double_precision
 from simulations.cli import main
 from simulations.experiments.log_replay import SETTINGS, contexts_of, replay_log
-from simulations.ope.logs import Log, LogError, context_columns
-from simulations.ope.open_bandit import read_open_bandit
 
 RATES = np.array([0.1, 0.2, 0.6, 0.3])
 N = 1_200

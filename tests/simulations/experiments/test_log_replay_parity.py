@@ -13,12 +13,12 @@ import pytest
 from jax import Array
 
 from bandit import Creative, Engine
+from bandit.decision_log.logs import Log
 from bandit.features.context import context_vector
 from bandit.jax_runtime import double_precision
 from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from encoders import TextEncoder
 from simulations.experiments.log_replay import SETTINGS, replay_log
-from simulations.ope.logs import Log
 from tests.paths import TINY
 
 N_LINES, N_ARMS, SEED = 600, 4, 5

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from bandit.decision_log.own_logs import read_settled
 from bandit.engine import Engine, utc_now
+from bandit.errors import LogError
 from bandit.model.model import Model
 from bandit.types import Creative, Outcome, Request
 from encoders import TextEncoder
 from simulations.cli import main
 from simulations.ope.counterfactual import EngineSettings, engine_probabilities
-from simulations.ope.logs import LogError
-from simulations.ope.own_logs import read_settled
 from storage import Store
 from storage.maintenance.exporter import LoggedDecision
 from tests.paths import TINY

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from bandit.decision_log.logs import Log
+from bandit.decision_log.open_bandit import read_open_bandit
+from bandit.errors import LogError
 from simulations.cli import main
 from simulations.ope.evaluation import ESTIMATORS, Evaluation, evaluate
-from simulations.ope.logs import Log, LogError
-from simulations.ope.open_bandit import read_open_bandit
 from simulations.ope.targets import greedy, shares_of, uniform
 
 RATES = np.array([0.05, 0.1, 0.5])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from simulations.ope.logs import Log, LogError
+from bandit.decision_log.logs import Log
+from bandit.errors import LogError
 from simulations.ope.probabilities import read_probabilities
 
 LOG = Log(

@@ -3,22 +3,13 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bandit.engine import utc_now
+from bandit.decision_log.logs import Log, Row, chosen_campaign, log_of, problems_of, read_lines, refuse
+from bandit.errors import LogError
 from bandit.model.model import Model
-from simulations.ope.logs import (
-    Log,
-    LogError,
-    Row,
-    chosen_campaign,
-    log_of,
-    problems_of,
-    read_lines,
-    refuse,
-)
 from storage import Store
 from storage.maintenance.exporter import LoggedDecision
 
@@ -72,7 +63,7 @@ def log_of_decisions(decisions: Sequence[LoggedDecision], model: Model) -> Log:
 
 def read_database(store: Store, campaign: str) -> Log:
     """Read the settled decisions of one campaign as a log; arguments and errors as of `read_settled`."""
-    return log_of_decisions(read_settled(store, campaign), Model(store, utc_now, 0, None))
+    return log_of_decisions(read_settled(store, campaign), Model(store, lambda: datetime.now(UTC), 0, None))
 
 
 def read_export(path: Path, campaign: str | None = None) -> Log:

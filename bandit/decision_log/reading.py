@@ -4,9 +4,10 @@ import csv
 from pathlib import Path
 
 from bandit.csv_rows import opened_text
-from simulations.ope import open_bandit, own_logs
-from simulations.ope.dsjson import read_dsjson
-from simulations.ope.logs import Log, LogError
+from bandit.decision_log import open_bandit, own_logs
+from bandit.decision_log.dsjson import read_dsjson
+from bandit.decision_log.logs import Log
+from bandit.errors import LogError
 
 CSV = (".csv", ".csv.gz")
 DSJSON = (".dsjson", ".dsjson.gz", ".json", ".json.gz")

@@ -9,15 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from bandit.csv_rows import read_rows
-from bandit.errors import listed
-from simulations.errors import SimulationError
+from bandit.errors import LogError, listed
 
 MOST_LEVELS, ROWS_OF_A_LEVEL = 8, 50  # as the engine gives out slots
 ROUNDING = 1e-4  # of logged propensities; other programs write them in single precision, or shorter
-
-
-class LogError(SimulationError, ValueError):
-    """A log that cannot be evaluated; names every bad line."""
 
 
 class Log(NamedTuple):

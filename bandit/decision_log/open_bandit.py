@@ -1,14 +1,84 @@
-"""Logs with the columns of the Open Bandit Dataset."""
+"""Logs with the columns of the Open Bandit Dataset, written and read.
 
-from collections.abc import Mapping, Sequence
+What is written are settled decisions only, each place of a list as a decision of its own.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
-from simulations.ope.logs import Log, context_columns, read_lines, refuse
+from bandit.decision_log.files import replaced
+from bandit.decision_log.logs import Log, context_columns, read_lines, refuse
+from bandit.errors import LogFileError
+from bandit.types import TEXT_FIELDS
+from storage.maintenance.exporter import LoggedDecision, Setup
 
 COLUMNS = ("timestamp", "item_id", "position", "click", "propensity_score")
+FEATURE = "user_feature"  # what names of the context's columns begin with
+
+
+def items_of(path: Path) -> Path:
+    """Return where the items of an Open Bandit log stand: `item_context.csv` beside it."""
+    return path.with_name("item_context.csv")
+
+
+def write_open_bandit(
+    decisions: Iterable[LoggedDecision], setup: Setup, path: Path, progress: Callable[[int], None]
+) -> int:
+    """Write one campaign as Open Bandit Dataset does: the log, and `item_context.csv` beside it.
+
+    `user_feature_0` and so on are the context's fields in the order of their names. `item_feature_0` is the
+    length of a creative's texts, `item_feature_1` its id, the others its texts.
+
+    Args:
+        decisions: The decisions.
+        setup: What they were made with: one campaign.
+        path: The log; one that ends in .gz is compressed.
+        progress: Called with 1 for each decision.
+
+    Returns:
+        How many decisions were written.
+
+    Raises:
+        LogFileError: There is not exactly one campaign.
+
+    References:
+        Y. Saito, S. Aihara, M. Matsutani, Y. Narita, "Open Bandit Dataset and Pipeline", 2020, table 1.
+    """
+    if len(setup.campaigns) != 1:
+        names = ", ".join(campaign.name for campaign in setup.campaigns) or "none"
+        raise LogFileError(
+            f"an Open Bandit log is of one campaign, and the database has: {names}; give --campaign"
+        )
+    items = {creative.external_id: number for number, creative in enumerate(setup.creatives)}
+    fields = sorted(setup.context.fields)
+    n = 0
+    with replaced(items_of(path)) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["", "item_id", *(f"item_feature_{i}" for i in range(2 + len(TEXT_FIELDS)))])
+        for creative in setup.creatives:
+            texts = [creative.content.get(name, "") for name in TEXT_FIELDS]
+            number = items[creative.external_id]
+            writer.writerow([number, number, len("".join(texts)), creative.external_id, *texts])
+    with replaced(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        features = [f"{FEATURE}_{i}" for i in range(len(fields))]
+        writer.writerow(["", *COLUMNS, *features])
+        for logged in decisions:
+            progress(1)
+            if logged.click is None:
+                continue
+            context = [logged.context.get(name, "") for name in fields]
+            at = logged.activated_at or logged.decided_at
+            item = items[logged.creative]
+            writer.writerow(
+                [n, at.isoformat(" "), item, logged.place + 1, logged.click, logged.propensity, *context]
+            )
+            n += 1
+    return n
 
 
 def read_open_bandit(path: Path) -> Log:
@@ -36,7 +106,7 @@ def read_open_bandit(path: Path) -> Log:
     rows = np.arange(len(lines))
     logging = np.full((len(lines), len(items)), np.nan)
     logging[rows, action] = propensity
-    fields = [name for name in names if name.startswith("user_feature")]
+    fields = [name for name in names if name.startswith(FEATURE)]
     contexts = [
         {"position": f"place {line['position']}", **{name: line[name] for name in fields}} for line in lines
     ]

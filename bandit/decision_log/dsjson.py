@@ -1,16 +1,79 @@
-"""Logs in Vowpal Wabbit's dsjson: one JSON object a line."""
+"""Logs in Vowpal Wabbit's dsjson, one JSON object a line, written and read.
+
+What is written are settled decisions only, each place of a list as a decision of its own.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bandit.csv_rows import opened_text
-from simulations.ope.logs import Log, LogError, Row, chosen_campaign, log_of, problems_of, refuse
+from bandit.decision_log.files import replaced
+from bandit.decision_log.logs import Log, Row, chosen_campaign, log_of, problems_of, refuse
+from bandit.errors import LogError
+from storage.maintenance.exporter import LoggedDecision, Setup
 
 NEEDED = ("_label_cost", "_label_probability", "_label_Action", "a", "c", "p")
 COSTS = {0: 0, -1: 1}  # cost -> click
+
+
+def write_dsjson(
+    decisions: Iterable[LoggedDecision], setup: Setup, path: Path, progress: Callable[[int], None]
+) -> int:
+    """Write decisions as Vowpal Wabbit reads them with `--dsjson --cb_explore_adf`: one JSON object a line.
+
+    The cost is minus the click. `a` and `p` are the candidates, counted from 1, and their propensities, the
+    chosen one first; the label's probability is that of the chosen one.
+
+    Args:
+        decisions: The decisions.
+        setup: What they were made with.
+        path: The file; one that ends in .gz is compressed.
+        progress: Called with 1 for each decision.
+
+    Returns:
+        How many decisions were written.
+    """
+    contents = setup.contents()
+    n = 0
+    with replaced(path) as file:
+        for logged in decisions:
+            progress(1)
+            if logged.click is not None:
+                document = _document(logged, contents)
+                file.write(json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n")
+                n += 1
+    return n
+
+
+def _document(
+    logged: LoggedDecision, contents: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> dict[str, Any]:
+    chosen = logged.candidates.index(logged.creative)
+    order = [chosen, *(i for i in range(len(logged.candidates)) if i != chosen)]
+    at = (logged.activated_at or logged.decided_at).strftime("%Y-%m-%dT%H:%M:%S.%f0Z")
+    return {
+        "_label_cost": float(-(logged.click or 0)),
+        "_label_probability": logged.propensity,
+        "_label_Action": chosen + 1,
+        "_labelIndex": chosen,
+        "o": [{"v": float(logged.click or 0), "EventId": logged.decision_id, "ActionTaken": True}],
+        "Timestamp": at,
+        "Version": "1",
+        "EventId": logged.decision_id,
+        "a": [i + 1 for i in order],
+        "c": {
+            "Campaign": {"name": logged.campaign},
+            "Context": logged.context,
+            "_multi": [
+                {"Creative": {"id": name, **contents[logged.campaign, name]}} for name in logged.candidates
+            ],
+        },
+        "p": [logged.propensities[i] for i in order],
+        "VWState": {"m": str(logged.model_version)},
+    }
 
 
 class _Line(NamedTuple):

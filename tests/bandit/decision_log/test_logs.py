@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from bandit.decision_log.open_bandit import read_open_bandit
+from bandit.decision_log.own_logs import read_database
 from bandit.engine import Engine
+from bandit.errors import LogError
 from bandit.types import Creative, Outcome
 from encoders import TextEncoder
-from simulations.ope.logs import LogError
-from simulations.ope.open_bandit import read_open_bandit
-from simulations.ope.own_logs import read_database
 from storage import Store, UnknownCampaignError
 from tests.paths import TINY
 

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from bandit.decision_log.dsjson import read_dsjson
+from bandit.decision_log.logs import Log
+from bandit.decision_log.own_logs import read_database, read_export
+from bandit.decision_log.reading import read_log
 from bandit.engine import Engine
+from bandit.errors import LogError
 from bandit.types import Creative, Outcome
 from encoders import TextEncoder
 from simulations.cli import main
-from simulations.ope.dsjson import read_dsjson
-from simulations.ope.logs import Log, LogError
-from simulations.ope.own_logs import read_database, read_export
-from simulations.ope.reading import read_log
 from storage import Store
 from tests.paths import TINY
 
