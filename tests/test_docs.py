@@ -396,6 +396,34 @@ def test_links_lead_to_files(name: str) -> None:
     assert missing == []
 
 
+PATH = re.compile(
+    r"`((?:bandit|docs|encoders|simulations|storage|tests|tools)/[^`\s]*|[^`\s]+/[^`\s/]+\.py)`"
+)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_files_that_are_named_are_there(name: str) -> None:
+    paths = PATH.findall(FENCE.sub("", (ROOT / name).read_text()))
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_what_the_page_of_the_architecture_finds_in_a_file_is_in_it() -> None:
+    """Functions follow their file, or come before it with "of"; the last table has names and a file."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = [(name, path) for path, name in re.findall(r"`([a-z]\w*/[\w/]+\.py)` `(\w+)`", page)]
+    named += re.findall(r"`(\w+)` of `([a-z]\w*/[\w/]+\.py)`", page)
+    words = page[page.index("## Words of the code") :]
+    for names, path in re.findall(r"^\| (`.*?) \|.*\| `(.*?)` \|$", words, re.MULTILINE):
+        named += [(name, path) for name in re.findall(r"`(\w+)`", names)]
+    assert len(named) > 60, "nothing was found to check"
+    missing = [
+        f"{path}: {name}"
+        for name, path in named
+        if not re.search(rf"^\s*(def|class) {name}\b", (ROOT / path).read_text(), re.MULTILINE)
+    ]
+    assert missing == []
+
+
 def test_make_targets_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 
 from bandit import Creative, Engine
 from encoders import Encoder
+from tests.bandit.inspect import replica_of
 from tests.bandit.posterior.small import named_arrays
 from tests.storage.sql import execute, fetch
 
@@ -43,13 +44,13 @@ class Engines:
     def __init__(self, url: str, encoder: Encoder | Path, clock: Clock) -> None:
         self.url = url
         self.clock = clock
-        self._encoder = encoder
-        self._opened: list[Engine] = []
+        self.encoder = encoder
+        self.opened: list[Engine] = []
 
     def open(self, **settings: Any) -> Engine:
-        defaults: dict[str, Any] = {"learn": "manual", "clock": self.clock, "encoder": self._encoder}
+        defaults: dict[str, Any] = {"learn": "manual", "clock": self.clock, "encoder": self.encoder}
         engine = Engine.open(self.url, **{**defaults, **settings})
-        self._opened.append(engine)
+        self.opened.append(engine)
         return engine
 
     def fetch(self, query: str) -> list[tuple[Any, ...]]:
@@ -59,7 +60,7 @@ class Engines:
         execute(self.url, *statements)
 
     def close(self) -> None:
-        for engine in self._opened:
+        for engine in self.opened:
             engine.close()
 
     def row_counts(self) -> dict[str, int]:
@@ -100,7 +101,7 @@ def play(engine: Engine, n: int, *, campaign: str = "spring", start: int = 0, le
 
 def posterior(engine: Engine) -> dict[str, np.ndarray]:
     """Return the posterior in an order that does not depend on how rows were read."""
-    view = engine._learner.replica.view
+    view = replica_of(engine).view
     arms = [view.catalog.arm[creative_id] for creative_id in sorted(view.catalog.arm)]
     entries = sorted(view.catalog.campaigns.values(), key=lambda entry: entry.record.campaign_id)
     campaigns = [entry.index for entry in entries]

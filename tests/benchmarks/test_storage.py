@@ -20,6 +20,7 @@ import storage
 from bandit import Engine
 from storage.schema.tables import Decision
 from tests.bandit.engines import add_campaign
+from tests.bandit.inspect import database_of, store_of
 from tests.paths import TINY
 from tests.storage.conftest import make_world
 
@@ -38,7 +39,7 @@ say = Console(width=120).print
 def test_decisions_recorded(url: str) -> None:
     """Batches through the public method, beside the driver's executemany of the same rows."""
     with storage.Store.open(url) as store:
-        world, database = make_world(store, attribution_window_s=1800.0), store._database
+        world, database = make_world(store, attribution_window_s=1800.0), database_of(store)
         some = world.decision("a")
         ours, bare = [], []
         for number in range(ROUNDS):
@@ -74,7 +75,8 @@ def test_threads_together(url: str) -> None:
         with ThreadPoolExecutor(THREADS) as threads:
             list(threads.map(work, range(THREADS)))
             took = seconds(lambda: list(threads.map(work, range(THREADS))))
-        say(f"{engine._store._database.dialect}: {THREADS * EACH / took:,.0f} selects/s of {THREADS} threads")
+        dialect = database_of(store_of(engine)).dialect
+        say(f"{dialect}: {THREADS * EACH / took:,.0f} selects/s of {THREADS} threads")
 
 
 def test_many_decisions(url: str) -> None:
@@ -83,7 +85,7 @@ def test_many_decisions(url: str) -> None:
         add_campaign(engine, attribution_window=1)
         engine.select("spring", {"device": "mobile"}, decision_id="pattern")
         before = select_ms(engine)
-        say(f"{ROWS:,} rows copied in {seconds(lambda: engine._store._database.write(copy)):.1f} s")
+        say(f"{ROWS:,} rows copied in {seconds(lambda: database_of(store_of(engine)).write(copy)):.1f} s")
         after = select_ms(engine)
         say(f"select: {before:.3f} ms, beside {ROWS:,} decisions {after:.3f} ms")
         time.sleep(1.0)

@@ -10,6 +10,7 @@ import numpy as np
 from bandit import Engine
 from bandit.engine import utc_now
 from bandit.learning.verify import replay
+from tests.bandit.inspect import learner_of, store_of
 from tests.paths import TINY
 from tests.processes.worker import CAMPAIGN
 from tests.storage.sql import execute, fetch
@@ -54,9 +55,9 @@ def check(url: str, answered: Notes) -> tuple[int, int, float]:
     with Engine.open(url, encoder=TINY, learn="manual") as engine:
         engine.settle()
         arms = engine.arms(CAMPAIGN)
-        engine._learner.save()
-        assert engine._store.check() == []
-        proof = replay(engine._store, utc_now, encoder=TINY)
+        learner_of(engine).save()
+        assert store_of(engine).check() == []
+        proof = replay(store_of(engine), utc_now, encoder=TINY)
     assert proof.step == proof.replayed_step
     assert not np.isnan(proof.largest_difference)
     assert proof.largest_difference < GUARD

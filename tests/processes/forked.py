@@ -7,6 +7,7 @@ from multiprocessing.context import ForkServerProcess
 from sqlalchemy import event
 
 from storage.database.session import Database
+from tests.bandit.inspect import connection_pool_of
 
 PRELOADED = "tests.processes.worker"
 
@@ -27,4 +28,4 @@ def after_statements(database: Database, beginning: str, act: Callable[[], None]
         if statement.startswith(beginning):
             act()
 
-    event.listen(database._for_writing, "after_cursor_execute", look)
+    event.listen(connection_pool_of(database), "after_cursor_execute", look)

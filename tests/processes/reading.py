@@ -15,6 +15,7 @@ from bandit.retention import campaigns_to_prune, prune_campaigns
 from storage import Store
 from storage.database.urls import database_url, sqlite_path
 from tests.bandit.engines import Clock, Engines, add_campaign, wait_for
+from tests.bandit.inspect import learner_of, store_of
 from tests.paths import TINY
 from tests.processes.forked import start
 
@@ -95,9 +96,9 @@ def read_and_check(url: str, folder: Path, *, seconds: float) -> Figures:
     ((kept,),) = engines.fetch("SELECT count(*) FROM decisions")
     assert kept + n_pruned == EACH * rounds
     assert sum(arm.impressions for arm in engine.arms("spring")) == EACH * rounds
-    engine._learner.save()
-    assert engine._store.check() == []
-    assert replay(engine._store, engines.clock).largest_difference < GUARD
+    learner_of(engine).save()
+    assert store_of(engine).check() == []
+    assert replay(store_of(engine), engines.clock).largest_difference < GUARD
     engines.close()
     return Figures(
         seconds=seconds,

@@ -11,6 +11,7 @@ from bandit.learning import workers as background
 from bandit.warm_start.importer import History, import_history
 from storage import Store
 from tests.bandit.engines import wait_for
+from tests.bandit.inspect import model_of, store_of
 from tests.paths import TINY
 from tests.processes.forked import start
 from tests.processes.worker import CAMPAIGN
@@ -41,7 +42,7 @@ def refit(url: str, notes: Path, n_contexts: int, lease_s: float | None) -> None
     engine = Engine.open(url, encoder=TINY, learn="manual")
     if lease_s is not None:
         background.RENEW_S = lease_s / 4
-        leases = engine._store.leases
+        leases = store_of(engine).leases
         leases.renew = partial(leases.renew, ttl_s=lease_s)  # type: ignore[method-assign]
     engine.add_campaign(CAMPAIGN)
     creatives = [Creative(name, headline=f"the {name} one") for name in ("calm", "urgent")]
@@ -59,7 +60,7 @@ def refit(url: str, notes: Path, n_contexts: int, lease_s: float | None) -> None
                 )
                 for i in range(known, wanted)
             ]
-            import_history(engine._store, engine._model, History(rows=rows), now=utc_now())
+            import_history(store_of(engine), model_of(engine), History(rows=rows), now=utc_now())
             began = time.monotonic()
             engine.refit()
             took = time.monotonic() - began

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Event
 
 from bandit import Engine, StorageError
+from tests.bandit.inspect import database_of, store_of
 from tests.paths import TINY
 from tests.processes.forked import after_statements
 
@@ -64,7 +65,7 @@ def stop_after(engine: Engine, beginning: str, say: Callable[[], None]) -> None:
             say()
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    after_statements(engine._store._database, beginning, stop)
+    after_statements(database_of(store_of(engine)), beginning, stop)
     signal.signal(signal.SIGUSR1, lambda *_: is_armed.set())
 
 

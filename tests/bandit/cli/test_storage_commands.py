@@ -11,6 +11,7 @@ import pytest
 from bandit import Engine
 from storage import Store
 from tests.bandit.cli.conftest import TINY, Run
+from tests.bandit.inspect import model_of
 from tests.storage.sql import execute, fetch
 
 DAYS_AGO = 100
@@ -53,7 +54,7 @@ def test_pruning_asks_the_process_that_learns(run: Run, learnt: Path) -> None:
         answer = run("storage", "prune", learnt, "--older-than", "90d").out
         assert answer.split("\n")[2].split() == ["spring-sale", "60", "10"]
         assert "another process learns this database and was asked to refit" in answer
-        engine._model.reread_settings()
+        model_of(engine).reread_settings()
         engine.settle()
         assert (
             run("storage", "prune", learnt, "--older-than", "90d", "--json").json["campaigns"][0]["pruned"]

@@ -16,6 +16,7 @@ from bandit.warm_start.csv_files import read_history
 from encoders import TextEncoder
 from encoders.tuning import Search, Trial, TuningSettings
 from tests.bandit.cli.conftest import TINY, Run
+from tests.bandit.inspect import model_of
 from tests.encoders.tuning.worlds import planted
 
 HEADLINES = (
@@ -91,8 +92,8 @@ def test_a_database_takes_the_components_of_the_tuned_encoder(run: Run, tmp_path
     with Engine.open(tmp_path / "new.db", learn="manual", encoder=tmp_path / "tuned") as engine:
         engine.add_campaign("shoes")
         engine.add_creatives("shoes", [Creative("a", headline="Free shoes")])
-        assert engine._model.record.settings["components"] == "shipped"
-        content = engine._model.catalog.content[0]
+        assert model_of(engine).record.settings["components"] == "shipped"
+        content = model_of(engine).catalog.content[0]
     assert_allclose(np.abs(content[:3]), expected, rtol=1e-3)
 
     with Engine.open(tmp_path / "old.db", learn="manual", encoder=TINY) as engine:

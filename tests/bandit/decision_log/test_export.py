@@ -20,6 +20,7 @@ from bandit.errors import LogFileError
 from encoders import TextEncoder
 from storage import DecisionConflictError, SetupConflictError, Store
 from tests.bandit.engines import Clock, Engines, add_campaign, assert_same, play, posterior
+from tests.bandit.inspect import store_of
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +114,14 @@ def test_a_refit_there_gives_the_same_posterior(
         engine.settle().learnt == source.fetch("SELECT count(*) FROM decisions WHERE learnt_batch > 0")[0][0]
     )
     engine.refit()
-    theirs = posterior(source._opened[0])
+    theirs = posterior(source.opened[0])
     ours = posterior(engine)
     assert_same({**ours, "step": theirs["step"]}, theirs)
     counted = (
         "SELECT creative, impressions, clicks, conversions, value, status FROM arm_report ORDER BY creative"
     )
     assert rows(engines_on_both, counted) == rows(source, counted)
-    assert engine._store.check() == []
+    assert store_of(engine).check() == []
     assert np.isfinite(ours["weights"]).all()
     engines_on_both.close()
 
@@ -144,7 +145,7 @@ def test_another_database_counts_by_its_own_slots(source: Engines, engines: Engi
     assert engines.fetch("SELECT DISTINCT slots_version FROM decisions WHERE campaign_id > 1") == [(version,)]
     engine = engines.open()
     assert engine.settle().learnt > 200
-    assert engine._store.check() == []
+    assert store_of(engine).check() == []
     assert n > 200
 
 

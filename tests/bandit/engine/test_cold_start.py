@@ -7,6 +7,7 @@ from bandit import Creative, Engine, HistoryRow
 from bandit.features.content_pca import components_from_bytes
 from encoders import TextEncoder
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
+from tests.bandit.inspect import follow_at_once
 
 PRODUCTS = ("shoes", "coats", "lamps", "chairs", "mugs", "tents", "bikes", "rugs", "pans", "desks")
 
@@ -150,7 +151,7 @@ def test_random_components_are_fitted_once_there_are_texts_enough(engines: Engin
     after = posterior(engine)
     assert after["arm_precision"][:3].sum() == pytest.approx(before["arm_precision"][:3].sum(), rel=0.03)
     play(engine, 5, start=10)
-    follower._selector._followed_at -= 1.0
+    follow_at_once(follower)
     follower.select("spring")
     assert_same(posterior(follower), posterior(engine))
     last = posterior(engine)

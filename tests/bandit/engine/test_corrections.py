@@ -7,6 +7,7 @@ from bandit import Engine, Outcome
 from bandit.errors import InvalidOutcomeError
 from storage import UnknownOutcomeError
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
+from tests.bandit.inspect import store_of
 
 TAKEN_BACK = [f"spring-{i}" for i in range(0, 60, 6)]  # each was a click
 
@@ -48,7 +49,7 @@ def test_counts_change_at_once_and_the_posterior_at_the_refit(engines_on_both: E
     assert refitted["step"] == before["step"] + 2
     assert np.max(np.abs(refitted["weights"] - before["weights"])) > 0.01
     assert_same(replayed(engines), refitted)
-    assert engine._store.check() == []
+    assert store_of(engine).check() == []
     engine.close()
 
 
@@ -57,7 +58,7 @@ def test_the_refit_is_that_of_a_log_without_the_clicks(engines: Engines, tmp_pat
     fitted = []
     for name in ("corrected", "honest"):
         url = f"sqlite:///{tmp_path}/{name}.db"
-        others = Engines(url, engines._encoder, engines.clock)
+        others = Engines(url, engines.encoder, engines.clock)
         engine = others.open(seed=3)
         add_campaign(engine)
         for i in range(60):
@@ -93,7 +94,7 @@ def test_corrections_between_refits(engines_on_both: Engines) -> None:
     engine.refit()
     last = posterior(engine)
     assert_same(replayed(engines), last)
-    assert engine._store.check() == []
+    assert store_of(engine).check() == []
     engine.close()
 
 

@@ -12,6 +12,7 @@ from bandit.learning.verify import replay
 from encoders import TextEncoder
 from storage import ServerUnreachableError, Store
 from tests.bandit.engines import Clock, Engines, add_campaign, learnt
+from tests.bandit.inspect import learner_of, store_of
 from tests.databases import OwnServer
 from tests.storage.database.test_group_commit import at_once
 
@@ -120,6 +121,6 @@ def check(engine: Engine, engines: Engines) -> None:
     conversions = engines.fetch("SELECT decision_id FROM outcomes WHERE kind = 'conversion'")
     assert sorted(name for (name,) in conversions) == sorted(names)
     assert sum(arm.conversions for arm in engine.arms("spring")) == len(names)
-    assert engine._store.check() == []
-    engine._learner.save()
-    assert replay(engine._store, engines.clock).largest_difference < 1e-9
+    assert store_of(engine).check() == []
+    learner_of(engine).save()
+    assert replay(store_of(engine), engines.clock).largest_difference < 1e-9

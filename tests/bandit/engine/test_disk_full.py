@@ -16,6 +16,7 @@ from bandit.learning.verify import replay
 from encoders import TextEncoder
 from storage import StorageError, Store
 from tests.bandit.engines import Clock, Engines, add_campaign, learnt, play, wait_for
+from tests.bandit.inspect import learner_of, lock_of, store_of
 from tests.databases import ORDINARY_USER, OwnServer, administer, serving_alone
 
 DISK = 32 * 2**20
@@ -115,10 +116,10 @@ def fill_and_free(engines: Engines, disk: Path, told: str = FULL, server: OwnSer
     filler.unlink()
     wait_for(lambda: is_answered(engine, failed, server), at_most_s=60.0)
     wait_for(lambda: {name for name, _, _ in learnt(engines)} >= {*answered, *failed}, at_most_s=60.0)
-    assert engine._store.check() == []
-    with engine._lock:  # a learner is at work
-        engine._learner.save()
-    assert replay(engine._store, engines.clock).largest_difference < GUARD
+    assert store_of(engine).check() == []
+    with lock_of(engine):  # a learner is at work
+        learner_of(engine).save()
+    assert replay(store_of(engine), engines.clock).largest_difference < GUARD
 
 
 def fill(engine: Engine) -> tuple[list[str], list[str], str]:

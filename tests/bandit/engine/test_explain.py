@@ -15,6 +15,7 @@ from bandit.features.context import context_vector
 from encoders import AttributionError, MissingEncoderError, TextEncoder
 from storage import UnknownCampaignError, UnknownCreativeError, UnknownDecisionError
 from tests.bandit.engines import Engines
+from tests.bandit.inspect import model_of, replica_of, store_of
 from tests.paths import TINY
 
 
@@ -76,7 +77,7 @@ def test_a_decision_is_explained_with_how_it_was_drawn(engines: Engines) -> None
     by_hand = engine.explain("s", decision.creative_id, context)
     assert (explanation.parts, explanation.ctr) == (by_hand.parts, by_hand.ctr)
     assert explanation.campaign == "s"
-    stored = engine._store.decisions.get(["d1"])["d1"]
+    stored = store_of(engine).decisions.get(["d1"])["d1"]
     draw = explanation.draw
     assert draw is not None
     assert by_hand.draw is None
@@ -103,7 +104,7 @@ def test_a_decisions_context_means_what_it_meant_then(engines: Engines) -> None:
     engine.select("s", {"device": "mobile"}, decision_id="early")
     before = engine.explain(decision_id="early")
     slots = engines.fetch("SELECT count(*) FROM context_slots")
-    engine._model.schema = engine._store.models.give_context_slot(1, "device", "mobile")
+    model_of(engine).schema = store_of(engine).models.give_context_slot(1, "device", "mobile")
     assert engines.fetch("SELECT count(*) FROM context_slots") > slots
     assert engine.explain(decision_id="early") == before
     assert engine.explain("s", before.creative_id, {"device": "mobile"}).parts != before.parts
@@ -159,7 +160,7 @@ def test_words_sum_to_what_the_text_says(engines: Engines) -> None:
 
 def test_the_direction_of_a_text_is_its_weights(engines: Engines) -> None:
     engine = learnt(engines)
-    view, schema = engine._learner.replica.view, engine._model.schema
+    view, schema = replica_of(engine).view, model_of(engine).schema
     direction = text_direction(view, schema, {"device": "mobile"})
     weights = np.asarray(view.state.weights)
     content, interaction = weights[17:81], weights[145:].reshape(16, 4)
@@ -206,7 +207,7 @@ def test_an_encoder_of_ones_own_gives_vectors_alone(engines: Engines) -> None:
 def test_every_step_reports_about_itself(engines_on_both: Engines) -> None:
     engine = learnt(engines_on_both)
     engine.refit()
-    rows = engine._store.learning.model_log(1, limit=10)
+    rows = store_of(engine).learning.model_log(1, limit=10)
     assert [(row.step, row.kind, row.n_rows) for row in rows] == [(2, "refit", 0), (1, "batch", 60)]
     refit, batch = (row.info for row in rows)
     clicks = engines_on_both.fetch("SELECT sum(click) FROM decisions")[0][0]
@@ -218,4 +219,4 @@ def test_every_step_reports_about_itself(engines_on_both: Engines) -> None:
     assert 1 <= batch["passes"] <= 8
     assert refit["largest_step"] < 1e-4
     assert batch["smallest_pivot"] > 0
-    assert engine._store.learning.model_log(1, limit=1) == rows[:1]
+    assert store_of(engine).learning.model_log(1, limit=1) == rows[:1]

@@ -13,6 +13,7 @@ from sqlalchemy import event
 from bandit.learning.verify import replay
 from storage import DatabaseHeldError, StorageError, Store
 from tests.bandit.engines import Engines, add_campaign, learnt, play
+from tests.bandit.inspect import database_of, learner_of, store_of
 
 N_CUTS = 100
 CONTEXT = {"device": "mobile"}
@@ -64,7 +65,7 @@ def test_a_full_disk_is_told_and_costs_nothing(engines: Engines) -> None:
     engine = engines.open()
     add_campaign(engine)
     play(engine, 10)
-    pool = engine._store._database._engine
+    pool = database_of(store_of(engine))._engine
     limit = [0]
 
     def limit_pages(connection: sqlite3.Connection, *_: object) -> None:
@@ -96,9 +97,9 @@ def test_a_full_disk_is_told_and_costs_nothing(engines: Engines) -> None:
     engine.update(failed, click=True)
     engine.settle()
     assert {*answered, failed} <= {name for name, _, _ in learnt(engines)}
-    assert engine._store.check() == []
-    engine._learner.save()
-    assert replay(engine._store, engines.clock).largest_difference < 1e-9
+    assert store_of(engine).check() == []
+    learner_of(engine).save()
+    assert replay(store_of(engine), engines.clock).largest_difference < 1e-9
 
 
 def test_a_reader_keeps_nobody_waiting(engines_on_both: Engines) -> None:
@@ -115,7 +116,7 @@ def test_a_reader_keeps_nobody_waiting(engines_on_both: Engines) -> None:
             assert may_end.wait(60)
             seen.append((before, count("SELECT 1").scalar()))
 
-        reader._database.read(work)
+        database_of(reader).read(work)
 
     seen: list[tuple[int, int]] = []
     with Store.open(engines_on_both.url) as reader:
@@ -145,7 +146,7 @@ def test_a_writer_that_does_not_let_go_is_told_and_survived(engines: Engines) ->
     engine.select("spring", CONTEXT, decision_id="waiting")
     engine.update("waiting", click=True)
     assert engine.settle().learnt == 1
-    assert engine._store.check() == []
+    assert store_of(engine).check() == []
 
 
 def test_a_clock_set_back_an_hour_loses_and_repeats_nothing(engines_on_both: Engines) -> None:
@@ -169,8 +170,8 @@ def test_a_clock_set_back_an_hour_loses_and_repeats_nothing(engines_on_both: Eng
     }
     steps = engines_on_both.fetch("SELECT step FROM learn_log ORDER BY step")
     assert [step for (step,) in steps] == list(range(1, len(steps) + 1))
-    engine._learner.save()
-    assert engine._store.check() == []
-    found = replay(engine._store, engines_on_both.clock)
+    learner_of(engine).save()
+    assert store_of(engine).check() == []
+    found = replay(store_of(engine), engines_on_both.clock)
     assert found.largest_difference < 1e-9
     assert sum(arm.impressions for name in ("spring", "waits") for arm in engine.arms(name)) == 43

@@ -10,6 +10,15 @@ from bandit.errors import NoCandidatesError
 from bandit.learning.snapshots import STEPS_AHEAD
 from storage.errors import ServerUnreachableError
 from tests.bandit.engines import Engines, add_campaign, assert_same, creatives, play, posterior, wait_for
+from tests.bandit.inspect import (
+    background_of,
+    clock_of,
+    learner_of,
+    model_of,
+    replica_of,
+    selector_of,
+    store_of,
+)
 from tests.storage.sql import execute
 
 
@@ -20,13 +29,13 @@ def learn_without(follower: Engine, learner: Engine, what: str) -> None:
         learner.refit()
     if what == "forgetting":
         learner.set_forgetting(5.0)
-        clock = learner._clock
+        clock = clock_of(learner)
         clock.pass_(timedelta(hours=40))  # type: ignore[attr-defined]
         learner.settle()
     if what == "new creatives":
         learner.add_creatives("spring", creatives("x", "later"))
         play(learner, 30, start=300, learn_every=3)
-    learner._learner.save()
+    learner_of(learner).save()
     play(learner, 9, start=400, learn_every=3)
 
 
@@ -40,19 +49,19 @@ def test_a_snapshot_and_the_rest_of_the_log_are_the_log(
     # Four arms have learnt before, one of them not afterwards: what is not read must be kept, or forgotten.
     play(learner, 12, learn_every=3)
     learner.pause("spring", "calm")
-    follower._selector.catch_up()
-    assert follower._learner.replica.view.step == 4
+    selector_of(follower).catch_up()
+    assert replica_of(follower).view.step == 4
     learn_without(follower, learner, what)
     folded: list[int] = []
-    rows_of_batch = follower._store.learning.rows_of_batch
+    rows_of_batch = store_of(follower).learning.rows_of_batch
     monkeypatch.setattr(
-        follower._store.learning,
+        store_of(follower).learning,
         "rows_of_batch",
         lambda model_id, step: folded.append(step) or rows_of_batch(model_id, step),
     )
     ((snapshot,),) = engines_on_both.fetch("SELECT max(step) FROM posteriors")
     assert snapshot > 4 + STEPS_AHEAD
-    follower._selector.catch_up()
+    selector_of(follower).catch_up()
     assert min(folded) == snapshot + 1
     assert_same(posterior(follower), posterior(learner))
     # It takes over from there, and what it writes is the log too.
@@ -84,12 +93,12 @@ def test_a_step_and_a_new_campaign_are_seen_without_any_call(engines_on_both: En
     # Asked for is a second; a machine that is busy with something else gets five.
     learner, follower = engines_on_both.open(), engines_on_both.open(role=role, learn="background")
     add_campaign(learner)
-    wait_for(lambda: "spring" in follower._learner.replica.view.catalog.campaigns, at_most_s=5.0)
+    wait_for(lambda: "spring" in replica_of(follower).view.catalog.campaigns, at_most_s=5.0)
     play(learner, 3)  # its programs are compiled by now
-    wait_for(lambda: follower._learner.replica.view.step == 1, at_most_s=10.0)
+    wait_for(lambda: replica_of(follower).view.step == 1, at_most_s=10.0)
     for step in (2, 3):
         play(learner, 3, start=3 * step)
-        wait_for(lambda step=step: follower._learner.replica.view.step == step, at_most_s=5.0)
+        wait_for(lambda step=step: replica_of(follower).view.step == step, at_most_s=5.0)
     assert_same(posterior(follower), posterior(learner))
 
 
@@ -106,18 +115,18 @@ def test_a_request_does_not_follow_where_a_thread_does(engines: Engines) -> None
     learner, follower = engines.open(), engines.open(role="select", learn="background")
     add_campaign(learner)
     follower.select("spring")  # a name that is unknown here is looked for at once
-    follower._background.stop()
+    background_of(follower).stop()
     play(learner, 3)
     time.sleep(1.1)
     assert follower.select("spring").model_version == 0
-    assert follower._learner.replica.view.step == 0
+    assert replica_of(follower).view.step == 0
 
 
 @pytest.mark.postgres
 def test_postgres_tells_of_a_step_and_the_listener_connects_again(postgres_engines: Engines) -> None:
     learner, follower = postgres_engines.open(), postgres_engines.open(role="select")
     add_campaign(learner)
-    notices, model_id = follower._store.notices, follower._model.record.model_id
+    notices, model_id = store_of(follower).notices, model_of(follower).record.model_id
     assert not notices.wait(model_id, 0.01)
     play(learner, 3)
     began = time.monotonic()
@@ -141,7 +150,7 @@ def test_the_lease_is_kept_while_the_last_step_is_made(
     monkeypatch.setattr("bandit.learning.workers.RENEW_S", 0.1)
     engine = engines.open(learn="background")
     add_campaign(engine)
-    save = engine._learner.save
+    save = learner_of(engine).save
     seen: list[bool] = []
 
     def slow_save() -> None:
@@ -150,6 +159,6 @@ def test_the_lease_is_kept_while_the_last_step_is_made(
         seen.append(engines.open()._learner.lease is None)
         save()
 
-    monkeypatch.setattr(engine._learner, "save", slow_save)
+    monkeypatch.setattr(learner_of(engine), "save", slow_save)
     engine.close()
     assert seen == [True]

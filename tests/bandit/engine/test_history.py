@@ -17,6 +17,7 @@ from bandit.warm_start.importer import History, import_history
 from encoders import TextEncoder
 from storage import DatabaseNotFoundError, Store
 from tests.bandit.engines import MINUTE, Clock, Engines, add_campaign, assert_same, play, posterior
+from tests.bandit.inspect import model_of, replica_of, store_of
 
 
 def rows(*counts: tuple[str, dict[str, str | float | bool], int, int]) -> list[HistoryRow]:
@@ -71,7 +72,7 @@ def test_a_slot_given_later_changes_nothing_of_the_history(engines: Engines) -> 
     engine = engines.open()
     engine.warm_start(PAST)
     before = posterior(engine)
-    engine._store.models.give_context_slot(1, "device", "tablet")
+    store_of(engine).models.give_context_slot(1, "device", "tablet")
     engine.close()
     engines.forget_states()
     assert_same(posterior(engines.open()), before, 1e-9)
@@ -93,8 +94,8 @@ def test_the_same_import_again_adds_nothing(engines: Engines) -> None:
 def test_an_import_whose_fit_was_never_finished(engines: Engines, clock: Clock) -> None:
     """As a process leaves it that is killed after the counts are stored."""
     engine = engines.open()
-    import_history(engine._store, engine._model, History(rows=PAST), now=clock())
-    assert engine._learner.replica.view.step == 0
+    import_history(store_of(engine), model_of(engine), History(rows=PAST), now=clock())
+    assert replica_of(engine).view.step == 0
     assert not engine.warm_start(PAST).is_new
     assert engines.fetch("SELECT kind FROM learn_log") == [("refit",)]
     assert [arm.history_impressions for arm in engine.arms("old")] == [600, 320]
@@ -162,7 +163,7 @@ def test_another_database_is_taken_over(source: Engines, engines_on_both: Engine
     mobile, desktop = (engine.explain("spring", "calm", {"device": d}).ctr for d in ("mobile", "desktop"))
     assert mobile > 3 * desktop
     assert not engine.warm_start_from(url).is_new
-    assert engine._store.check() == []
+    assert store_of(engine).check() == []
 
 
 def test_conversions_of_clicks_are_counted_once(engines_on_both: Engines, clock: Clock) -> None:

@@ -10,6 +10,7 @@ from bandit import Creative, Engine, HistoryRow, Outcome
 from bandit.errors import BanditError, ContextError, InvalidCampaignError, InvalidOutcomeError
 from storage import InvalidIdError, InvalidValueError, NaiveTimeError, StorageError, UnknownDecisionError
 from tests.bandit.engines import START, TABLES, Engines, add_campaign, creatives
+from tests.bandit.inspect import store_of
 
 SQL = "x'); DROP TABLE decisions; --"
 EMOJI = "sale 🛍️ \u202e %s %(id)s {} $1 ?"
@@ -52,7 +53,7 @@ def test_any_text_is_stored_as_it_is(engines_on_both: Engines, text: str) -> Non
         "SELECT request_id, picture FROM decisions JOIN creatives USING (creative_id)"
     ) == [(text, text if text.strip() else None)]
     assert set(engines_on_both.row_counts()) == set(TABLES)
-    assert engine._store.check() == []
+    assert store_of(engine).check() == []
     engine.close()
 
 
@@ -251,7 +252,7 @@ def test_clear_errors_and_nothing_is_written(engines_on_both: Engines) -> None:
         # Vectors of texts are kept before their creative is refused; they are nobody's.
         assert {**after, "embeddings": 0} == {**before, "embeddings": 0}, name
     assert engine.select("spring", {"device": "mobile"}).campaign == "spring"
-    assert engine._store.check() == []
+    assert store_of(engine).check() == []
     engine.close()
 
 

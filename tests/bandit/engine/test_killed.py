@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
+from tests.bandit.inspect import store_of
 from tests.paths import ROOT
 
 KILLED_AFTER = 60  # updates; far enough for a snapshot, a refit and a creative that came later
@@ -66,7 +67,7 @@ def check_after(engines: Engines, said: list[list[str]]) -> None:
     arms = engine.arms("spring")
     assert sum(arm.impressions for arm in arms) == len(learnt)
     assert sum(arm.clicks for arm in arms) == sum(learnt.values())
-    assert engine._store.check() == []
+    assert store_of(engine).check() == []
 
     before = posterior(engine)
     engine.close()

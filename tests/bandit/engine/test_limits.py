@@ -6,6 +6,7 @@ from bandit import Creative
 from bandit.errors import InvalidCampaignError
 from storage import InvalidLimitsError, UnknownCreativeError
 from tests.bandit.engines import Engines, add_campaign, creatives
+from tests.bandit.inspect import follow_at_once, selector_of
 
 
 def test_limits_are_kept_and_followed(engines: Engines) -> None:
@@ -18,10 +19,10 @@ def test_limits_are_kept_and_followed(engines: Engines) -> None:
     assert engines.fetch("SELECT uniform_share, control_share FROM campaigns") == [(0.02, 0.1)]
     query = "SELECT external_id, floor, cap FROM creatives ORDER BY creative_id"
     assert engines.fetch(query) == [("calm", 0.2, 1.0), ("warm", 0.1, 0.8), ("plain", 0.0, 1.0)]
-    assert follower._selector.entry("spring").creatives[0].floor == 0.0
-    follower._selector._followed_at -= 1.0
+    assert selector_of(follower).entry("spring").creatives[0].floor == 0.0
+    follow_at_once(follower)
     follower.settle()
-    assert follower._selector.entry("spring").creatives[0].floor == 0.2
+    assert selector_of(follower).entry("spring").creatives[0].floor == 0.2
 
 
 def test_limits_that_cannot_be_kept(engines: Engines) -> None:

@@ -8,6 +8,7 @@ import pytest
 from bandit import Engine, Outcome, Request, Settled
 from bandit.learning.replica import BATCH
 from tests.bandit.engines import MINUTE, START, Engines, add_campaign, learnt, wait_for
+from tests.bandit.inspect import store_of
 
 
 def statuses(engine: Engine, *outcomes: Outcome) -> list[str]:
@@ -159,7 +160,7 @@ def test_conversions_are_told_apart_by_key_and_summed(engines_on_both: Engines) 
     assert engine.update("a", conversion=True, value=100.0, key="order-3").status == "late"
     (arm,) = engine.arms("spring")
     assert (arm.conversions, arm.value) == (2, 20.0)
-    assert engine._store.check() == []
+    assert store_of(engine).check() == []
 
 
 def test_statuses_come_in_the_order_given(engines: Engines) -> None:

@@ -82,7 +82,7 @@ def test_a_repeated_id_is_the_same_decision(engines_on_both: Engines) -> None:
 def test_a_hash_is_the_database_s_own(engines: Engines, tmp_path: Path) -> None:
     seen = set()
     for url in (engines.url, f"sqlite:///{tmp_path}/other.db"):
-        others = Engines(url, engines._encoder, engines.clock)
+        others = Engines(url, engines.encoder, engines.clock)
         engine = others.open()
         add_campaign(engine)
         engine.set_context_policy({"user": "hash", "other": "hash"})

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from bandit import Decision, Engine
 from tests.bandit.engines import Engines, add_campaign
+from tests.bandit.inspect import background_of, database_of, store_of
 
 CONVERSION_WINDOW = timedelta(days=7)
 WINDOWS = {"at-once": timedelta(0), "waiting": timedelta(minutes=30)}
@@ -140,7 +141,7 @@ class Calls(RuleBasedStateMachine):
             "SELECT decision_id, click, learnt_batch IS NOT NULL FROM decisions "
             f"WHERE decision_id > '{self.example}-' AND decision_id < '{self.example}.'"
         )
-        rows = self.engine._store._database.read(lambda c: c.exec_driver_sql(query).all())
+        rows = database_of(store_of(self.engine)).read(lambda c: c.exec_driver_sql(query).all())
         expected = {name: case.click for name, case in self.expected.items()}
         assert {name: click for name, click, _ in rows} == expected
         assert {name: click for name, click, is_learnt in rows if is_learnt} == self.learnt
@@ -148,7 +149,7 @@ class Calls(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.settle()
         self.stored_is_what_was_expected()
-        assert self.engine._store.check() == []
+        assert store_of(self.engine).check() == []
         self.leave()
 
     def case(self, number: int) -> Expected | None:
@@ -157,8 +158,8 @@ class Calls(RuleBasedStateMachine):
         return made[number % len(made)] if made else None
 
     def leave(self) -> None:
-        self.engine._background.stop()
-        self.engine._store.close()
+        background_of(self.engine).stop()
+        store_of(self.engine).close()
         self.engines.execute("DELETE FROM leases")
 
 

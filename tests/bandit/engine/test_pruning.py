@@ -10,6 +10,7 @@ from bandit.learning.verify import replay
 from bandit.retention import campaigns_to_prune, needs_refit, prune_campaigns, remove_context_field
 from storage import Store
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
+from tests.bandit.inspect import store_of
 
 DAY = timedelta(days=1)
 
@@ -58,7 +59,7 @@ def test_a_refit_after_pruning_equals_one_before(engines_on_both: Engines, half_
         assert_same({**posterior(replayed), "step": np.array(0)}, before)
     with Store.open(engines.url) as store:
         assert store.check() == []
-        assert replay(store, engines.clock, encoder=engines._encoder).largest_difference < 1e-9
+        assert replay(store, engines.clock, encoder=engines.encoder).largest_difference < 1e-9
 
 
 def test_what_was_learnt_since_the_refit_stays(engines: Engines) -> None:
@@ -95,7 +96,7 @@ def test_conversions_that_may_still_come_keep_their_decision(engines: Engines) -
     assert prune(engines, 1) == (10, 0)
     assert [arm.value for arm in engine.arms("spring")].count(5.0) == 1
     with pytest.raises(InvalidSettingError, match="an age of at least a day to prune, got 1:00:00"):
-        campaigns_to_prune(engine._store, older_than=timedelta(hours=1), now=engines.clock())
+        campaigns_to_prune(store_of(engine), older_than=timedelta(hours=1), now=engines.clock())
 
 
 def test_a_field_is_removed_and_the_model_fitted_without_it(engines_on_both: Engines) -> None:
@@ -127,4 +128,4 @@ def test_a_field_is_removed_and_the_model_fitted_without_it(engines_on_both: Eng
     engine.close()
     with Store.open(engines.url) as store:
         assert store.check() == []
-        assert replay(store, engines.clock, encoder=engines._encoder).largest_difference < 1e-9
+        assert replay(store, engines.clock, encoder=engines.encoder).largest_difference < 1e-9

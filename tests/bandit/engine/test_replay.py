@@ -28,6 +28,7 @@ from tests.bandit.engines import (
     play,
     posterior,
 )
+from tests.bandit.inspect import learner_of, replica_of, store_of
 from tests.bandit.posterior.small import named_arrays
 
 TOLERANCE = 1e-9  # of a posterior sd
@@ -76,7 +77,7 @@ def test_steps_after_the_last_snapshot_are_folded(engines: Engines) -> None:
     engine = engines.open()
     add_campaign(engine)
     play(engine, 20, learn_every=5)
-    engine._learner.save()
+    learner_of(engine).save()
     play(engine, 20, start=20, learn_every=5)
     before = posterior(engine)
     (snapshot,) = engines.fetch("SELECT max(step) FROM posteriors")[0]
@@ -196,7 +197,7 @@ def test_a_lost_snapshot_is_not_mixed_with_newer_arms(engines: Engines) -> None:
     add_campaign(engine)
     for start in (0, 10):
         play(engine, 10, start=start)
-        engine._learner.save()
+        learner_of(engine).save()
     before = posterior(engine)
     engine.close()
     assert len(engines.fetch("SELECT step FROM posteriors")) == 2
@@ -221,8 +222,8 @@ def test_growth_beyond_256_creatives_and_16_campaigns(engines: Engines) -> None:
         engine.update(decision.id, click=i == 0)
     engine.settle()
     before = posterior(engine)
-    assert engine._learner.replica.view.state.arm_precision.shape == (512,)
-    assert engine._learner.replica.view.state.campaign_precision.shape == (32,)
+    assert replica_of(engine).view.state.arm_precision.shape == (512,)
+    assert replica_of(engine).view.state.campaign_precision.shape == (32,)
     assert_same(reopened(engines, engine), before, TOLERANCE)
     assert_same(replayed(engines, engine), before, TOLERANCE)
 
@@ -336,7 +337,7 @@ def test_a_logged_decision_gives_its_propensities_again(
     with double_precision():
         independent = Independent(engines, tiny_encoder)
         for decision_id in ids:
-            row = engine._store.decisions.get([decision_id])[decision_id]
+            row = store_of(engine).decisions.get([decision_id])[decision_id]
             state = independent.state(row.model_version)
             candidates = row.candidate_creative_ids
             context = json.dumps(row.context)
@@ -354,4 +355,4 @@ def test_a_logged_decision_gives_its_propensities_again(
             )
             again = propensities_of(best_shares(best), eligible, 0.05).capped
             np.testing.assert_allclose(again, row.propensities, rtol=0, atol=1e-12)
-    assert {engine._store.decisions.get(ids)[i].model_version for i in ids} == {0, 2, 3}
+    assert {store_of(engine).decisions.get(ids)[i].model_version for i in ids} == {0, 2, 3}

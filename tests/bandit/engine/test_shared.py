@@ -18,13 +18,14 @@ from tests.bandit.engines import (
     posterior,
     wait_for,
 )
+from tests.bandit.inspect import follow_at_once, learner_of, replica_of, store_of
 
 HISTORY = [HistoryRow(campaign="old", creative=Creative("a", headline="warm"), impressions=100, clicks=3)]
 
 
 def lets_go_of_time(engine: Engine) -> None:
     """Let the next call look for changes at once, as it would a second later."""
-    engine._selector._followed_at -= 1.0
+    follow_at_once(engine)
 
 
 def test_one_learns_and_the_other_follows(engines_on_both: Engines) -> None:
@@ -199,7 +200,7 @@ def test_a_learner_whose_lease_was_taken_stops_and_follows(engines: Engines) -> 
     first.select("spring", decision_id="c")
     first.update("c", click=False)
     assert first.settle().learnt == 0
-    assert first._learner.lease is None
+    assert learner_of(first).lease is None
     assert_same(posterior(first), posterior(second))
     assert second.settle().learnt == 1
 
@@ -215,8 +216,8 @@ def test_traffic_of_other_processes_is_counted(engines: Engines, monkeypatch: py
         lets_go_of_time(engine)
         engine.select("spring")
     ((campaign_id,),) = engines.fetch("SELECT campaign_id FROM campaigns")
-    assert first._learner.replica.view.so_far[campaign_id] == 9
-    assert second._learner.replica.view.so_far[campaign_id] == 10
+    assert replica_of(first).view.so_far[campaign_id] == 9
+    assert replica_of(second).view.so_far[campaign_id] == 10
 
 
 def test_a_snapshot_that_moves_while_it_is_read(engines: Engines) -> None:
@@ -224,19 +225,19 @@ def test_a_snapshot_that_moves_while_it_is_read(engines: Engines) -> None:
     first = engines.open()
     add_campaign(first)
     play(first, 10)
-    first._learner.save()
+    learner_of(first).save()
     second = engines.open(role="select")
-    read = second._store.learning.newest_snapshot
+    read = store_of(second).learning.newest_snapshot
 
     def interrupted(model_id: int, **settings: int):  # type: ignore[no-untyped-def]  as the one it stands for
         snapshot = read(model_id, **settings)
         if snapshot is not None and snapshot.step == 1:
             play(first, 10, start=10)
-            first._learner.save()
+            learner_of(first).save()
         return snapshot
 
-    second._store.learning.newest_snapshot = interrupted  # type: ignore[method-assign]
-    second._learner.replica.resume()
+    store_of(second).learning.newest_snapshot = interrupted  # type: ignore[method-assign]
+    replica_of(second).resume()
     assert_same(posterior(second), posterior(first))
 
 
@@ -248,7 +249,7 @@ def test_an_interrupted_warm_start_is_finished_by_the_next_learner(
     play(first, 10)
     with monkeypatch.context() as patched:
         # What a process leaves that is killed after the counts were committed and before the refit.
-        patched.setattr(first._learner, "refit", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(learner_of(first), "refit", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             first.warm_start(HISTORY)
     first.close()
@@ -309,7 +310,7 @@ def test_eight_threads_on_one_engine(engines_on_both: Engines) -> None:
     assert sum(arm.impressions for arm in arms) == n_threads * n_each + 1
     assert sum(arm.clicks for arm in arms) == n_threads * n_each // 5 + 1
     assert sum(arm.conversions for arm in arms) == n_threads * n_each // 5
-    assert engine._store.check() == []
+    assert store_of(engine).check() == []
     before = posterior(engine)
     engine.close()
     engines_on_both.forget_states()

@@ -18,6 +18,7 @@ from bandit.learning.verify import replay
 from encoders import TextEncoder
 from storage import EncoderSwappedError
 from tests.bandit.engines import Engines, add_campaign, assert_same, creatives, play, posterior
+from tests.bandit.inspect import clock_of, components_of, lock_of, model_of, replica_of, selector_of, store_of
 from tests.paths import TINY
 
 COUNTS = "SELECT creative_id, impressions, clicks FROM arm_statistics ORDER BY creative_id"
@@ -30,14 +31,14 @@ def other() -> TextEncoder:
 
 
 def follow(engine: Engine) -> None:
-    with engine._lock:
-        engine._selector.catch_up()
+    with lock_of(engine):
+        selector_of(engine).catch_up()
 
 
 def sound(engine: Engine, encoder: TextEncoder) -> None:
     """Nothing disagrees in the database, and the log gives the posterior of its newest snapshot."""
-    assert engine._store.check() == []
-    found = replay(engine._store, engine._clock, encoder=encoder)
+    assert store_of(engine).check() == []
+    found = replay(store_of(engine), clock_of(engine), encoder=encoder)
     assert found.step == found.replayed_step
     assert found.largest_difference < 1e-9
 
@@ -91,10 +92,10 @@ def test_it_is_as_if_the_database_had_begun_with_the_encoder(engines: Engines, o
     add_campaign(engine)
     play(engine, 30)
     engine.swap_encoder(other)
-    catalog = engine._model.catalog
+    catalog = model_of(engine).catalog
     vectors = other.encode([f"{word} {name}" for word, name in (("free", "calm"), ("returns", "urgent"))])
     arms = [catalog.arm[creative.creative_id] for creative in catalog.campaigns["spring"].creatives[:2]]
-    components = engine._model._contents.components_in_use()
+    components = components_of(engine)
     assert_allclose(catalog.content[arms], components.project(vectors), atol=1e-6)
     swapped = posterior(engine)
     engine.refit()
@@ -121,10 +122,10 @@ def test_another_process_follows_and_refuses_new_texts(
         assert running.settle().learnt == 0  # the lease is another one's
         with caplog.at_level(logging.WARNING, "bandit.model.content"):
             follow(running)
-    assert f"swapped the encoder of {running._store.place} for {other.fingerprint}" in caplog.text
+    assert f"swapped the encoder of {store_of(running).display_url} for {other.fingerprint}" in caplog.text
     assert_same(posterior(running), expected)
-    assert_array_equal(running._model.catalog.content, operator._model.catalog.content)
-    assert_array_equal(running._model.catalog.mean_content, operator._model.catalog.mean_content)
+    assert_array_equal(model_of(running).catalog.content, model_of(operator).catalog.content)
+    assert_array_equal(model_of(running).catalog.mean_content, model_of(operator).catalog.mean_content)
 
     assert running.select("spring").model_version == int(expected["step"])
     before = engines.row_counts()
@@ -147,7 +148,7 @@ def test_texts_that_were_encoded_before_the_swap_are_not_added_after_it(
     engines = engines_on_both
     running = engines.open(role="select")
     add_campaign(running)
-    prepare = running._model.prepare_texts
+    prepare = model_of(running).prepare_texts
 
     def swapped_meanwhile(texts: Any) -> str:
         fingerprint = prepare(texts)
@@ -155,7 +156,7 @@ def test_texts_that_were_encoded_before_the_swap_are_not_added_after_it(
             operator.swap_encoder(other)
         return fingerprint
 
-    monkeypatch.setattr(running._model, "prepare_texts", swapped_meanwhile)
+    monkeypatch.setattr(model_of(running), "prepare_texts", swapped_meanwhile)
     with pytest.raises(EncoderSwappedError, match=f"swapped for {other.fingerprint}; nothing was added"):
         running.add_creatives("spring", creatives("new"))
     assert engines.fetch("SELECT count(*) FROM creatives") == [(3,)]
@@ -168,7 +169,7 @@ def test_creatives_that_are_added_while_it_computes_are_not_left_out(
     running = engines.open(role="select")
     add_campaign(running)
     operator = engines.open()
-    compute = operator._model.features_by
+    compute = model_of(operator).features_by
     added: Iterator[Sequence[Any]] = iter([creatives("late")])
 
     def computed_meanwhile(encoder: Any) -> Any:
@@ -177,9 +178,9 @@ def test_creatives_that_are_added_while_it_computes_are_not_left_out(
             running.add_creatives("spring", late)
         return features
 
-    monkeypatch.setattr(operator._model, "features_by", computed_meanwhile)
+    monkeypatch.setattr(model_of(operator), "features_by", computed_meanwhile)
     assert operator.swap_encoder(other).creatives == 4
-    catalog = operator._model.catalog
+    catalog = model_of(operator).catalog
     assert_allclose(catalog.mean_content[0], catalog.content.mean(axis=0), atol=1e-6)
     sound(operator, other)
 
@@ -196,11 +197,11 @@ def test_a_swap_that_was_stored_and_not_followed(
         raise RuntimeError("the connection broke")
 
     with monkeypatch.context() as failing:
-        failing.setattr(engine._model, "adopt", broken)
+        failing.setattr(model_of(engine), "adopt", broken)
         with pytest.raises(RuntimeError, match="broke"):
             engine.swap_encoder(other)
-    view = engine._learner.replica.view
-    assert view.step == engine._learner.replica.step == engine._model.features_step
+    view = replica_of(engine).view
+    assert view.step == replica_of(engine).step == model_of(engine).features_step
     play(engine, 20, start=20)
     learnt = posterior(engine)
     engine.close()
@@ -213,10 +214,10 @@ def test_a_swap_keeps_no_scale_of_the_contents_before(engines: Engines, other: T
     add_campaign(engine)
     play(engine, 40)
     engine.refit()
-    learnt = scales_of(engine._learner.replica.view.state.prior)
+    learnt = scales_of(replica_of(engine).view.state.prior)
     engine.set_scale_learning(False)
     engine.swap_encoder(other)
-    kept, first = scales_of(engine._learner.replica.view.state.prior), PriorScales()._asdict()
+    kept, first = scales_of(replica_of(engine).view.state.prior), PriorScales()._asdict()
     assert {name for name in kept if kept[name] == learnt[name] != first[name]} >= {"campaign", "arm"}
     assert all(kept[name] == first[name] for name in ("content", "campaign_mean", "interaction"))
 
@@ -230,18 +231,18 @@ def test_a_follower_that_reads_between_two_swaps(
     play(first, 10)
     follower = engines.open(role="select")
     first.swap_encoder(other)
-    reread = follower._model.reread_features
+    reread = model_of(follower).reread_features
 
     def swapped_again() -> None:
         monkeypatch.undo()
         first.swap_encoder(tiny_encoder)
         reread()
 
-    monkeypatch.setattr(follower._model, "reread_features", swapped_again)
-    with follower._lock:
-        follower._learner.replica.catch_up()
+    monkeypatch.setattr(model_of(follower), "reread_features", swapped_again)
+    with lock_of(follower):
+        replica_of(follower).catch_up()
     assert_same(posterior(follower), posterior(first))
-    assert_array_equal(follower._model.catalog.content, first._model.catalog.content)
+    assert_array_equal(model_of(follower).catalog.content, model_of(first).catalog.content)
 
 
 def test_a_request_after_a_swap_that_was_not_followed_yet(
@@ -255,8 +256,8 @@ def test_a_request_after_a_swap_that_was_not_followed_yet(
     operator.swap_encoder(other)
     add_campaign(operator, "a", "b", name="later")
     assert set(running.select("later").propensities) == {"a", "b"}
-    assert_array_equal(running._model.catalog.content, operator._model.catalog.content)
-    assert running._learner.replica.view.step == operator._learner.replica.view.step == 1
+    assert_array_equal(model_of(running).catalog.content, model_of(operator).catalog.content)
+    assert replica_of(running).view.step == replica_of(operator).view.step == 1
 
 
 def test_swapping_there_and_back_gives_the_same_posterior(

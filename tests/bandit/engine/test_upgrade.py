@@ -8,6 +8,7 @@ from bandit import ArmReport, Engine
 from encoders import TextEncoder
 from storage import SchemaOlderError, Store, schema_status, upgrade
 from tests.bandit.engines import START, TABLES, Clock, Engines
+from tests.bandit.inspect import model_of, replica_of, store_of
 from tests.storage.old import restore
 
 DATABASES = ["sqlite", pytest.param("empty_postgres", marks=pytest.mark.postgres)]
@@ -59,7 +60,7 @@ def test_rows_stay_and_the_engine_goes_on(place: str, revision: str, tiny_encode
     with Store.open(old.url) as store:
         assert store.check() == []
     engine = old.open()
-    assert engine._learner.replica.view.step == len(rows["learn_log"])
+    assert replica_of(engine).view.step == len(rows["learn_log"])
     before = {arm.creative_id: arm for arm in engine.arms("spring")}
     counts = {i: (arm.impressions, arm.clicks, arm.history_impressions) for i, arm in before.items()}
     assert counts == {
@@ -94,14 +95,14 @@ def _takes_back(old: Engines, engine: Engine) -> None:
     """Correct what was learnt before the upgrade, and prune it after a refit."""
     learnt_clicks = "click = 1 AND learnt_batch IS NOT NULL"
     ((name,),) = old.fetch(f"SELECT min(decision_id) FROM decisions WHERE {learnt_clicks}")
-    step = engine._learner.replica.view.step
+    step = replica_of(engine).view.step
     assert engine.update(name, click=True, valid=False).status == "recorded"
     engine.refit()
-    assert engine._learner.replica.view.step == step + 2  # the correction, then the refit
-    campaigns = engine._store.campaigns.all(engine._model.record.model_id)
-    pruned = [engine._store.pruning.prune(c.campaign_id, before=START.replace(day=3)) for c in campaigns]
+    assert replica_of(engine).view.step == step + 2  # the correction, then the refit
+    campaigns = store_of(engine).campaigns.all(model_of(engine).record.model_id)
+    pruned = [store_of(engine).pruning.prune(c.campaign_id, before=START.replace(day=3)) for c in campaigns]
     assert sum(part.pruned for part in pruned) > 20
-    assert engine._store.check() == []
+    assert store_of(engine).check() == []
 
 
 def _row_counts(engines: Engines, revision: str) -> dict[str, int]:

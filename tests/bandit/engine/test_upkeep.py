@@ -14,6 +14,7 @@ from bandit.posterior.empirical_bayes import LARGEST_SCALE
 from storage import StorageError
 from tests.bandit.engine.test_replay import history
 from tests.bandit.engines import Engines, add_campaign, assert_same, play, posterior
+from tests.bandit.inspect import learner_of, lock_of, model_of, replica_of, store_of
 
 DAY = timedelta(days=1)
 SCALES_STEP = 20
@@ -25,7 +26,7 @@ def kinds(engines: Engines) -> list[str]:
 
 def sites_of(engine: Engine) -> dict[str, np.ndarray]:
     """Return what data alone have put into the posterior."""
-    state = engine._learner.replica.view.state
+    state = replica_of(engine).view.state
     return {
         "precision": np.asarray(state.precision) - np.diag(np.asarray(state.prior.scale) ** -2.0),
         "arm_cross": np.asarray(state.arm_cross),
@@ -45,12 +46,12 @@ def test_every_twentieth_step_learns_the_scales(engines_on_both: Engines) -> Non
     learn_steps(engine, 21)
     assert [i + 1 for i, kind in enumerate(kinds(engines_on_both)) if kind == "scales"] == [SCALES_STEP]
     after = posterior(engine)
-    scales = engine._store.learning.log(engine._model.record.model_id)[SCALES_STEP - 1].parameters
+    scales = store_of(engine).learning.log(model_of(engine).record.model_id)[SCALES_STEP - 1].parameters
     initial = PriorScales()._asdict()
     assert set(scales) == {"context", "content", "campaign_mean", "interaction", "campaign", "arm"}
     assert all(0 < scales[name] != initial[name] for name in ("context", "content", "campaign"))
     assert float(after["prior_arm_scale"]) == scales["arm"]
-    told = engine._store.learning.model_log(engine._model.record.model_id, limit=1)[0].info
+    told = store_of(engine).learning.model_log(model_of(engine).record.model_id, limit=1)[0].info
     assert told["scales"] == pytest.approx(scales)
     engine.close()
     assert_same(posterior(engines_on_both.open()), after)  # from the snapshot
@@ -75,7 +76,7 @@ def test_fixed_scales_stay(engines: Engines) -> None:
     add_campaign(engine)
     learn_steps(engine, 21)
     assert set(kinds(engines)) == {"batch"}
-    assert float(engine._learner.replica.view.state.prior.arm_scale) == PriorScales().arm
+    assert float(replica_of(engine).view.state.prior.arm_scale) == PriorScales().arm
 
 
 def test_a_refit_keeps_scales_that_are_no_longer_learnt(engines: Engines) -> None:
@@ -83,12 +84,12 @@ def test_a_refit_keeps_scales_that_are_no_longer_learnt(engines: Engines) -> Non
     add_campaign(engine)
     play(engine, 40)
     engine.refit()
-    learnt = scales_of(engine._learner.replica.view.state.prior)
+    learnt = scales_of(replica_of(engine).view.state.prior)
     assert learnt["arm"] != PriorScales().arm
     engine.set_scale_learning(False)
     play(engine, 20, start=40)
     engine.refit()
-    assert scales_of(engine._learner.replica.view.state.prior) == learnt
+    assert scales_of(replica_of(engine).view.state.prior) == learnt
     after = posterior(engine)
     engine.close()
     engines.forget_states()
@@ -124,11 +125,11 @@ def test_arms_that_rest_fade_too(engines: Engines) -> None:
     add_campaign(engine, name="resting")
     add_campaign(engine, name="busy")
     play(engine, 12, campaign="resting")
-    engine._learner.save()
+    learner_of(engine).save()
     for day in range(3):
         engines.clock.pass_(DAY)
         play(engine, 5, campaign="busy", start=5 * day)
-        engine._learner.save()
+        learner_of(engine).save()
     after = posterior(engine)
     assert kinds(engines).count("forget") == 3
     engine.close()
@@ -143,9 +144,9 @@ def test_a_refit_weighs_outcomes_by_their_age(engines: Engines) -> None:
     play(engine, 60)
     engines.clock.pass_(2 * DAY)
     play(engine, 60, start=60)
-    online = np.asarray(engine._learner.replica.view.state.arm_precision)
+    online = np.asarray(replica_of(engine).view.state.arm_precision)
     engine.refit()
-    refitted = np.asarray(engine._learner.replica.view.state.arm_precision)
+    refitted = np.asarray(replica_of(engine).view.state.arm_precision)
     np.testing.assert_allclose(refitted, online, rtol=0.1)
     before = posterior(engine)
     engine.close()
@@ -169,7 +170,7 @@ def test_a_forgetting_that_was_not_stored_is_done_again(
         raise StorageError("the disk is full")
 
     with monkeypatch.context() as failing:
-        failing.setattr(engine._store.learning, "write_step", full)
+        failing.setattr(store_of(engine).learning, "write_step", full)
         with pytest.raises(StorageError, match="full"):
             engine.settle()
     engine.settle()
@@ -185,8 +186,8 @@ def test_a_follower_forgets_with_the_learner(engines: Engines) -> None:
     play(engine, 20)
     engines.clock.pass_(DAY)
     engine.settle()
-    with follower._lock:
-        follower._learner.replica.catch_up()
+    with lock_of(follower):
+        replica_of(follower).catch_up()
     assert_same(posterior(follower), posterior(engine))
 
 
@@ -195,15 +196,15 @@ def test_half_lives_that_cannot_be_are_refused(engines: Engines, half_life: obje
     engine = engines.open()
     with pytest.raises(InvalidSettingError, match=f"got {half_life!r}"):
         engine.set_forgetting(half_life)  # type: ignore[arg-type]  # what a caller without types may pass
-    assert engine._model.settings.half_life_days is None
+    assert model_of(engine).settings.half_life_days is None
 
 
 def test_settings_of_two_processes_do_not_undo_each_other(engines: Engines) -> None:
     first, second = engines.open(), engines.open(role="select")
     first.set_forgetting(5.0)
     second.set_scale_learning(False)
-    first._model.mark_refit(is_due=True)
-    stored = first._store.models.settings(first._model.record.model_id)
+    model_of(first).mark_refit(is_due=True)
+    stored = store_of(first).models.settings(model_of(first).record.model_id)
     assert (stored["half_life_days"], stored["learn_scales"], stored["refit_due"]) == (5.0, False, True)
 
 
@@ -264,7 +265,7 @@ def test_a_context_that_decides_every_click_is_learnt(engines: Engines) -> None:
         )
         engine.settle()
     engine.refit()
-    told = engine._store.learning.model_log(engine._model.record.model_id, limit=1)[0].info
+    told = store_of(engine).learning.model_log(model_of(engine).record.model_id, limit=1)[0].info
     assert told["largest_step"] < 1e-4
     assert told["scales"]["context"] == LARGEST_SCALE
     rates = [

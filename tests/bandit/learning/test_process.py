@@ -12,6 +12,7 @@ import pytest
 from bandit import Engine
 from bandit.learning.verify import replay
 from tests.bandit.engines import Engines, add_campaign, wait_for
+from tests.bandit.inspect import clock_of, store_of
 from tests.paths import TINY
 
 START = "import sys; from simulations.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -46,8 +47,8 @@ def test_one_process_learns_another_takes_over(engines_on_both: Engines, tmp_pat
     ((expired,),) = engines_on_both.fetch("SELECT count(*) FROM leases WHERE number = 2")
     assert expired == 1
     assert engine.learner is None
-    assert engine._store.check() == []
-    assert replay(engine._store, engine._clock, encoder=TINY).largest_difference < 1e-9
+    assert store_of(engine).check() == []
+    assert replay(store_of(engine), clock_of(engine), encoder=TINY).largest_difference < 1e-9
 
 
 def report(engine: Engine, prefix: str) -> None:

@@ -17,6 +17,7 @@ from bandit.serving.batching import choose_all, warm_up
 from bandit.serving.candidates import prepare
 from storage import NewDecision
 from tests.bandit.engines import START, Engines, add_campaign, play
+from tests.bandit.inspect import model_of, n_programs, replica_of, selector_of
 
 DEVICES = ("mobile", "desktop", "tablet")
 
@@ -29,17 +30,17 @@ def engine(engines: Engines) -> Engine:
     add_campaign(engine, name="summer", horizon=None)
     add_campaign(engine, *(f"ad-{i}" for i in range(5)), name="autumn")
     engines.execute("UPDATE campaigns SET control_share = 0.1 WHERE name = 'summer'")
-    engine._selector.reload()
+    selector_of(engine).reload()
     play(engine, 60, learn_every=20)
     return engine
 
 
 def chosen(engine: Engine, requests: list[Request], memo: dict | None = None) -> list[NewDecision]:
     """Return decisions that are not stored, with a view that remembers nothing unless told."""
-    view = engine._learner.replica.view._replace(memo={} if memo is None else memo)
+    view = replica_of(engine).view._replace(memo={} if memo is None else memo)
     with double_precision():
         prepared = [prepare(request, request.decision_id or "", view) for request in requests]
-        return choose_all(prepared, view, engine._model, START + timedelta(hours=1))
+        return choose_all(prepared, view, model_of(engine), START + timedelta(hours=1))
 
 
 def assert_alike(ours: list[NewDecision], theirs: list[NewDecision], tolerance: float = 1e-12) -> None:
@@ -103,9 +104,9 @@ def test_many_candidates_are_chosen_from_in_small_batches(engine: Engine) -> Non
         Request(campaign="long-tail", context={"device": DEVICES[i % 3]}, decision_id=f"r{i}")
         for i in range(17)
     ]
-    programs = select_batch._cache_size()
+    programs = n_programs(select_batch)
     together = chosen(engine, requests)
-    assert select_batch._cache_size() == programs + 2, "of 8 rows, and the last ones alone"
+    assert n_programs(select_batch) == programs + 2, "of 8 rows, and the last ones alone"
     assert_alike(together, [chosen(engine, [request])[0] for request in requests], tolerance=1.001 / N_POINTS)
 
 
@@ -114,7 +115,7 @@ def test_floors_and_caps_of_creatives_reach_the_draw(engine: Engine, engines: En
         "UPDATE creatives SET floor = 0.4 WHERE external_id = 'ad-0'",
         "UPDATE creatives SET cap = 0.1 WHERE external_id <> 'ad-0'",
     )
-    engine._selector.reload()
+    selector_of(engine).reload()
     rows = chosen(engine, requests_without_context("autumn", 100))
     for row in rows:
         assert row.propensities[0] >= 0.4 - 1e-12
@@ -147,7 +148,7 @@ def compiled() -> Iterator[list[str]]:
 @pytest.mark.slow
 def test_nothing_is_compiled_after_warm_up(engine: Engine, compiled: list[str]) -> None:
     # Two sizes of campaigns, the smaller one twice: 4 batches of one group each, and 3 of several.
-    assert len(list(warm_up(lambda: engine._learner.replica.view, engine._model, START))) == 4 + 4 + 3
+    assert len(list(warm_up(lambda: replica_of(engine).view, model_of(engine), START))) == 4 + 4 + 3
     with double_precision():
         jax.jit(lambda x: x + 17)(np.ones(3))
     assert compiled, "a new program is heard of"

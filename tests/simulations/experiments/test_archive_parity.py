@@ -32,6 +32,7 @@ from simulations.experiments.cold_start import Maintenance, Taught, closed
 from simulations.policies.base import Outcomes, Problems, Request
 from simulations.policies.engine import LogitState, engine_on_logits
 from simulations.worlds.archive import PastTest, archive_prior, design, problems, read_archive
+from tests.bandit.inspect import replica_of
 
 N_HISTORY, N_PLAYED, PER_ARM, BATCH, MOST_ARMS = 60, 20, 40, 20, 8
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -165,8 +166,8 @@ def test_a_cold_start_stays_close(prepared: Prepared, tmp_path: Path) -> None:
                 states = jax.tree.map(lambda leaf: leaf[None], closed(jax.jit(absorb)(grown, rows, sites)))
                 states = maintenance.after(states, taught, k * per_arm // BATCH, BATCH)
                 state = jax.tree.map(lambda leaf: leaf[0], states)
-        n_steps = engine._learner.replica.step
-        arm_scale = float(engine._learner.replica.view.state.prior.arm_scale)
+        n_steps = replica_of(engine).step
+        arm_scale = float(replica_of(engine).view.state.prior.arm_scale)
     assert n_steps == maintenance.step
     assert arm_scale == pytest.approx(float(state.prior.arm_scale), rel=0.01)
     same, apart = (np.concatenate([getattr(batch, name) for batch in found]) for name in Both._fields)

@@ -19,6 +19,7 @@ from bandit.jax_runtime import double_precision
 from bandit.policy.randomness import Uniforms, uniforms_of_ids
 from encoders import TextEncoder
 from simulations.experiments.log_replay import SETTINGS, replay_log
+from tests.bandit.inspect import model_of, replica_of
 from tests.paths import TINY
 
 N_LINES, N_ARMS, SEED = 600, 4, 5
@@ -41,13 +42,13 @@ def decided(url: str) -> tuple[Log, int]:
             context: dict[str, str | bool | float] = {"device": str(rng.choice(["a", "b"]))}
             context["weekend"] = bool(rng.random() < 0.3)
             decision = engine.select("spring", context=context, decision_id=f"{line}")
-            vectors[line] = context_vector(context, engine._model.schema)
+            vectors[line] = context_vector(context, model_of(engine).schema)
             action[line] = int(decision.creative_id)
             reward[line] = rng.random() < RATES[action[line]]
             engine.update(f"{line}", click=bool(reward[line]))
             assert engine.settle().learnt == 1
-        content = np.array(engine._model.catalog.content, float)[:N_ARMS]
-        steps = engine._learner.replica.step
+        content = np.array(model_of(engine).catalog.content, float)[:N_ARMS]
+        steps = replica_of(engine).step
     even = np.full((N_LINES, N_ARMS), 1 / N_ARMS)
     return (
         Log(

@@ -33,6 +33,7 @@ from simulations.policies.base import Outcomes, Policy, Request
 from simulations.policies.registry import ENGINE, FIXED_SCALES, IN_CONTEXTS, engine_setting, numbers_of
 from simulations.worlds.drift import Changes, draw_course, eligible_at
 from simulations.worlds.shop import World, launch_mean
+from tests.bandit.inspect import model_of, replica_of
 from tests.paths import TINY
 
 N_ARMS, BATCH, N_BATCHES, HORIZON = 8, 40, 25, 10_000
@@ -79,7 +80,7 @@ def play_engine(url: str, encoder: TextEncoder, wait: int, has_numbers: bool) ->
                     for i, context in zip(ids, contexts, strict=True)
                 ]
             )
-            vectors[batch] = [context_vector(context, engine._model.schema) for context in contexts]
+            vectors[batch] = [context_vector(context, model_of(engine).schema) for context in contexts]
             chosen[batch] = [int(decision.creative_id) for decision in decisions]
             for place, decision in enumerate(decisions):
                 for name, share in decision.propensities.items():
@@ -92,8 +93,8 @@ def play_engine(url: str, encoder: TextEncoder, wait: int, has_numbers: bool) ->
             )
             assert engine.settle().learnt == (BATCH if batch >= wait else 0)
             now[0] += timedelta(minutes=1)
-        steps = engine._learner.replica.step
-        content = np.array(engine._model.catalog.content, float)[: N_ARMS - 1]
+        steps = replica_of(engine).step
+        content = np.array(model_of(engine).catalog.content, float)[: N_ARMS - 1]
     padded = np.concatenate([content, np.zeros((1, content.shape[1]))])  # the eighth never arrives
     return Seen(chosen, propensities, (uniforms < RATES[chosen]).astype(float), vectors, padded, steps)
 

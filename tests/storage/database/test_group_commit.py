@@ -9,6 +9,7 @@ import pytest
 import storage
 from storage import NewOutcome
 from storage.database.group_commit import GroupCommit
+from tests.bandit.inspect import is_led, queue_of
 from tests.storage.conftest import NOW, World
 from tests.storage.sql import fetch
 
@@ -44,7 +45,7 @@ class Doubling:
         self.grouping: GroupCommit[int, int] = GroupCommit(self.double)
 
     def double(self, calls: Sequence[int]) -> list[int]:
-        while not self.groups and len(self.grouping._queue) < self.n:
+        while not self.groups and len(queue_of(self.grouping)) < self.n:
             time.sleep(0.001)
         self.groups.append(list(calls))
         self.fail(calls)
@@ -60,7 +61,7 @@ def test_who_waits_is_done_together() -> None:
     first, second = doubling.groups
     assert len(first) == 1
     assert sorted(first + second) == list(range(8))
-    assert not doubling.grouping._is_led
+    assert not is_led(doubling.grouping)
 
 
 def test_a_member_that_fails_does_not_harm_the_others() -> None:
@@ -98,7 +99,7 @@ def test_a_leader_that_is_interrupted_strands_nobody() -> None:
     assert isinstance(results[interrupted[0]], KeyboardInterrupt)
     others = [i for i in range(8) if i != interrupted[0]]
     assert [results[i] for i in others] == [2 * i for i in others]
-    assert not doubling.grouping._is_led
+    assert not is_led(doubling.grouping)
 
 
 def test_threads_lose_and_double_nothing(world: World, url: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 import storage
 from storage.database.write_behind import WriteBehindQueue
+from tests.bandit.inspect import database_of, waiting_of
 from tests.storage.conftest import World, make_world
 from tests.storage.sql import fetch
 
@@ -87,18 +88,18 @@ def test_a_call_of_many_rows_does_not_overfill_the_queue() -> None:
     caller = threading.Thread(target=backlog.add, args=(["c", "d"],))
     caller.start()
     caller.join(0.1)
-    assert list(backlog._waiting) == ["a", "b"]
+    assert waiting_of(backlog) == ["a", "b"]
     may_commit.set()
     caller.join(10)
     backlog.add(list("efghi"))  # more than may wait: alone
     backlog.close()
-    assert not backlog._waiting
+    assert not waiting_of(backlog)
 
 
 @pytest.mark.parametrize(("durability", "level"), [("normal", 1), ("full", 2), ("relaxed", 1)])
 def test_what_sqlite_flushes(migrated_sqlite_url: str, durability: storage.Durability, level: int) -> None:
     with storage.Store.open(migrated_sqlite_url, durability=durability) as store:
-        read = store._database.read
+        read = database_of(store).read
         assert read(lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar()) == level
 
 
@@ -106,7 +107,7 @@ def test_what_sqlite_flushes(migrated_sqlite_url: str, durability: storage.Durab
 @pytest.mark.parametrize(("durability", "level"), [("normal", "on"), ("full", "on"), ("relaxed", "off")])
 def test_what_postgres_waits_for(postgres_url: str, durability: storage.Durability, level: str) -> None:
     with storage.Store.open(postgres_url, durability=durability) as store:
-        read = store._database.read
+        read = database_of(store).read
         assert read(lambda c: c.exec_driver_sql("SHOW synchronous_commit").scalar()) == level
 
 

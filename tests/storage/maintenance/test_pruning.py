@@ -13,6 +13,7 @@ from storage import ContextCountRecord, HistoryCountRecord, NewOutcome, Store
 from storage.database.urls import database_url
 from storage.maintenance import pruning
 from storage.maintenance.pruning import START, Cursor, Pruned
+from tests.bandit.inspect import database_of
 from tests.processes.forked import after_statements, start
 from tests.storage.conftest import MINUTE, NOW, World
 from tests.storage.sql import execute, fetch
@@ -114,7 +115,7 @@ def prune_until_killed(url: str, campaign_id: int, beginning: str) -> None:
     with Store.open(url) as store:
         statements = count(1)
         after_statements(
-            store._database,
+            database_of(store),
             beginning,
             lambda: os.kill(os.getpid(), signal.SIGKILL) if next(statements) == 2 else None,
         )

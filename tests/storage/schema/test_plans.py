@@ -10,6 +10,7 @@ from sqlalchemy import Connection, event
 
 from bandit import Engine, Outcome, Request
 from tests.bandit.engines import Clock, add_campaign
+from tests.bandit.inspect import database_of, selector_of, store_of
 from tests.paths import TINY
 
 Statements = dict[str, Any]
@@ -46,7 +47,7 @@ def engine(url: str, clock: Clock) -> Iterator[Engine]:
             opened.update_many([Outcome(decision_id=f"old-{start + i}", click=True) for i in range(50)])
             clock.pass_(timedelta(hours=1))
         opened.settle()
-        write = opened._store._database.write
+        write = database_of(store_of(opened)).write
         write(lambda connection: connection.exec_driver_sql(MANY_CANDIDATE_SETS))
         write(lambda connection: connection.exec_driver_sql("ANALYZE"))
         yield opened
@@ -63,7 +64,7 @@ def statements(engine: Engine) -> Statements:
         if PLANNED.match(statement):
             seen[statement] = parameters[0] if is_many else parameters
 
-    event.listen(engine._store._database._engine, "before_cursor_execute", note)
+    event.listen(database_of(store_of(engine))._engine, "before_cursor_execute", note)
     return seen
 
 
@@ -80,9 +81,9 @@ def test_no_request_reads_a_growing_table_from_end_to_end(
     engine.update("new", click=True)
     engine.update_many([Outcome(decision_id=name, click=name == "a") for name in ("a", "b")])
     clock.pass_(timedelta(hours=1))
-    engine._selector.follow()
+    selector_of(engine).follow()
     assert engine.settle().learnt == 5
-    store = engine._store
+    store = store_of(engine)
     store.learning.rows_of_batch(1, 1)
 
     for wanted in (
@@ -108,7 +109,7 @@ def test_a_scan_is_found(engine: Engine) -> None:
 
 def scans(engine: Engine, statement: str, parameters: Statements) -> list[str]:
     """Return the growing tables that a statement reads from end to end, whatever index it uses for it."""
-    database = engine._store._database
+    database = database_of(store_of(engine))
 
     def explain(connection: Connection) -> list[tuple[str, str | None]]:
         given = parameters[statement]

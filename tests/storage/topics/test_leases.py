@@ -16,6 +16,7 @@ HOLD_AND_STOP = """
 import os, signal, sys
 import storage
 from storage.topics import leases
+from tests.bandit.inspect import database_of
 
 url, model_id, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
@@ -27,7 +28,7 @@ def stop_inside(connection):
 
 with storage.Store.open(url) as store:
     try:
-        store.leases._database.write(stop_inside)
+        database_of(store).write(stop_inside)
     except storage.StorageError as error:
         print(type(error).__name__)
 """
