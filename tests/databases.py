@@ -24,7 +24,7 @@ from sqlalchemy import URL, make_url
 import storage
 
 TEMPLATE = "creative_bandit_template"
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 180.0  # of a busy host; a server that ends is seen at once
 MEMORY_NEEDED = 2**30
 # The server refuses to run as root; this user exists on every Unix.
 ORDINARY_USER = "nobody"

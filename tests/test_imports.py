@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.paths import DOCS, ROOT
-from tools.rooms import FLOORS, arrows, draw, imports, reduced, violations
+from tools.rooms import FLOORS, arrows, imports, violations
+from tools.rooms_picture import draw, reduced
 
 SIDES = ("x", "y", "width", "height")
 
