@@ -198,8 +198,8 @@ def choose(
     """Choose one candidate for one request.
 
     The candidate is drawn by `propensity.draw`, as the best one at one of the set's points unless floors or
-    the control draw: together exactly π. Drawn so, a caller that has no caps and does not read π (a simulation)
-    does not pay for it.
+    the control draw: together exactly π. Drawn so, a caller that has no caps and does not read π (a
+    simulation) does not pay for it.
 
     Args:
         logits: joint posterior of the candidates' logits; padding may hold anything finite.
