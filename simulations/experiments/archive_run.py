@@ -169,13 +169,13 @@ def conclusion(rows: Sequence[Score]) -> str:
     """Say in plain words what came out for the longest tests, of all weeks; the engine's row comes first."""
     longest = max(BATCHES)
     first, *others = (row for row in rows if row.weeks == "all" and row.per_arm == longest)
-    rivals = [
+    baselines = [
         by_difference(row.policy, row.behind_engine, row.behind_engine_error, row.tests)
         for row in others
         if row.policy not in (first.policy, "uniform", "oracle")
     ]
     what = "of the possible gain"
-    found = conclude(rivals, verb="got", better="more", worse="less", what=what, unit=" points")
+    found = conclude(baselines, verb="got", better="more", worse="less", what=what, unit=" points")
     return found and f"With {longest:,} impressions a headline: {found[0].lower()}{found[1:]}"
 
 

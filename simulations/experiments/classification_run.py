@@ -158,13 +158,13 @@ def score_of(played: Played, engine: Played) -> LabelScore:
 
 def conclusion(scores: Sequence[LabelScore]) -> str:
     """Say in plain words what came out; the engine's row comes first."""
-    rivals = [
+    baselines = [
         by_difference(score.policy, score.behind_engine, score.behind_engine_error, score.seeds)
         for score in scores[1:]
         if score.policy != "uniform"
     ]
     verb, what = "was right for", "of the rows"
-    return conclude(rivals, verb=verb, better="more", worse="fewer", what=what, unit=" points")
+    return conclude(baselines, verb=verb, better="more", worse="fewer", what=what, unit=" points")
 
 
 def _write_report(

@@ -256,12 +256,12 @@ def _lead(scores: Sequence[Score], impressions: int) -> str:
 def _conclusion(played: Sequence[Played], n_campaigns: int) -> str:
     """Say how many fewer clicks the engine lost than the others, on the same seeds."""
     lost = [regret_curve(one, n_campaigns).regret[:, -1] for one in played]
-    rivals = []
+    baselines = []
     for one, others in zip(played[1:], lost[1:], strict=True):
         ratio = float(lost[0].mean() / others.mean())
         error = (lost[0] - ratio * others).std(ddof=1) / others.mean() / len(others) ** 0.5
-        rivals.append(by_ratio(one.setting.policy, 1 - ratio, float(error), len(others)))
-    return conclude(rivals, verb="lost", better="fewer", worse="more", what="clicks")
+        baselines.append(by_ratio(one.setting.policy, 1 - ratio, float(error), len(others)))
+    return conclude(baselines, verb="lost", better="fewer", worse="more", what="clicks")
 
 
 def _settings(impressions: int, seed: int, encoder: Encoder) -> dict[str, object]:

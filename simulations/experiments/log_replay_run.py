@@ -124,14 +124,14 @@ def run_log(
 def conclusion(scores: Sequence[ReplayScore]) -> str:
     """Say in plain words what came out; the engine's row comes first. Orders of one log are one sample."""
     first, *others = scores
-    rivals = [
+    baselines = [
         by_difference(
             row.policy, first.rate - row.rate, float(np.hypot(first.rate_error, row.rate_error)), LARGE
         )
         for row in others
     ]
     verb = "had a click rate"
-    return conclude(rivals, verb=verb, better="higher", worse="lower", unit=" points")
+    return conclude(baselines, verb=verb, better="higher", worse="lower", unit=" points")
 
 
 def replay_section(scores: Sequence[ReplayScore], logged: Logged) -> Section:

@@ -89,17 +89,17 @@ def conclusion(plan: Plan, rows: Sequence[Comparison]) -> str:
     others = rows[1:-N_ENDS]
     if plan.has_fatigue:
         earned = rows[0].clicks
-        rivals = [
+        baselines = [
             by_difference(row.policy, row.fewer_clicks / earned, row.fewer_clicks_error / earned, row.seeds)
             for row in others
         ]
-        return conclude(rivals, verb="earned", better="more", worse="fewer", what=plan.earned)
-    rivals = [
+        return conclude(baselines, verb="earned", better="more", worse="fewer", what=plan.earned)
+    baselines = [
         by_ratio(row.policy, row.engine_saves, row.engine_saves_error, row.seeds)
         for row in others
         if row.engine_saves is not None and row.engine_saves_error is not None
     ]
-    return conclude(rivals, verb="lost", better="fewer", worse="more", what=plan.earned)
+    return conclude(baselines, verb="lost", better="fewer", worse="more", what=plan.earned)
 
 
 def _settings(plan: Plan, ads_by: str) -> dict[str, object]:

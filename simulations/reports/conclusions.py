@@ -8,7 +8,7 @@ import numpy as np
 from simulations.reports.results import errors_of_95
 
 
-class Rival(NamedTuple):
+class Baseline(NamedTuple):
     """One policy beside the engine, on the same runs; amounts are fractions.
 
     Attributes:
@@ -29,31 +29,31 @@ class Rival(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
-def by_difference(name: str, ahead: float, error: float, n: int) -> Rival:
-    """Return a rival of whom a mean difference of n paired runs is known, with its standard error."""
+def by_difference(name: str, ahead: float, error: float, n: int) -> Baseline:
+    """Return a baseline of whom a mean difference of n paired runs is known, with its standard error."""
     half = errors_of_95(n) * error if n > 1 else float("inf")
-    return Rival(name, ahead, ahead - half, ahead + half)
+    return Baseline(name, ahead, ahead - half, ahead + half)
 
 
-def by_ratio(name: str, saved: float, error: float, n: int) -> Rival:
-    """Return a rival of whom 1 − engine's / its own is known, with the standard error over n paired runs.
+def by_ratio(name: str, saved: float, error: float, n: int) -> Baseline:
+    """Return a baseline of whom 1 − engine's / its own is known, with the standard error over n paired runs.
 
     The interval is one of the ratio's logarithm, so that nobody saves more than all.
     """
     ratio = 1 - saved
     if n < 2 or ratio <= 0:
-        return Rival(name, saved, float("-inf"), float("inf"))
+        return Baseline(name, saved, float("-inf"), float("inf"))
     factor = float(np.exp(errors_of_95(n) * error / ratio))
-    return Rival(name, saved, 1 - ratio * factor, 1 - ratio / factor)
+    return Baseline(name, saved, 1 - ratio * factor, 1 - ratio / factor)
 
 
 def conclude(
-    rivals: Sequence[Rival], *, verb: str, better: str, worse: str, what: str = "", unit: str = " %"
+    baselines: Sequence[Baseline], *, verb: str, better: str, worse: str, what: str = "", unit: str = " %"
 ) -> str:
     """Say how the engine compares with the best of the others, and with all of them.
 
     Args:
-        rivals: the others; the order counts between equals.
+        baselines: the others; the order counts between equals.
         verb: what was done, as "lost".
         better: what the engine's amount is if it is ahead, as "fewer".
         worse: what it is if it is behind.
@@ -69,31 +69,31 @@ def conclude(
         'The engine lost 50 % fewer clicks than ucb1 (95 %: from 26 % fewer to 74 % fewer);
         the difference is established.'
     """
-    if not rivals:
+    if not baselines:
         return ""
-    best = min(rivals, key=lambda rival: rival.ahead)
+    best = min(baselines, key=lambda baseline: baseline.ahead)
     digits = next((digits for digits, least in enumerate((0.1, 0.01)) if abs(best.ahead) >= least), 2)
 
     def amount(value: float) -> str:
         return f"{100 * abs(value):.{digits}f}{unit} {better if value >= 0 else worse}"
 
     text = f"The engine {verb} {amount(best.ahead)}{what and ' ' + what} than {best.name}"
-    text += ", the best of the others" if len(rivals) > 1 else ""
+    text += ", the best of the others" if len(baselines) > 1 else ""
     if not np.isfinite(best.high):
         return f"{text}; a single run cannot tell whether that is luck."
     ends = (best.low, best.high) if best.ahead >= 0 else (best.high, best.low)
     text += f" (95 %: from {amount(ends[0])} to {amount(ends[1])}); the difference is "
     text += "established." if best.is_established else "not established, it may be luck."
-    return text + _all_of_them(rivals)
+    return text + _all_of_them(baselines)
 
 
-def _all_of_them(rivals: Sequence[Rival]) -> str:
+def _all_of_them(baselines: Sequence[Baseline]) -> str:
     """Say how many of the others are better or worse beyond luck, each comparison taken by itself."""
-    if len(rivals) < 2:
+    if len(baselines) < 2:
         return ""
-    ahead = sum(rival.low > 0 for rival in rivals)
-    behind = sum(rival.high < 0 for rival in rivals)
-    n_open = len(rivals) - ahead - behind
+    ahead = sum(baseline.low > 0 for baseline in baselines)
+    behind = sum(baseline.high < 0 for baseline in baselines)
+    n_open = len(baselines) - ahead - behind
     counts = ((ahead, "ahead of {}"), (behind, "behind {}"), (n_open, "undecided with {}"))
     parts = [words.format(count) for count, words in counts if count]
-    return f" Of the {len(rivals)} others, each taken by itself, it is {', '.join(parts)}."
+    return f" Of the {len(baselines)} others, each taken by itself, it is {', '.join(parts)}."

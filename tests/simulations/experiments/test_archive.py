@@ -167,9 +167,9 @@ def test_scores_are_shares_of_the_oracles_lift() -> None:
 def test_standard_errors_are_those_of_a_ratio_of_sums_and_differences_are_paired() -> None:
     engine = some_played(1)
     lift = engine.best - engine.uniform
-    # A rival that is behind by a tenth of the lift in every test: sure, whatever the tests.
-    rival = engine._replace(earned=engine.earned - 0.1 * lift)
-    outcomes = {ENGINE_SETTINGS[0]: engine, ENGINE_SETTINGS[2]: rival}
+    # A baseline that is behind by a tenth of the lift in every test: sure, whatever the tests.
+    baseline = engine._replace(earned=engine.earned - 0.1 * lift)
+    outcomes = {ENGINE_SETTINGS[0]: engine, ENGINE_SETTINGS[2]: baseline}
     rows = {row.policy: row for row in scored(outcomes, 100, "all", n_bootstrap=4_000)}
     gain = engine.earned - engine.uniform
     residual = gain - gain.sum() / lift.sum() * lift

@@ -176,7 +176,7 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_rival_is_tuned_on_other_orders_of_the_rows(tmp_path: Path) -> None:
+def test_a_baseline_is_tuned_on_other_orders_of_the_rows(tmp_path: Path) -> None:
     scores = run_classification(
         written(tmp_path / "table.npz", X=TABLE, y=LABEL),
         tmp_path / "out",

@@ -47,9 +47,9 @@ def by_hand(name: str, earned: list[list[float]]) -> Played:
 
 def test_comparison_by_hand() -> None:
     engine = by_hand("engine", [[4.0, 5.0], [4.0, 6.0]])  # loses 1 of 4 and 2 of 8
-    rival = by_hand("rival", [[3.0, 5.0], [3.0, 5.0]])  # loses 2 of 4 and 4 of 8
+    baseline = by_hand("baseline", [[3.0, 5.0], [3.0, 5.0]])  # loses 2 of 4 and 4 of 8
     other = by_hand("other", [[4.0, 5.0], [2.0, 2.0]])  # loses 1 of 4 and 8 of 8
-    first, second, third = compare([engine, rival, other])
+    first, second, third = compare([engine, baseline, other])
     assert (first.policy, first.impressions, first.seeds, first.clicks) == ("engine", 20, 2, 9.5)
     assert (first.of_uniform, first.of_uniform_error, first.engine_saves) == (0.25, 0, 0)
     assert (second.regret, second.of_uniform, second.more_than_engine) == (3, 0.5, 0.25)

@@ -1,4 +1,4 @@
-"""Linear rivals against ridge regressions written out in NumPy, arm by arm."""
+"""Linear baselines against ridge regressions written out in NumPy, arm by arm."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Each rival against its formula written a second time, or against the exact probability of what it shows."""
+"""Each baseline against its formula written a second time, or the exact probability of what it shows."""
 
 import jax
 import jax.numpy as jnp

@@ -13,16 +13,16 @@ def test_intervals_are_students() -> None:
     # A table of Student's t: 97.5 % of 1, 7 and 23 degrees of freedom.
     assert [errors_of_95(n) for n in (2, 8, 24)] == pytest.approx([12.706, 2.365, 2.069], abs=5e-4)
     assert errors_of_95(1) == float("inf")
-    rival = by_difference("ucb1", 0.5, 0.1, 8)
-    assert (rival.low, rival.high) == pytest.approx((0.2635, 0.7365), abs=1e-4)
+    baseline = by_difference("ucb1", 0.5, 0.1, 8)
+    assert (baseline.low, baseline.high) == pytest.approx((0.2635, 0.7365), abs=1e-4)
 
 
 def test_interval_of_a_ratio_never_saves_more_than_all() -> None:
-    rival = by_ratio("ucb1", 0.12, 0.3, 4)
+    baseline = by_ratio("ucb1", 0.12, 0.3, 4)
     # log 0.88 ± 3.1824 · 0.3/0.88.
     reach = np.exp(3.182446 * 0.3 / 0.88)
-    assert (rival.low, rival.high) == pytest.approx((1 - 0.88 * reach, 1 - 0.88 / reach), rel=1e-5)
-    assert rival.high < 1
+    assert (baseline.low, baseline.high) == pytest.approx((1 - 0.88 * reach, 1 - 0.88 / reach), rel=1e-5)
+    assert baseline.high < 1
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_interval_of_a_ratio_never_saves_more_than_all() -> None:
         (0.02, 0.004, "2.0 % fewer clicks than ucb1 (95 %: from 1.1 % fewer to 2.9 % fewer); the diff"),
     ],
 )
-def test_one_rival(ahead: float, error: float, words: str) -> None:
+def test_one_baseline(ahead: float, error: float, words: str) -> None:
     assert conclude([by_difference("ucb1", ahead, error, 8)], **WORDS).startswith(f"The engine lost {words}")
 
 
