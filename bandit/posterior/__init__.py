@@ -1,4 +1,8 @@
-"""The model in pure JAX: arrays in, arrays out; no ids, no clock, no I/O. Call it in double precision."""
+"""The model in pure JAX: no ids, no clock, no I/O. Call it in double precision.
+
+In: a posterior, design rows, counts, priors.
+Out: the next posterior, joint logits, learnt scales, summaries.
+"""
 
 from bandit.posterior.change import Change, OwnRows, apply, own_rows, place, with_shared
 from bandit.posterior.decomposition import Parts, decompose

@@ -1,4 +1,8 @@
-"""Teach a BERT what readers click: fine-tuning on the counts of past campaigns."""
+"""Teach a BERT what readers click: fine-tuning on the counts of past campaigns.
+
+In: past campaigns' texts, impressions, clicks and conversions; an encoder.
+Out: a folder with another encoder, its components, and a report of what it gained on campaigns held out.
+"""
 
 from .campaigns import PastCampaign
 from .evaluation import Measure

@@ -130,13 +130,24 @@ def assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], tole
         assert_allclose(ours[name], expected, rtol=0, atol=tolerance * max(largest, 1.0), err_msg=name)
 
 
-def wait_for(condition: Callable[[], bool], *, at_most_s: float) -> float:
-    """Wait until something holds, and return how long it took."""
+def wait_for(condition: Callable[[], bool], *, at_most_s: float = 120.0) -> float:
+    """Wait until something holds, and return how long it took; the limit is for what never happens."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < at_most_s, f"did not happen within {at_most_s} s"
         time.sleep(0.02)
     return time.monotonic() - began
+
+
+def happens_within(limit_s: float, happen: Callable[[int], Callable[[], bool]], tries: int = 8) -> bool:
+    """Return whether something takes no longer than a limit, once in a few tries: a host may be busy.
+
+    Args:
+        limit_s: In seconds.
+        happen: (number of the try) -> whether that has happened; it starts it.
+        tries: At most.
+    """
+    return any(wait_for(happen(number)) < limit_s for number in range(tries))
 
 
 def learnt(engines: Engines) -> Sequence[tuple[str, int, int]]:

@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from encoders import (
     encode_cached,
     text_hash,
 )
+from tests.bandit.engines import wait_for
 
 TEXTS = ["free returns", "flash sale", "free returns", "winter coat"]
 
@@ -160,10 +160,7 @@ class TestFileCache:
         )
         writer = subprocess.Popen([sys.executable, "-c", code, str(path)])
         try:
-            deadline = time.monotonic() + 30
-            while len(FileCache(path).get([str(i) for i in range(5)], "one")) < 5:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            wait_for(lambda: len(FileCache(path).get([str(i) for i in range(5)], "one")) == 5)
         finally:
             os.kill(writer.pid, signal.SIGKILL)
             writer.wait()

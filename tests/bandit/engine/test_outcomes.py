@@ -1,13 +1,14 @@
 """Modes of learning, attribution windows and what becomes of each report."""
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
 from bandit import Engine, Outcome, Request, Settled
 from bandit.learning.replica import BATCH
-from tests.bandit.engines import MINUTE, START, Engines, add_campaign, learnt, wait_for
+from tests.bandit.engines import MINUTE, START, Engines, add_campaign, happens_within, learnt, wait_for
 from tests.bandit.inspect import store_of
 
 
@@ -22,9 +23,12 @@ def test_background_learns_within_a_second_without_any_call(engines_on_both: Eng
     engine.update(warm.id, click=False)
     wait_for(lambda: len(learnt(engines_on_both)) == 1, at_most_s=30)  # programs are compiled meanwhile
 
-    engine.update(engine.select("spring", decision_id="second").id, click=True)
-    took = wait_for(lambda: ("second", 1, 2) in learnt(engines_on_both), at_most_s=5)
-    assert took < 1.5
+    def learn(number: int) -> Callable[[], bool]:
+        name = f"later {number}"
+        engine.update(engine.select("spring", decision_id=name).id, click=True)
+        return lambda: (name, 1) in [row[:2] for row in learnt(engines_on_both)]
+
+    assert happens_within(1.5, learn)
 
 
 def test_background_settles_silence_without_any_call(engines: Engines) -> None:
