@@ -13,11 +13,11 @@ demo: $(STAMP)
 
 # Whole files go to one process, which keeps what it has compiled and the servers it has started.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # What needs no server, no real data, no killed process and no more than a few seconds.
 test-quick: $(STAMP)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not (slow or kills or postgres or real_data)"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not (slow or kills or postgres or real_data)"
 
 # Hours; SOAK_RUNS=5 SOAK_SECONDS=20 are minutes. The figures are appended to soak.jsonl.
 soak: $(STAMP)
