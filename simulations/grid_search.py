@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from simulations.policies.registry import PolicySetting
+from simulations.policies.settings import PolicySetting
 from simulations.reports.scores import Played, compare
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from simulations.experiments.plans import PRESETS, Plan, plan_of
 from simulations.experiments.synthetic_run import run_synthetic
-from simulations.policies.registry import ENGINE
+from simulations.policies.settings import ENGINE
 from simulations.reports.scores import Comparison
 from simulations.sweep import HERE, Workers
 

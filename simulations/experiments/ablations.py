@@ -8,7 +8,7 @@ import numpy as np
 from bandit.features.content_pca import Components, fit_components
 from bandit.features.design import N_CONTENT, PriorScales
 from encoders import Encoder
-from simulations.policies.registry import PolicySetting, engine_setting
+from simulations.policies.settings import PolicySetting, engine_setting
 from simulations.worlds.archive import PastTest
 from tools.fit_components import fitted_texts
 

@@ -19,7 +19,8 @@ from bandit.jax_runtime import double_precision, keep_compiled_programs
 from simulations.errors import ArchiveError
 from simulations.loop import Step, Traffic, play_total
 from simulations.policies.base import Problems, Request
-from simulations.policies.registry import ON_LOGITS, Campaign, Numbers, PolicySetting, numbers_of, program_of
+from simulations.policies.registry import ON_LOGITS, Campaign, Numbers, numbers_of, program_of
+from simulations.policies.settings import PolicySetting
 from simulations.sweep import HERE, Arrays, Workers, code_digest, run_cells
 from simulations.worlds.archive import PastTest, archive_prior, click_rate, problems, split
 

@@ -28,7 +28,8 @@ from simulations.experiments.archive import (
 )
 from simulations.experiments.cold_start import play_cold
 from simulations.experiments.running import write_page, write_results
-from simulations.policies.registry import ARCHIVE_SETTINGS, ON_LOGITS, PolicySetting, engine_setting
+from simulations.policies.registry import ON_LOGITS
+from simulations.policies.settings import ARCHIVE_SETTINGS, PolicySetting, engine_setting
 from simulations.reports.conclusions import by_difference, conclude
 from simulations.reports.files import check_free
 from simulations.reports.sections import archive_section

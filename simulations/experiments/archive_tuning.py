@@ -13,7 +13,8 @@ from encoders import Encoder, TextEncoder
 from simulations.experiments.archive import BATCHES, N_SEEDS, play_archive, prepared, scored
 from simulations.experiments.archive_run import read_encoded
 from simulations.policies.base import Problems
-from simulations.policies.registry import ON_LOGITS, PolicySetting, grid_of
+from simulations.policies.registry import ON_LOGITS, grid_of
+from simulations.policies.settings import PolicySetting
 from simulations.reports.files import write_csv
 from simulations.sweep import progress_of
 

@@ -14,17 +14,8 @@ from simulations.errors import unknown
 from simulations.loop import Step, Traffic, play, steady
 from simulations.policies.base import Request
 from simulations.policies.engine import design_of_labels
-from simulations.policies.registry import (
-    IN_CONTEXTS,
-    Numbers,
-    PolicySetting,
-    Shop,
-    engine_setting,
-    numbers_of,
-    product_of,
-    program_of,
-    setting,
-)
+from simulations.policies.registry import IN_CONTEXTS, Numbers, Shop, numbers_of, program_of
+from simulations.policies.settings import PolicySetting, engine_setting, product_of, setting
 from simulations.reports.scores import Played, played_of
 from simulations.worlds.labelled import LabelError, Labelled
 

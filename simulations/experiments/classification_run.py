@@ -15,7 +15,7 @@ from simulations.experiments.classification import GRIDS, POLICIES, SETTINGS, pl
 from simulations.experiments.plans import N_TUNING, TUNING_SEED
 from simulations.experiments.running import line_up, write_page, write_results
 from simulations.grid_search import tuned
-from simulations.policies.registry import PolicySetting
+from simulations.policies.settings import PolicySetting
 from simulations.reports.conclusions import by_difference, conclude
 from simulations.reports.files import check_free
 from simulations.reports.scores import (

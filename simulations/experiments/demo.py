@@ -26,7 +26,7 @@ from simulations.experiments.demo_shop import (
     open_shop,
 )
 from simulations.experiments.synthetic import play_worlds
-from simulations.policies.registry import ENGINE_SETTINGS, PolicySetting
+from simulations.policies.settings import ENGINE_SETTINGS, PolicySetting
 from simulations.reports.conclusions import by_ratio, conclude
 from simulations.reports.files import write_report
 from simulations.reports.scores import Played, Score, regret_curve, score, uniform_of

@@ -19,16 +19,8 @@ from simulations.errors import unknown
 from simulations.loop import uniforms_of_key
 from simulations.policies.base import Outcomes, Request
 from simulations.policies.engine import design_of_contents
-from simulations.policies.registry import (
-    IN_CONTEXTS,
-    WORLD_SETTINGS,
-    Numbers,
-    PolicySetting,
-    Shop,
-    numbers_of,
-    program_of,
-    setting,
-)
+from simulations.policies.registry import IN_CONTEXTS, Numbers, Shop, numbers_of, program_of
+from simulations.policies.settings import WORLD_SETTINGS, PolicySetting, setting
 
 AT_ONCE = 32  # lines that are chosen for together; about one of them is accepted where there are as many arms
 UNEVEN = 1e-6  # of a propensity, of rounding

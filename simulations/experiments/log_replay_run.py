@@ -14,7 +14,7 @@ from bandit.jax_runtime import keep_compiled_programs
 from simulations.calibration import wilson
 from simulations.experiments.log_replay import POLICIES, SETTINGS, Replayed, check_uniform, replay_log
 from simulations.experiments.running import line_up, write_page, write_results
-from simulations.policies.registry import PolicySetting
+from simulations.policies.settings import PolicySetting
 from simulations.reports.conclusions import by_difference, conclude
 from simulations.reports.files import check_free
 from simulations.reports.plots import draw_arms

@@ -9,7 +9,7 @@ import jax
 from bandit.html_page import Section
 from simulations.errors import unknown
 from simulations.grid_search import Trial
-from simulations.policies.registry import ENGINE
+from simulations.policies.settings import ENGINE
 from simulations.reports.files import write_csv, write_report
 
 RESULTS, TUNING, REPORT = "results.csv", "tuning.csv", "report.html"

@@ -14,16 +14,8 @@ from simulations.errors import unknown
 from simulations.loop import Step, play, truthful
 from simulations.policies.base import Policy
 from simulations.policies.engine import ROOM, EngineState, design_of_contents
-from simulations.policies.registry import (
-    ENDS,
-    IN_CONTEXTS,
-    WORLD_SETTINGS,
-    Numbers,
-    PolicySetting,
-    Shop,
-    numbers_of,
-    program_of,
-)
+from simulations.policies.registry import IN_CONTEXTS, Numbers, Shop, numbers_of, program_of
+from simulations.policies.settings import ENDS, WORLD_SETTINGS, PolicySetting
 from simulations.reports.scores import Played, played_of
 from simulations.worlds.ad_features import Texts
 from simulations.worlds.drift import Changes, Course, batches_to_wait, draw_course

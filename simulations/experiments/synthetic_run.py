@@ -16,14 +16,8 @@ from simulations.experiments.running import write_results
 from simulations.experiments.synthetic import draw_world, play_worlds
 from simulations.experiments.synthetic_report import write_synthetic_report
 from simulations.grid_search import tuned
-from simulations.policies.registry import (
-    ENDS,
-    ENGINE,
-    IN_CONTEXTS,
-    WORLD_SETTINGS,
-    PolicySetting,
-    grid_of,
-)
+from simulations.policies.registry import IN_CONTEXTS, grid_of
+from simulations.policies.settings import ENDS, ENGINE, WORLD_SETTINGS, PolicySetting
 from simulations.reports.files import check_free
 from simulations.reports.scores import Comparison, Played, compare, horizon_curve, oracle_of, uniform_of
 from simulations.sweep import HERE, Arrays, Workers, code_digest, one_compiles, progress_of, run_cells

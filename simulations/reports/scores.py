@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from simulations.calibration import Record
 from simulations.loop import Step
-from simulations.policies.registry import PolicySetting
+from simulations.policies.settings import PolicySetting
 from simulations.reports.results import HorizonCurve, LiftCurve, RegretCurve, TrafficShares
 
 N_STRETCHES = 25  # of time, in pictures

@@ -18,7 +18,7 @@ from simulations.calibration import (
     wilson,
 )
 from simulations.experiments.synthetic import draw_worlds, play_worlds
-from simulations.policies.registry import WORLD_SETTINGS
+from simulations.policies.settings import WORLD_SETTINGS
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

@@ -14,15 +14,12 @@ from simulations.errors import ArchiveError, PolicyError
 from simulations.experiments.archive import BATCHES, CHUNK, N_SEEDS, Played, play_archive, prepared, scored
 from simulations.experiments.archive_tuning import TUNED
 from simulations.policies.base import Problems
-from simulations.policies.registry import (
+from simulations.policies.registry import GRID_SIZE, ON_LOGITS, grid_of, numbers_of
+from simulations.policies.settings import (
     ARCHIVE_SETTINGS,
     ENGINE_SETTINGS,
-    GRID_SIZE,
-    ON_LOGITS,
     PolicySetting,
     engine_setting,
-    grid_of,
-    numbers_of,
     setting,
 )
 from simulations.worlds.archive import PastTest

@@ -11,7 +11,8 @@ from encoders import TextEncoder
 from simulations.errors import ResultsExistError
 from simulations.experiments.archive_run import run_archive
 from simulations.experiments.archive_tuning import run_tuning
-from simulations.policies.registry import ON_LOGITS, engine_setting, grid_of, setting
+from simulations.policies.registry import ON_LOGITS, grid_of
+from simulations.policies.settings import engine_setting, setting
 from simulations.sweep import Workers
 from tests.paths import TINY
 

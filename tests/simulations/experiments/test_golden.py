@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from simulations.experiments.synthetic import _compiled, draw_worlds, play_worlds
-from simulations.policies.registry import FIXED_SCALES, WORLD_SETTINGS
+from simulations.policies.settings import FIXED_SCALES, WORLD_SETTINGS
 
 # Recorded before worlds could change: impressions of each creative, and expected clicks. The engine's first
 # row is from before it was fitted anew, the second from since then.

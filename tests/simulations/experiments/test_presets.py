@@ -10,7 +10,7 @@ import pytest
 from simulations.errors import ResultsExistError
 from simulations.experiments.plans import PRESETS, plan_of
 from simulations.experiments.synthetic_run import run_synthetic
-from simulations.policies.registry import PolicySetting
+from simulations.policies.settings import PolicySetting
 from simulations.reports.scores import Comparison, Played, compare
 from simulations.worlds.requests import WorldError
 from tests.paths import DOCS

@@ -5,7 +5,7 @@ from numpy.testing import assert_allclose
 
 from encoders import TextEncoder
 from simulations.experiments.synthetic import draw_words, draw_world, draw_worlds, play_worlds
-from simulations.policies.registry import WORLD_SETTINGS, PolicySetting
+from simulations.policies.settings import WORLD_SETTINGS, PolicySetting
 from simulations.reports.scores import (
     Played,
     impressions_of,

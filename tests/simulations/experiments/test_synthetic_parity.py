@@ -30,7 +30,8 @@ from encoders import TextEncoder
 from simulations.delayed_feedback import Waiting, delayed
 from simulations.experiments.synthetic import policy_in_world, traffic_as_of
 from simulations.policies.base import Outcomes, Policy, Request
-from simulations.policies.registry import ENGINE, FIXED_SCALES, IN_CONTEXTS, engine_setting, numbers_of
+from simulations.policies.registry import IN_CONTEXTS, numbers_of
+from simulations.policies.settings import ENGINE, FIXED_SCALES, engine_setting
 from simulations.worlds.drift import Changes, draw_course, eligible_at
 from simulations.worlds.shop import World, launch_mean
 from tests.bandit.inspect import model_of, replica_of

@@ -13,16 +13,13 @@ from simulations.errors import PolicyError
 from simulations.experiments.plans import N_TUNING, Plan
 from simulations.experiments.synthetic import draw_worlds, play_worlds
 from simulations.experiments.synthetic_run import run_synthetic
-from simulations.policies.registry import (
+from simulations.policies.registry import GRID_SIZE, IN_CONTEXTS, grid_of, numbers_of
+from simulations.policies.settings import (
     FIXED_SCALES,
     FORGETTING,
-    GRID_SIZE,
-    IN_CONTEXTS,
     WORLD_SETTINGS,
     PolicySetting,
     engine_setting,
-    grid_of,
-    numbers_of,
     setting,
 )
 from simulations.reports.scores import Comparison, Played, compare

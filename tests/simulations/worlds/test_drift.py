@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from bandit.features.design import N_CONTEXT, design_row
 from simulations.experiments.synthetic import COURSE, draw_worlds, play_worlds
 from simulations.loop import Traffic
-from simulations.policies.registry import WORLD_SETTINGS, PolicySetting
+from simulations.policies.settings import WORLD_SETTINGS, PolicySetting
 from simulations.worlds.drift import (
     CONVERSIONS,
     Changes,
